@@ -1,0 +1,1 @@
+"""Converters: from a trained model to quantized, checked, packaged versions."""

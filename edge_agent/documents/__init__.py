@@ -1,0 +1,1 @@
+"""The documents that others rely on, and the plan compiled from them."""

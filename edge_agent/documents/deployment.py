@@ -1,0 +1,106 @@
+"""The deployment: the signed choice of what a group of devices runs; and the groups that devices fall into.
+
+TUF targets `deployments/<group>.json` and `deployments/groups.json`.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from edge_agent.documents.manifest import Document, ModelName, Version
+
+DEPLOYMENT_SCHEMA = 1
+GROUPS_TARGET = "deployments/groups.json"
+
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class _Versioned(Document):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    min_agent: str = "0.1"
+
+
+class Arm(Document):
+    """One version that takes part of a model's traffic, in proportion to its weight."""
+
+    version: Version
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class ModelDeployment(Document):
+    """What a device runs of one model."""
+
+    arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
+
+    @model_validator(mode="after")
+    def _versions_differ(self) -> Self:
+        if len({arm.version for arm in self.arms}) != len(self.arms):
+            raise ValueError("two arms have the same version")
+        return self
+
+
+class Wave(Document):
+    """From `not_before` on, the share of devices (0 to 100 percent) that runs the candidate."""
+
+    percentage: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    not_before: datetime
+
+
+class Rollout(Document):
+    """Which devices run the candidate: those whose hash of salt and id falls inside the percentage.
+
+    The share is the larger of `percentage` and of the waves whose time has come.
+    """
+
+    salt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    percentage: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
+    waves: tuple[Wave, ...] = Field(default=(), max_length=64)
+
+
+class Choice(Document):
+    """The models that a device runs, by name."""
+
+    models: dict[ModelName, ModelDeployment]
+
+
+class Candidate(Choice):
+    """What the devices inside the rollout run instead of the stable part."""
+
+    rollout: Rollout
+
+
+class Deployment(_Versioned):
+    """What a group runs; `serial` only grows, so that an older document is never taken for a newer one."""
+
+    group: GroupName
+    serial: Annotated[int, Field(ge=1)]
+    timestamp: datetime
+    stable: Choice
+    candidate: Candidate | None = None
+
+    @property
+    def target_path(self) -> str:
+        """The TUF target path of this deployment."""
+        return deployment_path(self.group)
+
+
+class GroupRule(Document):
+    """Devices whose labels have all of these values belong to the group; the label `id` is the device id."""
+
+    group: GroupName
+    labels: dict[str, str] = {}
+
+
+class Groups(_Versioned):
+    """Rules that map a device's labels to its group; the first match wins, `default` is the fallback."""
+
+    rules: tuple[GroupRule, ...] = Field(default=(), max_length=100_000)
+    default: GroupName = "default"
+
+
+def deployment_path(group: str) -> str:
+    """Return the TUF target path of a group's deployment."""
+    return f"deployments/{group}.json"

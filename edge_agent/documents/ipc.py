@@ -1,0 +1,189 @@
+"""What the processes of one agent say to each other: one JSON document a line.
+
+The supervisor and serving talk over a socketpair (`ToServing`, `FromServing`); sync and probe read one request
+from standard input and write progress and one result to standard output. Tagged structs, decoded by type.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.settings import EngineSettings, HttpSettings, Settings
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, kw_only=True):
+    pass
+
+
+# --- the command line to the agent --------------------------------------------------------------------------
+
+
+class Launch(_Message, frozen=True):
+    """How the agent starts: read from the descriptor named on its command line, written by the CLI.
+
+    The CLI validates the settings with pydantic, fills in `device.id`, `paths.state` and `paths.runtime`, and
+    executes `python -m edge_agent.control.agent --launch-fd N` in its own place, so that the resident process
+    never holds pydantic. `plan` is set by `edge-agent serve`: serve just this, look at no store.
+    """
+
+    settings: Settings
+    plan: Plan | None = None
+
+
+# --- supervisor to serving ----------------------------------------------------------------------------------
+
+
+class Configure(_Message, frozen=True):
+    """First message: how to serve. `device` is the device id."""
+
+    device: str
+    http: HttpSettings
+    engines: EngineSettings
+    unsigned: bool = False
+    """True for `edge-agent serve`: the model did not come from a signed store."""
+
+
+class Apply(_Message, frozen=True):
+    """Serve this plan: load what is new beside the old, switch at once, drain and unload the rest.
+
+    `slots` maps each version's key to its slot on the health page.
+    """
+
+    plan: Plan
+    slots: dict[str, int]
+
+
+class Drain(_Message, frozen=True):
+    """Answer what has begun with `Connection: close`, then exit 0."""
+
+
+ToServing = Configure | Apply | Drain
+
+
+# --- serving to supervisor ----------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True):
+    """The sockets are being served."""
+
+    pid: int
+
+
+class Applied(_Message, frozen=True):
+    """The plan is being served, and the old one is unloaded or draining."""
+
+    plan_id: str
+    load_s: dict[str, float]
+    """Seconds that each newly loaded version took, by key."""
+
+
+class Refused(_Message, frozen=True):
+    """The plan was not applied and the one before is still served; `key` names the version at fault."""
+
+    plan_id: str
+    key: str | None
+    reason: str
+
+
+FromServing = Ready | Applied | Refused
+
+
+# --- the sync child -----------------------------------------------------------------------------------------
+
+
+class SyncRequest(_Message, frozen=True):
+    """Look at the store and bring what this device shall run into the state folder."""
+
+    settings: Settings
+    quarantined: dict[str, str]
+    """Variants not to choose again: file digest to reason."""
+    force: bool = False
+    """Look even when the store's timestamp has not changed."""
+    folder: str | None = None
+    """Take the store from this folder, for example a USB stick, instead of the URL."""
+
+
+class SyncProgress(_Message, frozen=True):
+    """How far the downloads are; `total_bytes` counts what had to be fetched."""
+
+    message: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class SyncResult(_Message, frozen=True):
+    """What came of it.
+
+    `unchanged`: nothing new. `plan`: this is what the device shall run, and all of its files are here; an
+    empty one if its group has no deployment. `failed`: nothing changed; `message` says why, `kind` who can
+    repair it.
+    """
+
+    status: Literal["unchanged", "plan", "failed"]
+    kind: Literal["", "network", "trust", "model", "operator"] = ""
+    message: str = ""
+    plan: Plan | None = None
+    """Set with `plan` alone."""
+    expires_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    downloaded_bytes: int = 0
+
+
+FromSync = SyncProgress | SyncResult
+
+
+# --- the probe child ----------------------------------------------------------------------------------------
+
+
+class ProbeRequest(_Message, frozen=True):
+    """Try this version on this device."""
+
+    version: VersionPlan
+    engines: EngineSettings
+
+
+class ProbeVerdict(_Message, frozen=True):
+    """Whether the version may be served here.
+
+    `passed`; `failed`: the model's fault, quarantine it; `inconclusive`: not the model's fault, try again.
+    """
+
+    outcome: Literal["passed", "failed", "inconclusive"]
+    reason: str = ""
+    runtime: str = ""
+    """Runtime and version that ran it, for example `onnxruntime 1.32.0`."""
+    load_s: float = 0.0
+    run_s: float = 0.0
+    """Median seconds of one golden run."""
+    peak_bytes: int = 0
+    """Highest resident size of the probe."""
+
+
+# --- the admin socket ---------------------------------------------------------------------------------------
+
+
+class AdminRequest(msgspec.Struct, frozen=True):
+    """One command of an operator; the answer is any number of `AdminProgress` and one `AdminAnswer`."""
+
+    verb: str
+    arguments: dict[str, Any] = {}
+
+
+class AdminProgress(_Message, frozen=True):
+    """Something to show while a command runs."""
+
+    message: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class AdminAnswer(_Message, frozen=True):
+    """The end of a command: `result` if `error` is empty. `exit_code` is for the command line."""
+
+    result: Any = None
+    error: str = ""
+    exit_code: int = 0
+
+
+FromAdmin = AdminProgress | AdminAnswer

@@ -1,0 +1,82 @@
+"""The plan: what this device shall run, already validated, compiled from signed documents.
+
+Plain frozen dataclasses, because the resident processes read nothing else and do without pydantic.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from edge_agent.documents.tensors import TensorSpec
+
+Origin = Literal["stable", "candidate", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How far an output may be from its golden value: |got - want| <= atol + rtol * |want|."""
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPlan:
+    """One version of one model, with the variant that this device runs."""
+
+    model: str
+    version: str
+    engine: str
+    precision: str
+    sha256: str
+    """Digest of the model file: what the cache, verdicts and quarantine are keyed by."""
+    path: str
+    """Absolute path of the model file on this device."""
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    run_limit_s: float = 30.0
+    golden_path: str | None = None
+    golden_samples: int = 0
+    tolerances: dict[str, Limit] = field(default_factory=dict)
+    weight: float = 1.0
+    """Share of the model's traffic, relative to its other versions."""
+
+    @property
+    def key(self) -> str:
+        """A name for this version and variant, stable across plans: `model/version/sha256[:12]`."""
+        return f"{self.model}/{self.version}/{self.sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this device shall run; applied whole or not at all.
+
+    `id` is a digest of the content, so that equal plans are the same plan.
+    """
+
+    id: str = ""
+    origin: Origin = "stable"
+    group: str = ""
+    serial: int = 0
+    versions: tuple[VersionPlan, ...] = ()
+
+    def of_model(self, model: str) -> tuple[VersionPlan, ...]:
+        """Return the versions of one model, in the deployment's order."""
+        return tuple(version for version in self.versions if version.model == model)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, sorted."""
+        return tuple(sorted({version.model for version in self.versions}))
+
+
+def with_id(plan: Plan) -> Plan:
+    """Return the plan with its id computed from everything else in it."""
+    content = msgspec.to_builtins(plan)
+    content["id"] = ""
+    digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    return Plan(digest[:16], plan.origin, plan.group, plan.serial, plan.versions)

@@ -1,0 +1,1 @@
+"""Runtimes behind one interface; found through the entry point group edge_agent.engines."""

@@ -1,0 +1,68 @@
+"""The interface that every engine implements, and how engines are found.
+
+An engine is a loaded model. A plug-in offers a class with this shape through the entry point group
+`edge_agent.engines`; the entry point's name is the `engine` of a manifest's variant.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+from numpy.typing import NDArray
+
+from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.settings import EngineSettings
+from edge_agent.documents.tensors import TensorSpec
+
+GROUP = "edge_agent.engines"
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Engine(Protocol):
+    """A model loaded by one runtime, ready to run. `run` may be called from several threads at once."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def runtime(cls, settings: EngineSettings) -> str | None:
+        """Return the runtime that would be used and its version, `onnxruntime 1.32.0`, or None if missing."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path, settings: EngineSettings) -> Self:
+        """Load a model file; raises ModelLoadError when the runtime is missing or refuses it."""
+        ...
+
+    def run(self, inputs: Tensors, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Run once and return the named outputs (all if None) as C-contiguous arrays of their own memory.
+
+        Inputs have the datatypes of `self.inputs` and shapes that those accept. Raises ModelLoadError when the
+        runtime fails on them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; no other method may be called afterwards."""
+        ...
+
+
+def find(name: str) -> type[Engine]:
+    """Return the engine class registered under a name; raises ModelLoadError for an unknown one."""
+    for entry in _entries():
+        if entry.name == name:
+            return cast(type[Engine], entry.load())
+    known = ", ".join(sorted(entry.name for entry in _entries()))
+    raise ModelLoadError(f"No engine is named '{name}'; this agent has: {known}.")
+
+
+def installed(settings: EngineSettings) -> dict[str, str]:
+    """Return the runtime of each engine whose runtime is installed, by engine name."""
+    runtimes = {entry.name: find(entry.name).runtime(settings) for entry in _entries()}
+    return {name: runtime for name, runtime in runtimes.items() if runtime is not None}
+
+
+def _entries() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)

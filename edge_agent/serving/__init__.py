@@ -1,0 +1,1 @@
+"""The serving process: answers local apps on inherited sockets."""

@@ -1,0 +1,1 @@
+"""Counters and the health page shared by supervisor and serving."""

@@ -1,0 +1,1 @@
+"""Fleet tools: keys, publishing, deploying."""
