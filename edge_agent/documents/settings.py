@@ -100,6 +100,10 @@ class SupervisorSettings:
 
     crash_limit: Annotated[int, Ge(1)] = 3
     """Crashes or hangs charged to a version before it is left out."""
+    crash_window_s: Annotated[float, Gt(0)] = 86_400.0
+    """How long a crash is held against a version."""
+    heartbeat_timeout_s: Annotated[float, Ge(1)] = 30.0
+    """How long the serving process may be silent before it counts as hung."""
     drain_timeout_s: Annotated[float, Gt(0)] = 30.0
     """How long a stopping serving process may take to answer what it has begun."""
     start_timeout_s: Annotated[float, Gt(0)] = 60.0

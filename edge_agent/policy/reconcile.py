@@ -1,0 +1,141 @@
+"""What the agent does next, from what it has, what it wants and what is under way. Pure.
+
+The states of a target and the transitions between them:
+
+| the target is         | and                          | then                                   |
+|-----------------------|------------------------------|----------------------------------------|
+| absent                | a look at the store is due   | sync                                   |
+| present, held         | (the operator rolled back)   | drop it                                |
+| present               | a version is quarantined     | drop it, sync for another variant      |
+| present               | a version is not yet probed  | probe it                               |
+| present, all passed   | serving is ready             | activate it                            |
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from edge_agent.documents.plan import Plan, VersionPlan, with_id
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a decision depends on."""
+
+    wanted: Plan
+    """What serving shall serve now; see `effective`."""
+    serving_ready: bool
+    serving_plan: str | None
+    """Id of the plan that serving has applied, None after a start."""
+    applying: bool
+    """A plan was sent to serving and not answered yet."""
+    child_busy: bool
+    """A sync or a probe is running; the two never run at once."""
+    sync_due: bool
+    probe_due: bool
+    """False while an inconclusive probe waits for its next try."""
+    target: Plan | None
+    held: str | None
+    passed: Collection[str]
+    quarantine: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Send serving the plan that it should have but has not."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Send serving the target; it becomes current once serving says that it is applied."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Try a version of the target."""
+
+    version: VersionPlan
+
+
+@dataclass(frozen=True, slots=True)
+class DropTarget:
+    """Forget the target; `resync` asks the store for another variant."""
+
+    reason: str
+    resync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Look at the store."""
+
+
+Action = Serve | Activate | Probe | DropTarget | Sync
+
+
+def decide(now: Situation) -> Action | None:
+    """Return the next action, or None when there is nothing to do until something changes."""
+    if now.serving_ready and not now.applying and now.serving_plan != now.wanted.id:
+        return Serve(now.wanted)
+    if now.target is not None:
+        action = _towards(now.target, now)
+        if action is not None:
+            return action
+    if now.sync_due and not now.child_busy and not now.applying:
+        return Sync()
+    return None
+
+
+def _towards(target: Plan, now: Situation) -> Action | None:
+    if now.held == identity(target):
+        return DropTarget("an operator rolled back from it", resync=False)
+    for version in target.versions:
+        if reason := now.quarantine.get(version.sha256):
+            return DropTarget(f"{version.model} {version.version}: {reason}", resync=True)
+    if now.child_busy or now.applying:
+        return None
+    unproven = unprobed(target, now)
+    if unproven is not None:
+        return Probe(unproven) if now.probe_due else None
+    return Activate(target) if now.serving_ready else None
+
+
+def unprobed(target: Plan, now: Situation) -> VersionPlan | None:
+    """Return the first version of the target that neither passed its probe nor is being served already."""
+    proven = set(now.passed) | {version.key for version in now.wanted.versions}
+    return next((version for version in target.versions if version.key not in proven), None)
+
+
+def identity(plan: Plan) -> str:
+    """Name what a plan was compiled from, whatever variants were chosen: `group/serial/origin`."""
+    return f"{plan.group}/{plan.serial}/{plan.origin}"
+
+
+def effective(current: Plan, previous: Plan | None, left_out: Collection[str]) -> Plan:
+    """Return `current` without the versions whose file digests are left out.
+
+    A model that loses all its versions falls back to the previous plan's, where those are sound.
+    """
+    if not any(version.sha256 in left_out for version in current.versions):
+        return current
+    kept = [version for version in current.versions if version.sha256 not in left_out]
+    served = {version.model for version in kept}
+    fallback = [
+        version
+        for version in (previous.versions if previous is not None else ())
+        if version.model not in served and version.model in current.models and version.sha256 not in left_out
+    ]
+    return with_id(Plan("", current.origin, current.group, current.serial, (*kept, *fallback)))
+
+
+def sync_delay_s(interval_s: float, failures: int, jitter: float) -> float:
+    """Return how long until the next look at the store.
+
+    `failures` counts those in a row: from 5 s on, doubling, never longer than the interval. `jitter`, in
+    [0, 1), spreads devices over the last tenth, so that a fleet that lost its store does not return as one.
+    """
+    delay_s = interval_s if failures == 0 else min(interval_s, 5.0 * 2.0 ** min(failures - 1, 20))
+    return delay_s * (0.9 + 0.1 * jitter)

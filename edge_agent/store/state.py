@@ -1,0 +1,81 @@
+"""The deployed state: what runs, what ran before, what is wanted, and what was learnt about each file.
+
+`state.json`, and `state.json.prev` for when that cannot be read. Written by the supervisor alone.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.documents.plan import Plan
+from edge_agent.policy.crashes import Incident
+from edge_agent.store.files import mapping_os_errors, write_atomically
+
+STATE_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedState:
+    """What the agent must remember over a restart."""
+
+    current: Plan = field(default_factory=Plan)
+    previous: Plan | None = None
+    target: Plan | None = None
+    """Fetched whole, not yet activated."""
+    passed: tuple[str, ...] = ()
+    """Keys of the versions of these plans that passed their probe here."""
+    quarantine: dict[str, str] = field(default_factory=dict)
+    """Files that shall not run here: sha256 to reason."""
+    incidents: tuple[Incident, ...] = ()
+    """Crashes and hangs that are charged to versions that still run."""
+    held: str | None = None
+    """Identity of the plan that an operator rolled back from; not activated again by itself."""
+    schema: int = STATE_SCHEMA
+
+
+def load(path: Path) -> tuple[DeployedState, str | None]:
+    """Return the state and, where the newest file could not be used, one sentence that says so.
+
+    Never raises: a device without a readable state starts empty and asks its store.
+    """
+    older = previous_path(path)
+    if not path.exists() and not older.exists():
+        return DeployedState(), None
+    try:
+        return _read(path), None
+    except (OSError, msgspec.DecodeError) as error:
+        reason = f"{path} could not be read ({error})"
+    try:
+        return _read(older), f"{reason}; the state before it is used."
+    except (OSError, msgspec.DecodeError):
+        return DeployedState(), f"{reason}, nor could {older}; starting empty until the store answers."
+
+
+def save(path: Path, state: DeployedState) -> None:
+    """Replace the state durably, keeping the one before; raises StorageError, then nothing has changed."""
+    content = msgspec.json.format(msgspec.json.encode(state), indent=1)
+    if path.exists():
+        _keep(path)
+    write_atomically(path, content, mode=0o640)
+
+
+def previous_path(path: Path) -> Path:
+    """Return where the state before the newest lies."""
+    return path.with_name(f"{path.name}.prev")
+
+
+def _keep(path: Path) -> None:
+    with mapping_os_errors(path):
+        link = path.with_name(f".{path.name}.keep")
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        link.replace(previous_path(path))
+
+
+def _read(path: Path) -> DeployedState:
+    state = msgspec.json.decode(path.read_bytes(), type=DeployedState)
+    if state.schema != STATE_SCHEMA:
+        raise msgspec.DecodeError(f"schema {state.schema} is not {STATE_SCHEMA}")
+    return state
