@@ -1,0 +1,59 @@
+"""Becomes the agent: hands over the settings in a file in memory and executes it in this process's place."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from edge_agent.documents.errors import OperatorError, SettingsError
+from edge_agent.documents.ipc import Launch
+
+AGENT = "edge_agent.control.agent"
+
+
+def execute(launch: Launch) -> NoReturn:
+    """Replace this process by the agent; the process id stays, and so do systemd's sockets and their names.
+
+    Raises OperatorError where the runtime folder cannot be made or is not safe.
+    """
+    prepare_runtime_folder(Path(launch.settings.paths.runtime))
+    descriptor = launch_file(launch)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # -P: without it, -m would let a module in the working directory stand in for one of ours.
+    command = [sys.executable, "-P", "-m", AGENT, "--launch-fd", str(descriptor)]
+    os.execv(sys.executable, command)  # noqa: S606
+
+
+def launch_file(launch: Launch) -> int:
+    """Return the descriptor of an inheritable file in memory that holds the document."""
+    descriptor = os.memfd_create("edge-agent-launch", 0)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(msgspec.json.encode(launch))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def prepare_runtime_folder(folder: Path) -> None:
+    """Make the folder of the sockets: open to all for root's service, to its user alone otherwise.
+
+    Raises SettingsError when it or its parent belongs to somebody else, who could put other sockets there.
+    """
+    is_root = os.geteuid() == 0
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        for path in reversed(missing):
+            path.mkdir(mode=0o755 if is_root else 0o700, exist_ok=True)
+        owners = {path.stat().st_uid for path in (folder, folder.parent)}
+    except OSError as error:
+        raise OperatorError(
+            f"Cannot make the runtime folder {folder}: {error.strerror}; set paths.runtime to a folder that "
+            "this user may write."
+        ) from error
+    if not is_root and not owners <= {0, os.geteuid()}:
+        raise SettingsError(
+            f"The runtime folder {folder} belongs to another user, who could replace the sockets in it; set "
+            "paths.runtime to a folder of your own."
+        )

@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+import argparse
+import os
+from pathlib import Path
+
+from edge_agent.documents.settings_file import Loaded, load
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Let the caller name the settings file."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings file; conf.d/*.toml beside it and EDGE_AGENT_* go over it "
+        "(default: /etc/edge-agent/config.toml for root, else the user's)",
+    )
+
+
+def load_settings(args: argparse.Namespace) -> Loaded:
+    """Read the settings that the caller means; raises SettingsError."""
+    return load(args.config, os.environ)
