@@ -1,0 +1,20 @@
+"""What the engines share in dealing with their runtimes."""
+
+import os
+import re
+from typing import Final
+
+from edge_agent.documents.settings import EngineSettings
+
+_CODE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
+def thread_count(settings: EngineSettings) -> int:
+    """Return the threads of one run: the setting, or the CPUs that this process may use."""
+    return settings.threads or len(os.sched_getaffinity(0))
+
+
+def sentence(error: BaseException) -> str:
+    """Return the first line of a runtime's message without error code and final stop, to end a sentence with."""
+    lines = _CODE.sub("", str(error).strip()).splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__
