@@ -1,0 +1,40 @@
+# One command each; every one does its own set-up in the checkout and none calls sudo.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+KEEP ?=
+TESTS ?= tests
+BENCH ?=
+
+PY := .venv/bin/python
+PINS := pyproject.toml requirements/constraints.txt scripts/setup-env
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  make demo KEEP=1            leave the demo running afterwards, with commands to try"
+	@echo "  make test TESTS=tests/unit  run a part of the tests"
+
+demo: .venv/.ready-demo ## from a model file to a device that serves it, in under two minutes
+	@$(PY) -m examples.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+test: .venv/.ready-test ## all tests, with a real broker, real processes and real models
+	@scripts/fetch-mosquitto
+	@$(PY) -m pytest $(TESTS)
+
+lint: .venv/.ready-test ## formatting, lints, types, import contracts, schemas, systemd units
+	@scripts/lint
+
+bench: .venv/.ready-test ## measure latency, memory, start and update times against their targets
+	@$(PY) -m benchmarks $(BENCH)
+
+clean: ## remove everything that make made here
+	rm -rf .venv .cache .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.ready-%: requirements/%.txt $(PINS)
+	@scripts/setup-env $*
