@@ -21,3 +21,14 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def load_settings(args: argparse.Namespace) -> Loaded:
     """Read the settings that the caller means; raises SettingsError."""
     return load(args.config, os.environ)
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1, as an argparse type."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return number

@@ -1,0 +1,100 @@
+"""`edge-agent status`: what the agent runs, for how long, and what is wrong."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_agent.cli.admin_client import call
+from edge_agent.cli.output import Output, duration
+from edge_agent.cli.report import event_lines, sync_sentence, typed, version_lines
+from edge_agent.cli.sockets import add_socket, admin_socket
+from edge_agent.documents.messages import Event, Reported
+
+DESCRIPTION = """\
+Show what the agent on this device runs, since when, how the last look at the store went, what is wrong and what
+happened last. Works while serving is down."""
+
+EXAMPLES = """\
+  edge-agent status
+  edge-agent status --json | jq .reported.versions
+  sudo edge-agent status
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """The agent's processes."""
+
+    pid: int
+    uptime_s: float
+    serving_pid: int | None
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketStatus:
+    """Where apps reach the agent: a path, and addresses or null."""
+
+    infer: str
+    http: str | None = None
+    metrics: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The answer to the verb `status`."""
+
+    reported: Reported
+    process: ProcessStatus
+    sockets: SocketStatus
+    events: tuple[Event, ...] = ()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask the agent and print its answer."""
+    output = Output(args.json)
+    result = call(admin_socket(args), "status")
+    output.show(result, lambda: lines(typed(result, Status), output, time.time()))
+    return 0
+
+
+def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
+    """Yield the status for a person."""
+    reported, process, sockets = status.reported, status.process, status.sockets
+    serving = f"serving pid {process.serving_pid}" if process.serving_pid else "serving is down"
+    restarts = f", restarted {process.restarts} times" if process.restarts else ""
+    yield f"Device    {output.style(reported.device, 'bold')}, group {reported.group or '-'}"
+    yield (
+        f"Agent     {reported.agent_version}, pid {process.pid}, up {duration(process.uptime_s)}; "
+        f"{serving}{restarts}"
+    )
+    yield f"Plan      {_plan(reported)}"
+    yield f"Store     {sync_sentence(reported.sync, now_s)}"
+    for address in (sockets.infer, sockets.http and f"http://{sockets.http}"):
+        if address:
+            yield f"Apps use  {address}"
+    if sockets.metrics:
+        yield f"Metrics   http://{sockets.metrics}/metrics"
+    yield ""
+    yield from version_lines(reported.versions, output)
+    if reported.problems:
+        yield ""
+        yield output.style("Problems", "yellow")
+        yield from (f"  {problem}" for problem in reported.problems)
+    if status.events:
+        yield ""
+        yield output.style("Last events", "bold")
+        yield from (f"  {line}" for line in event_lines(status.events, output))
+
+
+def _plan(reported: Reported) -> str:
+    if not reported.plan_id:
+        return "none yet"
+    waiting = f"; serial {reported.target_serial} is not active" if reported.target_serial is not None else ""
+    return f"{reported.plan_id}, serial {reported.serial}{waiting}"
