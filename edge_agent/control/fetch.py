@@ -1,0 +1,308 @@
+"""Gets files from a store: a web server through httpx, or a folder such as a USB stick.
+
+The one module on the device that touches httpx. Nothing that comes from a store is trusted here; trust and
+blobs check signatures and digests.
+"""
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from edge_agent import __version__
+from edge_agent.documents.errors import SettingsError, StoreUnreachableError
+from edge_agent.documents.settings import StoreSettings
+from edge_agent.store.blobs import Stream
+
+_CHUNK_BYTES: Final = 64 * 2**10
+_LEAST_PACE_BYTES: Final = 1024
+"""What must come within each `timeout_s`: else a store that drips bytes would hold a sync for ever."""
+
+
+class StoreFileMissingError(StoreUnreachableError):
+    """The store answers, but has no such file or does not give it out (404, 403, 410)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The answer to a conditional request."""
+
+    changed: bool
+    etag: str
+    """The server's ETag, or a digest of the content where it sends none."""
+
+
+class Store(Protocol):
+    """A store's files, by path relative to its base."""
+
+    def get(self, path: str, max_bytes: int) -> bytes:
+        """Return a small file whole; raises StoreUnreachableError, also if it is longer than `max_bytes`."""
+        ...
+
+    def poll(self, path: str, max_bytes: int, etag: str | None) -> Polled:
+        """Say whether a file differs from the one that had this etag."""
+        ...
+
+    def stream(self, path: str, offset: int) -> AbstractContextManager[Stream]:
+        """Open a file at an offset in bytes; the stream says where it really starts."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...
+
+
+def open_store(settings: StoreSettings, folder: str | None = None) -> Store:
+    """Return the store of a folder, or of the settings' URL; raises SettingsError if there is none to open."""
+    if folder is not None:
+        return FolderStore(Path(folder))
+    if settings.url is None:
+        raise SettingsError("No store is set: set store.url to the address of your store.")
+    parts = urlsplit(settings.url)
+    if parts.scheme == "file":
+        return FolderStore(Path(unquote(parts.path)))
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return HttpStore(settings)
+    raise SettingsError(f"store.url is '{settings.url}': it must start with http://, https:// or file:///.")
+
+
+class FolderStore:
+    """A store in a folder."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def get(self, path: str, max_bytes: int) -> bytes:
+        """Return a file whole."""
+        full = self._base / path
+        with self._mapping_errors(full), full.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise StoreUnreachableError(_too_long(str(full), max_bytes))
+        return content
+
+    def poll(self, path: str, max_bytes: int, etag: str | None) -> Polled:
+        """Compare the file's digest."""
+        digest = _digest_tag(self.get(path, max_bytes))
+        return Polled(digest != etag, digest)
+
+    @contextmanager
+    def stream(self, path: str, offset: int) -> Iterator[Stream]:
+        """Open a file at an offset."""
+        full = self._base / path
+        with self._mapping_errors(full):
+            file = full.open("rb")
+        with file:
+            file.seek(offset)
+            yield Stream(offset, self._chunks(file, full))
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _chunks(self, file: IO[bytes], full: Path) -> Iterator[bytes]:
+        with self._mapping_errors(full):
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    @contextmanager
+    def _mapping_errors(self, full: Path) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._base.is_dir():
+                raise StoreFileMissingError(f"The store has no {full}: publish it again.") from error
+            raise StoreUnreachableError(
+                f"The folder {self._base} is not there: is the medium mounted?"
+            ) from error
+        except OSError as error:
+            raise StoreUnreachableError(
+                f"Cannot read {full}: {error.strerror or error}; check the medium and its permissions."
+            ) from error
+
+
+class HttpStore:
+    """A store on a web server."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._base = (settings.url or "").rstrip("/") + "/"
+        self._timeout_s = settings.timeout_s
+        self._client = _client(settings)
+
+    def get(self, path: str, max_bytes: int) -> bytes:
+        """Return a file whole."""
+        with self._request(path, {}) as response:
+            return self._body(response, max_bytes)
+
+    def poll(self, path: str, max_bytes: int, etag: str | None) -> Polled:
+        """Ask with If-None-Match."""
+        with self._request(path, {"If-None-Match": etag} if etag else {}) as response:
+            if response.status_code == 304 and etag:
+                return Polled(False, etag)
+            now = response.headers.get("ETag") or _digest_tag(self._body(response, max_bytes))
+            return Polled(now != etag, now)
+
+    @contextmanager
+    def stream(self, path: str, offset: int) -> Iterator[Stream]:
+        """Open a file at an offset, by Range; a server that knows no ranges starts at 0."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._request(path, headers) as response:
+            if response.status_code != 416:
+                yield Stream(_offset(response, offset), self._chunks(response))
+                return
+        # The file is shorter than what was fetched of it before: what is here cannot be its beginning.
+        with self._request(path, {}) as response:
+            yield Stream(0, self._chunks(response))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @contextmanager
+    def _request(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        url = self._base + quote(path, safe="/%")
+        request = self._client.build_request("GET", url, headers=headers)
+        with _mapping_errors(url):
+            response = self._client.send(request, stream=True)
+        try:
+            _check(response, url, allowed=(200, 206, 416) if "Range" in headers else (200, 304))
+            yield response
+        finally:
+            response.close()
+
+    def _body(self, response: httpx.Response, max_bytes: int) -> bytes:
+        content = bytearray()
+        for chunk in self._chunks(response):
+            content += chunk
+            if len(content) > max_bytes:
+                raise StoreUnreachableError(_too_long(str(response.url), max_bytes))
+        return bytes(content)
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        url = str(response.url)
+        pace = _Pace(self._timeout_s, time.monotonic)
+        first = True
+        with _mapping_errors(url):
+            for chunk in response.iter_raw():
+                if first and _is_web_page(response, chunk):
+                    raise StoreUnreachableError(
+                        f"{url} answered with a web page instead of the file: log in to the network's captive "
+                        "portal, or correct store.url."
+                    )
+                first = False
+                pace.check(len(chunk), url)
+                yield chunk
+
+
+class _Pace:
+    """Notices a store that answers, but far too slowly ever to be done."""
+
+    def __init__(self, window_s: float, clock: Callable[[], float]) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._start_s = clock()
+        self._bytes = 0
+
+    def check(self, size_bytes: int, url: str) -> None:
+        """Count what came; raises StoreUnreachableError if a whole window brought next to nothing."""
+        self._bytes += size_bytes
+        now_s = self._clock()
+        if now_s - self._start_s < self._window_s:
+            return
+        if self._bytes < _LEAST_PACE_BYTES:
+            raise StoreUnreachableError(f"{url} sent only {self._bytes} bytes in {self._window_s:g} s.")
+        self._start_s, self._bytes = now_s, 0
+
+
+def _client(settings: StoreSettings) -> httpx.Client:
+    headers = {"User-Agent": f"edge-agent/{__version__}", "Accept-Encoding": "identity"}
+    if settings.bearer_token_file is not None:
+        headers["Authorization"] = f"Bearer {_token(Path(settings.bearer_token_file))}"
+    try:
+        return httpx.Client(
+            headers=headers,
+            timeout=settings.timeout_s,
+            proxy=settings.proxy,
+            verify=_tls(settings),
+            follow_redirects=True,
+            max_redirects=5,
+        )
+    except (ValueError, httpx.InvalidURL) as error:
+        raise SettingsError(
+            f"store.proxy is '{settings.proxy}', which is not the URL of a proxy: {error}."
+        ) from error
+
+
+def _tls(settings: StoreSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_bundle)
+    except OSError as error:
+        raise SettingsError(
+            f"store.ca_bundle {settings.ca_bundle} cannot be used: {error.strerror}."
+        ) from error
+    if settings.client_certificate is not None:
+        try:
+            context.load_cert_chain(settings.client_certificate, settings.client_key)
+        except OSError as error:
+            raise SettingsError(
+                f"store.client_certificate {settings.client_certificate} cannot be used: {error.strerror}."
+            ) from error
+    return context
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"store.bearer_token_file {path} cannot be read: {error}.") from error
+
+
+def _check(response: httpx.Response, url: str, allowed: tuple[int, ...]) -> None:
+    status = response.status_code
+    if status in (403, 404, 410):
+        raise StoreFileMissingError(
+            f"The store has no {url} (HTTP {status}): check store.url, or publish it again."
+        )
+    if status not in allowed:
+        raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again later.")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise StoreUnreachableError(f"The store compresses {url} though it was asked not to: switch that off.")
+
+
+def _offset(response: httpx.Response, wanted: int) -> int:
+    if response.status_code != 206:
+        return 0
+    given = response.headers.get("Content-Range", "")
+    if not given.startswith(f"bytes {wanted}-"):
+        raise StoreUnreachableError(f"{response.url} answered a request for bytes {wanted}- with '{given}'.")
+    return wanted
+
+
+def _is_web_page(response: httpx.Response, start: bytes) -> bool:
+    return "text/html" in response.headers.get("Content-Type", "") and start.lstrip()[:1] == b"<"
+
+
+@contextmanager
+def _mapping_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise StoreUnreachableError(f"{url} did not answer in time; trying again later.") from error
+    except httpx.TooManyRedirects as error:
+        raise StoreUnreachableError(f"{url} redirects in circles: correct store.url.") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StoreUnreachableError(f"Cannot get {url}: {error or type(error).__name__}.") from error
+
+
+def _too_long(name: str, max_bytes: int) -> str:
+    return f"{name} is longer than the {max_bytes} bytes it may have."
+
+
+def _digest_tag(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

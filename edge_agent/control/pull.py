@@ -1,0 +1,153 @@
+"""The heavy half of a sync: from signed documents to a plan with all of its files on this device."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from edge_agent import __version__
+from edge_agent.control.fetch import Store
+from edge_agent.control.trust import Trust
+from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
+from edge_agent.documents.errors import DocumentError, ModelError
+from edge_agent.documents.ipc import SyncProgress, SyncRequest
+from edge_agent.documents.manifest import Manifest, blob_path
+from edge_agent.documents.plan import Plan, with_id
+from edge_agent.documents.reading import read_document
+from edge_agent.engines.base import installed
+from edge_agent.policy.planning import Device, Selection, compile_plan, files_of, group_of, select
+from edge_agent.policy.waves import next_wave_s
+from edge_agent.store.blobs import BlobStore
+from edge_agent.store.layout import StateLayout
+
+Report = Callable[[SyncProgress], None]
+
+_MAX_GROUPS_BYTES: Final = 16 * 2**20
+_PROGRESS_INTERVAL_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a full sync found: the plan, whose files are all here."""
+
+    plan: Plan
+    files: tuple[str, ...]
+    """Digests of the plan's files."""
+    next_wave_s: float | None
+    """When the next wave of the deployment comes due, Unix time."""
+    expires_s: dict[str, float]
+    """When each role that was used expires, Unix time."""
+    warnings: tuple[str, ...]
+    downloaded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    plan: Plan
+    files: dict[str, int]
+    next_wave_s: float | None
+
+
+def pull(
+    request: SyncRequest, layout: StateLayout, root: bytes, store: Store, now: datetime, report: Report
+) -> Pulled:
+    """Verify the store's documents, compile this device's plan and fetch its files.
+
+    Raises EdgeAgentError; nothing that is being served is touched.
+    """
+    report(SyncProgress("Checking the store's signatures"))
+    with Trust(layout.trust, store, root, now) as trust:
+        trust.refresh()
+        found = _find(trust, request, layout, now)
+        expires_s, warnings = trust.expires_s, tuple(trust.warnings)
+    downloaded_bytes = _fetch(found.files, BlobStore(layout), store, report)
+    return Pulled(found.plan, tuple(found.files), found.next_wave_s, expires_s, warnings, downloaded_bytes)
+
+
+def _find(trust: Trust, request: SyncRequest, layout: StateLayout, now: datetime) -> _Found:
+    device = _device(request)
+    content = trust.target(GROUPS_TARGET, _MAX_GROUPS_BYTES)
+    groups = Groups() if content is None else read_document(Groups, content, GROUPS_TARGET, __version__)
+    group = group_of(groups, device.id, device.labels)
+    deployment = _deployment(trust, group)
+    if deployment is None:
+        return _Found(with_id(Plan(group=group)), {}, None)
+    selection = select(deployment, device.id, now)
+    manifests = _manifests(trust, selection, deployment)
+    plan = compile_plan(deployment, selection, manifests, device, lambda sha256: str(layout.blob(sha256)))
+    return _Found(plan, files_of(plan, manifests), next_wave_s(deployment, now))
+
+
+def _deployment(trust: Trust, group: str) -> Deployment | None:
+    path = deployment_path(group)
+    content = trust.target(path)
+    if content is None:
+        return None
+    deployment = read_document(Deployment, content, path, __version__)
+    if deployment.group != group:
+        raise DocumentError(f"{path} is the deployment of group '{deployment.group}': deploy again.")
+    trust.check_serial(group, deployment.serial)
+    return deployment
+
+
+def _manifests(trust: Trust, selection: Selection, deployment: Deployment) -> dict[tuple[str, str], Manifest]:
+    manifests = {}
+    for model, version in selection.wanted:
+        path = f"models/{model}/{version}.json"
+        content = trust.target(path)
+        if content is None:
+            raise ModelError(
+                f"Deployment {deployment.serial} of group '{deployment.group}' names {model} {version}, which "
+                "is not published: publish it, or deploy another version."
+            )
+        manifest = read_document(Manifest, content, path, __version__)
+        if (manifest.name, manifest.version) != (model, version):
+            raise DocumentError(
+                f"{path} is the manifest of {manifest.name} {manifest.version}: publish it again."
+            )
+        manifests[model, version] = manifest
+    return manifests
+
+
+def _device(request: SyncRequest) -> Device:
+    settings = request.settings
+    return Device(
+        id=settings.device.id,
+        architecture=platform.machine(),
+        runtimes=installed(settings.engines),
+        labels=settings.device.labels,
+        execution_providers=settings.engines.onnx_providers,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        quarantined=request.quarantined,
+    )
+
+
+def _fetch(files: dict[str, int], blobs: BlobStore, store: Store, report: Report) -> int:
+    """Fetch what is not here yet, and return how many bytes came."""
+    blobs.discard_parts(files)
+    progress = _Progress(blobs.missing_bytes(files), report)
+    blobs.check_space(progress.total_bytes)
+    for sha256, size_bytes in files.items():
+        blobs.receive(sha256, size_bytes, partial(store.stream, blob_path(sha256)), progress.add)
+    return progress.done_bytes
+
+
+class _Progress:
+    """Counts bytes, and reports them a few times a second."""
+
+    def __init__(self, total_bytes: int, report: Report) -> None:
+        self.total_bytes = total_bytes
+        self.done_bytes = 0
+        self._report = report
+        self._reported_s = 0.0
+
+    def add(self, size_bytes: int) -> None:
+        self.done_bytes += size_bytes
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= _PROGRESS_INTERVAL_S or self.done_bytes == self.total_bytes:
+            self._reported_s = now_s
+            self._report(SyncProgress("Downloading", self.done_bytes, self.total_bytes))

@@ -1,0 +1,242 @@
+"""The sync child: looks at the store, and brings what this device shall run into the state folder.
+
+`python -m edge_agent.control.sync` reads one SyncRequest from standard input, writes SyncProgress lines and one
+SyncResult to standard output, logs to standard error, and exits 0. This module is the light half: as long as
+the store's timestamp stands still, tuf, pydantic and numpy (`edge_agent.control.pull`) are never imported.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from edge_agent import __version__
+from edge_agent.control.fetch import Store, open_store
+from edge_agent.documents.errors import (
+    EdgeAgentError,
+    ModelError,
+    OperatorError,
+    SettingsError,
+    StorageError,
+    TrustError,
+    UnavailableError,
+)
+from edge_agent.documents.ipc import FromSync, SyncProgress, SyncRequest, SyncResult
+from edge_agent.documents.settings import Settings
+from edge_agent.policy import expiry
+from edge_agent.store.files import write_atomically
+from edge_agent.store.layout import StateLayout, state_layout
+
+if TYPE_CHECKING:
+    from edge_agent.control.pull import Pulled
+
+Kind = Literal["network", "trust", "model", "operator"]
+
+TIMESTAMP: Final = "metadata/timestamp.json"
+MAX_TIMESTAMP_BYTES: Final = 16384
+
+_log = logging.getLogger("edge_agent.sync")
+
+
+class LastSync(msgspec.Struct, frozen=True):
+    """How the last complete sync ended: `trust/last_sync.json`."""
+
+    fingerprint: str
+    etag: str
+    plan: str
+    """The plan's id."""
+    files: tuple[str, ...]
+    """Digests of the plan's files."""
+    expires_s: dict[str, float]
+    """When each role that was used expires, Unix time."""
+    next_wave_s: float | None
+    """When the next wave of the deployment comes due, Unix time."""
+
+
+def synchronize(request: SyncRequest, now: datetime, report: Callable[[SyncProgress], None]) -> SyncResult:
+    """Look at the store once, and return `unchanged` or `plan`; raises EdgeAgentError for everything else."""
+    layout = state_layout(request.settings.paths)
+    layout.create()
+    root = _bootstrap_root(request.settings)
+    fingerprint = _fingerprint(request, root)
+    store = open_store(request.settings.store, request.folder)
+    try:
+        last = _usable(_read_last(layout), request, fingerprint, layout, now)
+        polled = store.poll(TIMESTAMP, MAX_TIMESTAMP_BYTES, last.etag if last else None)
+        if last is not None and not polled.changed:
+            return _unchanged(last, now)
+        pulled = _pull(request, layout, root, store, now, report)
+    finally:
+        store.close()
+    done = LastSync(
+        fingerprint, polled.etag, pulled.plan.id, pulled.files, pulled.expires_s, pulled.next_wave_s
+    )
+    problem = _keep(layout, done)
+    return SyncResult(
+        status="plan",
+        plan=pulled.plan,
+        expires_s=min(pulled.expires_s.values(), default=None),
+        warnings=(*pulled.warnings, *problem, *_warnings(pulled.expires_s, now)),
+        downloaded_bytes=pulled.downloaded_bytes,
+    )
+
+
+def failure(error: Exception) -> SyncResult:
+    """Return the result that tells an error and who can repair it."""
+    kinds: tuple[tuple[type[Exception], Kind], ...] = (
+        (UnavailableError, "network"),
+        (TrustError, "trust"),
+        (ModelError, "model"),
+    )
+    kind: Kind = next((kind for cls, kind in kinds if isinstance(error, cls)), "operator")
+    message = str(error)
+    if not isinstance(error, EdgeAgentError):
+        message = f"The sync stopped at an error of its own ({type(error).__name__}: {error}); see the log."
+    return SyncResult(status="failed", kind=kind, message=message)
+
+
+def main() -> int:
+    """Run one sync for the supervisor; always exits 0 with a result, unless nobody reads it any more."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        _write(_run(sys.stdin.buffer.readline()))
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _run(line: bytes) -> SyncResult:
+    try:
+        request = msgspec.json.decode(line, type=SyncRequest)
+        return synchronize(request, datetime.now(UTC), _write)
+    except BrokenPipeError:
+        raise
+    except msgspec.MsgspecError as error:
+        return failure(OperatorError(f"The sync request is malformed: {error}."))
+    except EdgeAgentError as error:
+        return failure(error)
+    except Exception as error:
+        _log.exception("The sync stopped at an error of its own")
+        return failure(error)
+
+
+def _write(message: FromSync) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _pull(
+    request: SyncRequest,
+    layout: StateLayout,
+    root: bytes,
+    store: Store,
+    now: datetime,
+    report: Callable[[SyncProgress], None],
+) -> "Pulled":
+    # Imported only now: tuf, pydantic and numpy cost 0.4 s and 50 MB that a poll without news must not take.
+    from edge_agent.control.pull import pull
+
+    return pull(request, layout, root, store, now, report)
+
+
+def _bootstrap_root(settings: Settings) -> bytes:
+    if settings.store.root is None:
+        raise SettingsError(
+            "No trusted root is set: copy the store's root.json to this device and set store.root to its path."
+        )
+    try:
+        return Path(settings.store.root).read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"The trusted root {settings.store.root} cannot be read ({error.strerror}): set store.root to the "
+            "root.json of your store."
+        ) from error
+
+
+def _fingerprint(request: SyncRequest, root: bytes) -> str:
+    """Digest everything beside the store's content that decides the outcome.
+
+    What is installed counts through the folders of installed packages: installing one changes their time.
+    """
+    settings = request.settings
+    facts = (
+        __version__,
+        request.folder or settings.store.url,
+        hashlib.sha256(root).hexdigest(),
+        settings.device,
+        settings.engines,
+        settings.paths.state,
+        request.quarantined,
+        [_modified_ns(Path(entry)) for entry in sys.path if entry.endswith("-packages")],
+    )
+    return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
+
+
+def _modified_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _last_file(layout: StateLayout) -> Path:
+    return layout.trust / "last_sync.json"
+
+
+def _read_last(layout: StateLayout) -> LastSync | None:
+    try:
+        return msgspec.json.decode(_last_file(layout).read_bytes(), type=LastSync)
+    except (OSError, msgspec.MsgspecError):
+        return None  # without it the sync only looks at more than it must
+
+
+def _usable(
+    last: LastSync | None, request: SyncRequest, fingerprint: str, layout: StateLayout, now: datetime
+) -> LastSync | None:
+    """Return the last sync if an unchanged timestamp would mean an unchanged outcome."""
+    if last is None or request.force or last.fingerprint != fingerprint:
+        return None
+    if request.known_plan is not None and request.known_plan != last.plan:
+        return None
+    if last.next_wave_s is not None and last.next_wave_s <= now.timestamp():
+        return None
+    if not all(layout.blob(sha256).is_file() for sha256 in last.files):
+        return None
+    return last
+
+
+def _unchanged(last: LastSync, now: datetime) -> SyncResult:
+    return SyncResult(
+        status="unchanged",
+        expires_s=min(last.expires_s.values(), default=None),
+        warnings=_warnings(last.expires_s, now),
+    )
+
+
+def _warnings(expires_s: dict[str, float], now: datetime) -> tuple[str, ...]:
+    installed = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
+    if now < installed:
+        return (
+            f"This device's clock says {now:%Y-%m-%d %H:%M} UTC, before this agent was installed: set the "
+            "clock, without it expired metadata cannot be told from fresh.",
+        )
+    return expiry.warnings(expires_s, now)
+
+
+def _keep(layout: StateLayout, last: LastSync) -> tuple[str, ...]:
+    try:
+        if last != _read_last(layout):
+            write_atomically(_last_file(layout), msgspec.json.encode(last))
+    except StorageError as error:
+        return (str(error),)
+    return ()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

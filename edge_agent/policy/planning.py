@@ -1,0 +1,181 @@
+"""From signed documents to the plan: the group, the part of its deployment, the variant of each version."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from edge_agent.documents.deployment import Choice, Deployment, Groups
+from edge_agent.documents.errors import DocumentError, ModelError
+from edge_agent.documents.manifest import File, Manifest, Tensor, Variant
+from edge_agent.documents.plan import Limit, Origin, Plan, VersionPlan, with_id
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.policy.waves import in_rollout
+
+KNOWN_COMPRESSIONS: Final = frozenset({"none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The facts about a device that decide what it runs."""
+
+    id: str
+    architecture: str
+    """As `platform.machine()` names it."""
+    runtimes: Mapping[str, str]
+    """Installed runtime of each engine: `{"onnx": "onnxruntime 1.32.0"}`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    execution_providers: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """File digests not to choose, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a deployment that a device runs."""
+
+    origin: Origin
+    choice: Choice
+
+    @property
+    def wanted(self) -> tuple[tuple[str, str], ...]:
+        """Model and version of every arm; models sorted, arms in the deployment's order."""
+        return tuple(
+            (model, arm.version)
+            for model, deployed in sorted(self.choice.models.items())
+            for arm in deployed.arms
+        )
+
+
+def group_of(groups: Groups, device: str, labels: Mapping[str, str]) -> str:
+    """Return the group of the first rule whose labels the device all has; the label `id` is the device id."""
+    known = {**labels, "id": device}
+    for rule in groups.rules:
+        if all(known.get(name) == value for name, value in rule.labels.items()):
+            return rule.group
+    return groups.default
+
+
+def select(deployment: Deployment, device: str, now: datetime) -> Selection:
+    """Return the candidate for a device inside its rollout, else the stable part."""
+    candidate = deployment.candidate
+    if candidate is not None and in_rollout(candidate.rollout, device, now):
+        return Selection("candidate", candidate)
+    return Selection("stable", deployment.stable)
+
+
+def pick_variant(manifest: Manifest, device: Device) -> Variant:
+    """Return the first variant that the device can run; raises ModelError saying why each was passed over."""
+    reasons = []
+    for variant in manifest.variants:
+        reason = _obstacle(variant, device)
+        if reason is None:
+            return variant
+        reasons.append(f"{variant.engine} {variant.precision}: {reason}")
+    raise ModelError(
+        f"No variant of {manifest.name} {manifest.version} can run on this device ({'; '.join(reasons)})."
+    )
+
+
+def compile_plan(
+    deployment: Deployment,
+    selection: Selection,
+    manifests: Mapping[tuple[str, str], Manifest],
+    device: Device,
+    locate: Callable[[str], str],
+) -> Plan:
+    """Return the plan of this device.
+
+    `manifests` holds every `selection.wanted`, by model and version; `locate` gives the absolute path of a blob
+    from its digest. Raises ModelError when the device can run no variant of a version.
+    """
+    versions = []
+    for model, deployed in sorted(selection.choice.models.items()):
+        for arm in deployed.arms:
+            manifest = manifests[model, arm.version]
+            versions.append(_version_plan(manifest, pick_variant(manifest, device), arm.weight, locate))
+    return with_id(
+        Plan(
+            origin=selection.origin,
+            group=deployment.group,
+            serial=deployment.serial,
+            versions=tuple(versions),
+        )
+    )
+
+
+def files_of(plan: Plan, manifests: Mapping[tuple[str, str], Manifest]) -> dict[str, int]:
+    """Return the files that the plan needs on this device: length in bytes by digest, each file once."""
+    files: dict[str, int] = {}
+    for version in plan.versions:
+        files[version.sha256] = version.size_bytes
+        golden = manifests[version.model, version.version].golden
+        if golden is not None:
+            files[golden.file.sha256] = golden.file.size_bytes
+    return files
+
+
+def _obstacle(variant: Variant, device: Device) -> str | None:
+    """Return why the device cannot run the variant, or None."""
+    file, requires = variant.file, variant.requires
+    runtime = device.runtimes.get(variant.engine)
+    missing_providers = [
+        name for name in requires.execution_providers if name not in device.execution_providers
+    ]
+    if file.compression not in KNOWN_COMPRESSIONS:
+        return f"unknown compression {file.compression}"
+    if file.sha256 in device.quarantined:
+        return f"quarantined, {device.quarantined[file.sha256] or 'no reason given'}"
+    if runtime is None:
+        return "no runtime installed"
+    if requires.runtimes and runtime.split()[0] not in requires.runtimes:
+        return f"checked for {', '.join(requires.runtimes)}, not for {runtime.split()[0]}"
+    if requires.architectures and device.architecture not in requires.architectures:
+        return f"built for {', '.join(requires.architectures)}, not for {device.architecture}"
+    if missing_providers:
+        return f"needs the execution provider {missing_providers[0]}"
+    if (
+        requires.memory_bytes
+        and device.memory_bytes is not None
+        and requires.memory_bytes > device.memory_bytes
+    ):
+        return f"needs {requires.memory_bytes / 2**20:.0f} MiB of memory"
+    return None
+
+
+def _version_plan(
+    manifest: Manifest, variant: Variant, weight: float, locate: Callable[[str], str]
+) -> VersionPlan:
+    golden = manifest.golden
+    if golden is not None:
+        _check_golden(golden.file, manifest)
+    return VersionPlan(
+        model=manifest.name,
+        version=manifest.version,
+        engine=variant.engine,
+        precision=variant.precision,
+        sha256=variant.file.sha256,
+        path=locate(variant.file.sha256),
+        size_bytes=variant.file.size_bytes,
+        inputs=_specs(manifest.inputs),
+        outputs=_specs(manifest.outputs),
+        labels=manifest.labels,
+        run_limit_s=manifest.limits.run_s,
+        golden_path=None if golden is None else locate(golden.file.sha256),
+        golden_samples=0 if golden is None else golden.samples,
+        tolerances={name: Limit(limit.atol, limit.rtol) for name, limit in variant.tolerances.items()},
+        weight=weight,
+    )
+
+
+def _check_golden(file: File, manifest: Manifest) -> None:
+    if file.compression not in KNOWN_COMPRESSIONS:
+        raise DocumentError(
+            f"The golden samples of {manifest.name} {manifest.version} have the unknown compression "
+            f"{file.compression}."
+        )
+
+
+def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)

@@ -1,0 +1,218 @@
+"""Verified files by content: received into staging, resumable, moved into place only when whole and right."""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from edge_agent.documents.errors import ArtifactError, StorageError, StoreUnreachableError
+from edge_agent.store.files import mapping_os_errors, sync_file, sync_folder
+from edge_agent.store.layout import StateLayout
+
+_CHUNK_BYTES: Final = 2**20
+_RESERVE_BYTES: Final = 4 * 2**20
+"""Left free beside a download, so that the agent's own small files still fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A file's bytes from `offset` on, which may be less than was asked for where a store cannot resume."""
+
+    offset: int
+    chunks: Iterator[bytes]
+
+
+OpenStream = Callable[[int], AbstractContextManager[Stream]]
+"""Opens a file at an offset in bytes."""
+
+
+class BlobStore:
+    """The files that plans refer to. One process receives at a time; any may read."""
+
+    def __init__(self, layout: StateLayout) -> None:
+        self._layout = layout
+
+    def path(self, sha256: str) -> Path:
+        """Return where the file with this digest lies, here or not."""
+        return self._layout.blob(sha256)
+
+    def has(self, sha256: str) -> bool:
+        """Say whether the file is here; it was verified before it came into place."""
+        return self.path(sha256).is_file()
+
+    def verify(self, sha256: str) -> bool:
+        """Read the file again and say whether it is here and still has its digest."""
+        try:
+            with self.path(sha256).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except FileNotFoundError:
+            return False
+
+    def missing_bytes(self, files: dict[str, int]) -> int:
+        """Return how many bytes of these files (length by digest) are still to be fetched."""
+        return sum(size - self._staged(sha256, size) for sha256, size in files.items() if not self.has(sha256))
+
+    def check_space(self, size_bytes: int) -> None:
+        """Raise StorageError, naming how much is missing, unless this many more bytes fit on the disk."""
+        with mapping_os_errors(self._layout.staging):
+            disk = os.statvfs(self._layout.staging)
+        short = size_bytes + _RESERVE_BYTES - disk.f_bavail * disk.f_frsize
+        if size_bytes and short > 0:
+            raise StorageError(
+                f"The disk of {self._layout.base} is too full for {_mib(size_bytes)} of downloads: free "
+                f"{_mib(short)} more."
+            )
+
+    def receive(
+        self,
+        sha256: str,
+        size_bytes: int,
+        open_stream: OpenStream,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> Path:
+        """Fetch a file unless it is here, and return its path.
+
+        What an earlier attempt left in staging is hashed and continued. Never more than `size_bytes` is
+        written. `on_bytes` is told the length of each piece that arrives. Raises ArtifactError for a wrong
+        length or digest, StoreUnreachableError when the stream ends early (what came is kept), StorageError.
+        """
+        if self.has(sha256):
+            return self.path(sha256)
+        with mapping_os_errors(self._layout.staging):
+            if self._attempt(sha256, size_bytes, open_stream, on_bytes):
+                return self.path(sha256)
+            # A power cut can leave garbage in a part that was never flushed: that is no fault of the store's.
+            self._attempt(sha256, size_bytes, open_stream, on_bytes)
+            return self.path(sha256)
+
+    def discard_parts(self, keep: Collection[str]) -> None:
+        """Remove downloads under way, except those of these digests."""
+        for part in self._layout.staging.glob("*.part"):
+            if part.stem not in keep:
+                part.unlink(missing_ok=True)
+
+    def collect(self, keep: Collection[str]) -> int:
+        """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""
+        freed_bytes = 0
+        with mapping_os_errors(self._layout.blobs):
+            for path in self._layout.blobs.glob("??/*"):
+                if path.name not in keep:
+                    freed_bytes += path.stat().st_size
+                    path.unlink()
+        return freed_bytes
+
+    def _part(self, sha256: str) -> Path:
+        return self._layout.staging / f"{sha256}.part"
+
+    def _staged(self, sha256: str, size_bytes: int) -> int:
+        try:
+            staged = self._part(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+        return staged if staged <= size_bytes else 0
+
+    def _attempt(
+        self, sha256: str, size_bytes: int, open_stream: OpenStream, on_bytes: Callable[[int], None]
+    ) -> bool:
+        """Fetch into the part and move it into place; return False for a wrong digest after resuming."""
+        part = self._part(sha256)
+        self.check_space(size_bytes - self._staged(sha256, size_bytes))
+        with part.open("a+b") as file:
+            receiver = _Receiver(file, sha256, size_bytes)
+            try:
+                resumed = receiver.run(open_stream, on_bytes)
+            except ArtifactError:
+                part.unlink()
+                raise
+        if not receiver.is_right:
+            part.unlink()
+            if resumed:
+                return False
+            raise ArtifactError(
+                f"The store's file {sha256} has the digest {receiver.digest}: it is not the file that was "
+                "signed, publish it again."
+            )
+        self._move_into_place(part, sha256)
+        return True
+
+    def _move_into_place(self, part: Path, sha256: str) -> None:
+        sync_file(part)
+        part.chmod(0o644)
+        target = self.path(sha256)
+        if not target.parent.is_dir():
+            target.parent.mkdir(mode=0o750)
+            sync_folder(self._layout.blobs)
+        part.replace(target)
+        sync_folder(target.parent)
+        sync_folder(self._layout.staging)
+
+
+class _Receiver:
+    """One download into an open part: hashes what is there, then appends what comes."""
+
+    def __init__(self, file: IO[bytes], sha256: str, size_bytes: int) -> None:
+        self._file = file
+        self._sha256 = sha256
+        self._size_bytes = size_bytes
+        self._hash = hashlib.sha256()
+        self._have_bytes = 0
+
+    @property
+    def digest(self) -> str:
+        """The digest of what is there."""
+        return self._hash.hexdigest()
+
+    @property
+    def is_right(self) -> bool:
+        """Whether what is there is the file."""
+        return self.digest == self._sha256
+
+    def run(self, open_stream: OpenStream, on_bytes: Callable[[int], None]) -> bool:
+        """Fetch what is missing; return whether an earlier attempt was continued."""
+        self._hash_part()
+        resumed = self._have_bytes > 0
+        if self._have_bytes < self._size_bytes:
+            with open_stream(self._have_bytes) as stream:
+                if stream.offset != self._have_bytes:
+                    self._start_over()
+                    resumed = False
+                for chunk in stream.chunks:
+                    self._append(chunk)
+                    on_bytes(len(chunk))
+        self._file.flush()
+        if self._have_bytes < self._size_bytes:
+            raise StoreUnreachableError(
+                f"The store's file {self._sha256} ended after {self._have_bytes} of {self._size_bytes} bytes; "
+                "what came is kept, the next attempt continues."
+            )
+        return resumed
+
+    def _hash_part(self) -> None:
+        if self._file.seek(0, os.SEEK_END) > self._size_bytes:
+            self._start_over()
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK_BYTES):
+            self._hash.update(chunk)
+            self._have_bytes += len(chunk)
+
+    def _start_over(self) -> None:
+        self._file.truncate(0)
+        self._hash = hashlib.sha256()
+        self._have_bytes = 0
+
+    def _append(self, chunk: bytes) -> None:
+        if self._have_bytes + len(chunk) > self._size_bytes:
+            raise ArtifactError(
+                f"The store's file {self._sha256} is longer than the {self._size_bytes} bytes that were "
+                "signed: publish it again."
+            )
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self._have_bytes += len(chunk)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{max(size_bytes, 1) / 2**20:.1f} MiB"
