@@ -27,6 +27,10 @@ EventType = Literal[
 ]
 
 
+VersionState = Literal["serving", "loading", "probing", "waiting", "left_out", "quarantined"]
+"""`waiting`: fetched, not yet probed or activated; `left_out`: could not be loaded, tried again later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One audited change of state: what happened, to which model and version, and why."""
@@ -49,7 +53,7 @@ class VersionReport:
 
     model: str
     version: str
-    state: Literal["serving", "loading", "probing", "waiting", "left_out", "quarantined"]
+    state: VersionState
     engine: str
     precision: str
     sha256: str

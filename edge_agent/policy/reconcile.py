@@ -114,21 +114,40 @@ def identity(plan: Plan) -> str:
     return f"{plan.group}/{plan.serial}/{plan.origin}"
 
 
-def effective(current: Plan, previous: Plan | None, left_out: Collection[str]) -> Plan:
+def effective(
+    current: Plan, fallback: Mapping[str, tuple[VersionPlan, ...]], left_out: Collection[str]
+) -> Plan:
     """Return `current` without the versions whose file digests are left out.
 
-    A model that loses all its versions falls back to the previous plan's, where those are sound.
+    A model that loses all its versions falls back to those that served before them, where those are sound.
     """
     if not any(version.sha256 in left_out for version in current.versions):
         return current
     kept = [version for version in current.versions if version.sha256 not in left_out]
     served = {version.model for version in kept}
-    fallback = [
+    before = [
         version
-        for version in (previous.versions if previous is not None else ())
-        if version.model not in served and version.model in current.models and version.sha256 not in left_out
+        for model in current.models
+        if model not in served
+        for version in fallback.get(model, ())
+        if version.sha256 not in left_out
     ]
-    return with_id(Plan("", current.origin, current.group, current.serial, (*kept, *fallback)))
+    return with_id(Plan("", current.origin, current.group, current.serial, (*kept, *before)))
+
+
+def superseded(
+    old: Plan, new: Plan, fallback: Mapping[str, tuple[VersionPlan, ...]]
+) -> dict[str, tuple[VersionPlan, ...]]:
+    """Return what each model of `new` falls back to, once `new` is served in place of `old`.
+
+    That is the old versions where they differ from the new, else what it was before.
+    """
+    return {
+        model: old.of_model(model)
+        if {v.key for v in old.of_model(model)} - {v.key for v in new.of_model(model)}
+        else fallback.get(model, ())
+        for model in new.models
+    }
 
 
 def sync_delay_s(interval_s: float, failures: int, jitter: float) -> float:

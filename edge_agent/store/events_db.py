@@ -82,10 +82,14 @@ def _connect(path: Path) -> sqlite3.Connection:
                 "seq INTEGER PRIMARY KEY AUTOINCREMENT, time_s REAL NOT NULL, type TEXT NOT NULL, "
                 "body BLOB NOT NULL)"
             )
-        check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if check != "ok":
-            raise sqlite3.DatabaseError(check)
+        _check(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.documents.plan import Plan
+from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.policy.crashes import Incident
 from edge_agent.store.files import mapping_os_errors, write_atomically
 
@@ -22,6 +22,9 @@ class DeployedState:
 
     current: Plan = field(default_factory=Plan)
     previous: Plan | None = None
+    """What an operator's rollback returns to."""
+    fallback: dict[str, tuple[VersionPlan, ...]] = field(default_factory=dict)
+    """By model, the versions that served before its present ones."""
     target: Plan | None = None
     """Fetched whole, not yet activated."""
     passed: tuple[str, ...] = ()

@@ -1,0 +1,130 @@
+"""Short-lived children, sync and probe: one request down, messages up, and how it ended."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+LINE_LIMIT_BYTES = 16 * 2**20
+MEMORY_POLL_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnd:
+    """How a child ended; `how` is one phrase for a person, for example `was killed by SIGSEGV`."""
+
+    cause: Literal["exited", "signal", "timeout", "memory"]
+    code: int
+    """Exit status, or the signal's number."""
+    how: str
+
+
+async def converse(
+    module: str,
+    request: msgspec.Struct,
+    answers: Any,
+    on_answer: Callable[[Any], None],
+    *,
+    silence_s: float,
+    memory_limit_bytes: int = 0,
+) -> ChildEnd:
+    """Run `python -m module`, write the request, hand on each answer, and wait for the end.
+
+    `answers` is the type of the lines on standard output; a line that is none of it counts as the child's
+    failure and is skipped. The child is killed after `silence_s` without a line, above a resident size of
+    `memory_limit_bytes` (0: no limit), and when the caller is cancelled.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        module,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_LIMIT_BYTES,
+        start_new_session=True,
+    )
+    killed: list[ChildEnd] = []
+    watch = None
+    if memory_limit_bytes:
+        watch = asyncio.create_task(_watch_memory(process, memory_limit_bytes, killed), name="memory watch")
+    try:
+        await _send(process, request)
+        await _receive(process, answers, on_answer, silence_s, killed)
+        status = await process.wait()
+    finally:
+        if watch is not None:
+            watch.cancel()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return killed[0] if killed else ending(status)
+
+
+def ending(status: int) -> ChildEnd:
+    """Describe a return code as asyncio gives it: negative for a signal."""
+    if status < 0:
+        return ChildEnd("signal", -status, f"was killed by {signal.Signals(-status).name}")
+    return ChildEnd("exited", status, f"exited with status {status}")
+
+
+async def _send(process: asyncio.subprocess.Process, request: msgspec.Struct) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(msgspec.json.encode(request) + b"\n")
+        await process.stdin.drain()
+        process.stdin.close()
+    except (BrokenPipeError, ConnectionResetError):
+        log.debug("A child ended before it had read its request.")
+
+
+async def _receive(
+    process: asyncio.subprocess.Process,
+    answers: Any,
+    on_answer: Callable[[Any], None],
+    silence_s: float,
+    killed: list[ChildEnd],
+) -> None:
+    assert process.stdout is not None
+    decoder = msgspec.json.Decoder(answers)
+    while True:
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), silence_s)
+        except TimeoutError:
+            killed.append(ChildEnd("timeout", 0, f"did not answer for {silence_s:g} s"))
+            process.kill()
+            return
+        if not line:
+            return
+        try:
+            answer = decoder.decode(line)
+        except msgspec.DecodeError as error:
+            log.warning("A child wrote what is no answer (%s): %r", error, line[:200])
+            continue
+        on_answer(answer)
+
+
+async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int, killed: list[ChildEnd]) -> None:
+    status = Path(f"/proc/{process.pid}/status")
+    while process.returncode is None:
+        if _resident_bytes(status) > limit_bytes:
+            killed.append(ChildEnd("memory", 0, f"used more than {limit_bytes // 2**20} MiB of memory"))
+            process.kill()
+            return
+        await asyncio.sleep(MEMORY_POLL_S)
+
+
+def _resident_bytes(status: Path) -> int:
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)

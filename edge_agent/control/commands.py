@@ -1,0 +1,98 @@
+"""What an operator can ask of the running agent: the verbs of the admin socket."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from edge_agent.control.admin import Progress, Verb
+from edge_agent.control.deployer import Deployer
+from edge_agent.control.journal import Journal
+from edge_agent.control.store_watch import StoreWatch
+from edge_agent.control.supervise import ServingProcess
+from edge_agent.documents.messages import Reported
+
+EVENTS_IN_STATUS = 10
+
+
+class _SyncArguments(msgspec.Struct, frozen=True):
+    wait: bool = True
+    force: bool = False
+    folder: str | None = None
+
+
+class _EventsArguments(msgspec.Struct, frozen=True):
+    limit: int = 50
+
+
+class Commands:
+    """The verbs, over the parts of one agent."""
+
+    def __init__(
+        self,
+        deployer: Deployer,
+        watch: StoreWatch,
+        serving: ServingProcess,
+        journal: Journal,
+        report: Callable[[], Reported],
+        addresses: Mapping[str, str],
+    ) -> None:
+        self._deployer = deployer
+        self._watch = watch
+        self._serving = serving
+        self._journal = journal
+        self._report = report
+        self._addresses = addresses
+        self._started_s = time.monotonic()
+
+    @property
+    def verbs(self) -> dict[str, Verb]:
+        """The verbs by name."""
+        return {
+            "status": self.status,
+            "models": self.models,
+            "events": self.events,
+            "sync": self.sync,
+            "rollback": self.rollback,
+        }
+
+    async def status(self, _arguments: Mapping[str, Any], _actor: str, _progress: Progress) -> Any:
+        """What runs, how the processes are, where the sockets are, and the newest events."""
+        return {
+            "reported": msgspec.to_builtins(self._report()),
+            "process": {
+                "pid": os.getpid(),
+                "uptime_s": time.monotonic() - self._started_s,
+                "serving_pid": self._serving.pid,
+                "restarts": max(0, self._serving.starts - 1),
+            },
+            "sockets": {role: self._addresses.get(role) for role in ("infer", "http", "metrics")},
+            "progress": msgspec.to_builtins(self._watch.progress),
+            "events": msgspec.to_builtins(self._journal.newest(EVENTS_IN_STATUS)),
+        }
+
+    async def models(self, _arguments: Mapping[str, Any], _actor: str, _progress: Progress) -> Any:
+        """The versions on this device."""
+        return {"versions": msgspec.to_builtins(self._report().versions)}
+
+    async def events(self, arguments: Mapping[str, Any], _actor: str, _progress: Progress) -> Any:
+        """The newest events, oldest first."""
+        limit = msgspec.convert(arguments, _EventsArguments).limit
+        return {"events": msgspec.to_builtins(self._journal.newest(max(1, limit)))}
+
+    async def sync(self, arguments: Mapping[str, Any], _actor: str, progress: Progress) -> Any:
+        """Look at the store now; with `wait`, until what it asks for serves or is refused."""
+        asked = msgspec.convert(arguments, _SyncArguments)
+        outcome = self._deployer.ask_sync(force=asked.force, folder=asked.folder, progress=progress)
+        if not asked.wait:
+            return {"status": "started", "message": "Looking at the store.", "serial": 0}
+        return msgspec.to_builtins(await outcome)
+
+    async def rollback(self, _arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Serve the previous plan again."""
+        plan = await self._deployer.rollback(actor)
+        models = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
+        message = f"Serial {plan.serial} serves again ({models}), until the store has a newer one."
+        return {"message": message, "serial": plan.serial, "plan_id": plan.id}

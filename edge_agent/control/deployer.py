@@ -1,0 +1,401 @@
+"""Brings what runs towards what the signed documents ask for: acts on `policy.reconcile`'s decisions."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.control.children import ChildEnd, converse
+from edge_agent.control.durable_state import DurableState
+from edge_agent.control.journal import Journal
+from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
+from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
+from edge_agent.documents import ipc
+from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.settings import Settings
+from edge_agent.policy import crashes, reconcile
+from edge_agent.store.blobs import BlobStore
+from edge_agent.telemetry.health_page import SLOTS
+
+log = logging.getLogger(__name__)
+
+PROBE_RETRY_S = 60.0
+FLUSH_INTERVAL_S = 5.0
+QUARANTINE_LIMIT = 256
+VERSIONS_LIMIT = SLOTS // 2
+"""Half of the health page's slots: two plans lie beside each other during a swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Activation:
+    """A plan that is to become the current one; `held` names what an operator rolled back from."""
+
+    plan: Plan
+    held: str | None = None
+    done: asyncio.Future[None] | None = None
+
+
+class Deployer:
+    """Owns the deployed state, the probe, and the plan that serving is given."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: DurableState,
+        journal: Journal,
+        blobs: BlobStore,
+        watch: StoreWatch,
+        serving: ServingProcess,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._journal = journal
+        self._blobs = blobs
+        self._watch = watch
+        self._serving = serving
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._child: asyncio.Task[None] | None = None
+        self._activation: _Activation | None = None
+        self._next_probe_s = 0.0
+        self._deferred = ""
+        self._unloadable: dict[str, str] = {}
+        self.probing: str | None = None
+        """Key of the version that is being probed."""
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Files that are not served now: digest to reason."""
+        return {**self._unloadable, **self._state.value.quarantine}
+
+    @property
+    def wanted(self) -> Plan:
+        """What serving shall serve now."""
+        state = self._state.value
+        return reconcile.effective(state.current, state.fallback, self.left_out)
+
+    @property
+    def problems(self) -> list[str]:
+        """What an operator should know of the deployment, one sentence each."""
+        state, left_out = self._state.value, self.left_out
+        found = [self._deferred] if self._deferred else []
+        if state.held is not None:
+            found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
+        return found + [
+            f"{version.model} {version.version} is left out: {left_out[version.sha256]}"
+            for version in state.current.versions
+            if version.sha256 in left_out
+        ]
+
+    def wake(self) -> None:
+        """Look again at what there is to do."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Act until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                self._act()
+                await self._wait()
+                self._state.flush()
+                self._journal.flush()
+        finally:
+            if self._child is not None:
+                self._child.cancel()
+                await asyncio.gather(self._child, return_exceptions=True)
+
+    def ask_sync(self, *, force: bool, folder: str | None, progress: Progress) -> asyncio.Future[SyncOutcome]:
+        """Look at the store now; the result is what came of it, all the way to serving.
+
+        Raises RequestError where there is no store to look at.
+        """
+        if self._settings.store.url is None and folder is None:
+            raise RequestError("There is no store to look at; set store.url and store.root.")
+        outcome = self._watch.ask(force=force, folder=folder, progress=progress)
+        self.wake()
+        return outcome
+
+    async def rollback(self, actor: str) -> Plan:
+        """Serve the previous plan again, until the store has a newer one; return that plan.
+
+        Raises RequestError if there is none, UnavailableError while serving is busy or if it cannot load it.
+        """
+        state, serving = self._state.value, self._serving
+        if state.previous is None:
+            raise RequestError("There is no previous version to go back to.")
+        if not serving.ready or serving.applying:
+            raise UnavailableError("The serving process is busy with a change; try again in a moment.")
+        left, back = state.current, state.previous
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._activation = _Activation(back, reconcile.identity(left), done)
+        serving.apply(back)
+        await done
+        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
+        self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
+        return back
+
+    def notice(self, notice: Notice) -> None:
+        """Take what the serving process tells."""
+        match notice:
+            case ipc.Applied():
+                self._applied(notice)
+            case ipc.Refused():
+                self._refused(notice)
+            case ServingEnded():
+                self._ended(notice)
+            case ipc.Ready():
+                log.debug("Serving is ready, process %d.", notice.pid)
+        self._wake.set()
+
+    # --- deciding and acting -----------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        timeout_s = min(FLUSH_INTERVAL_S, max(0.05, self._watch.due_in_s))
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    def _act(self) -> None:
+        while (action := reconcile.decide(self._situation())) is not None:
+            match action:
+                case reconcile.Serve(plan):
+                    self._serving.apply(plan)
+                case reconcile.Activate(plan):
+                    self._activation = _Activation(plan)
+                    self._serving.apply(plan)
+                case reconcile.Probe(version):
+                    self._start(self._probe(version), f"probe {version.key}")
+                case reconcile.DropTarget(reason, resync):
+                    self._drop_target(reason, resync)
+                case reconcile.Sync():
+                    self._start(self._sync(), "sync")
+
+    def _situation(self) -> reconcile.Situation:
+        state, serving = self._state.value, self._serving
+        return reconcile.Situation(
+            wanted=self.wanted,
+            serving_ready=serving.ready,
+            serving_plan=serving.plan.id if serving.plan is not None else None,
+            applying=serving.applying,
+            child_busy=self._child is not None,
+            sync_due=self._watch.due,
+            probe_due=time.monotonic() >= self._next_probe_s,
+            target=state.target,
+            held=state.held,
+            passed=state.passed,
+            quarantine=state.quarantine,
+        )
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._child = asyncio.create_task(self._guard(work), name=name)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a child's work; one that cannot even be started must not end the agent."""
+        try:
+            await work
+        except OSError as error:
+            log.error("A child process could not be started: %s", error)  # noqa: TRY400
+            self._watch.settle(
+                SyncOutcome("failed", f"A child process could not be started: {error}", exit_code=1)
+            )
+            await asyncio.sleep(1.0)
+        finally:
+            self._child = None
+            self._wake.set()
+
+    def _drop_target(self, reason: str, resync: bool) -> None:
+        target = self._state.value.target
+        self._state.change(target=None)
+        if target is not None:
+            log.info("Serial %d is not activated: %s", target.serial, reason)
+        if resync:
+            self._watch.hurry()
+        else:
+            self._watch.settle(SyncOutcome("unchanged", f"Not activated: {reason}."))
+
+    # --- the children ------------------------------------------------------------------------------------
+
+    async def _sync(self) -> None:
+        plan = await self._watch.look(self._state.value.quarantine)
+        self._unloadable = {}
+        if plan is not None:
+            self._adopt(plan)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Take a fetched plan as the target, unless it is what runs already."""
+        state = self._state.value
+        if plan.id == state.current.id:
+            self._state.change(target=None)
+            self._watch.settle(SyncOutcome("unchanged", f"Serial {plan.serial} runs already.", plan.serial))
+        elif len(plan.versions) > VERSIONS_LIMIT:
+            message = (
+                f"Serial {plan.serial} asks for {len(plan.versions)} versions; {VERSIONS_LIMIT} is the most."
+            )
+            self._journal.record("refused", message, serial=plan.serial)
+            self._watch.settle(SyncOutcome("refused", message, plan.serial, exit_code=1))
+        elif state.target is None or plan.id != state.target.id:
+            self._state.change(target=plan)
+            if reconcile.identity(plan) != state.held:
+                message = f"Serial {plan.serial} of group '{plan.group}' is here; it is tried before it serves."
+                self._journal.record("installed", message, serial=plan.serial)
+
+    async def _probe(self, version: VersionPlan) -> None:
+        self.probing = version.key
+        self._watch.tell(f"Trying {version.model} {version.version} on this device")
+        verdicts: list[ipc.ProbeVerdict] = []
+        limits = self._settings.probe
+        try:
+            end = await converse(
+                "edge_agent.control.probe",
+                ipc.ProbeRequest(version=version, engines=self._settings.engines),
+                ipc.ProbeVerdict,
+                verdicts.append,
+                silence_s=limits.timeout_s,
+                memory_limit_bytes=limits.memory_limit_bytes,
+            )
+        finally:
+            self.probing = None
+        self._judge(version, verdicts[-1] if verdicts else verdict_of(end))
+
+    def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
+        self._deferred = ""
+        match verdict.outcome:
+            case "passed":
+                self._state.change(passed=(*self._state.value.passed, version.key))
+            case "failed":
+                self._quarantine(version, verdict.reason)
+            case "inconclusive":
+                self._next_probe_s = time.monotonic() + PROBE_RETRY_S
+                self._deferred = (
+                    f"{version.model} {version.version} could not be tried, and will be again: {verdict.reason}"
+                )
+                self._watch.settle(SyncOutcome("failed", self._deferred, exit_code=1))
+
+    def _quarantine(self, version: VersionPlan, reason: str) -> None:
+        old = self._state.value.quarantine
+        kept = dict(list(old.items())[-QUARANTINE_LIMIT + 1 :])
+        self._state.change(quarantine={**kept, version.sha256: reason})
+        self._journal.record("quarantined", reason, model=version.model, version=version.version)
+        self._watch.tell(f"Refused {version.model} {version.version}: {reason}")
+
+    # --- what serving tells ------------------------------------------------------------------------------
+
+    def _applied(self, notice: ipc.Applied) -> None:
+        activation = self._activation
+        if activation is None or activation.plan.id != notice.plan_id:
+            return
+        self._activation = None
+        old, new, state = self.wanted, activation.plan, self._state.value
+        self._state.change(
+            current=new,
+            previous=old if old.versions and old.versions != new.versions else state.previous,
+            fallback=reconcile.superseded(old, new, state.fallback),
+            target=None,
+            held=activation.held,
+        )
+        self._tell_activated(old, new, notice)
+        self._collect()
+        self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
+        if activation.done is not None:
+            activation.done.set_result(None)
+
+    def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
+        before = {version.key for version in old.versions}
+        for version in new.versions:
+            if version.key not in before:
+                load_s = notice.load_s.get(version.key, 0.0)
+                message = f"Serving {version.precision} on {version.engine}, loaded in {load_s:.2f} s."
+                self._journal.record(
+                    "activated", message, model=version.model, version=version.version, serial=new.serial
+                )
+
+    def _refused(self, notice: ipc.Refused) -> None:
+        activation, self._activation = self._activation, None
+        plan = activation.plan if activation is not None else self.wanted
+        version = next((v for v in plan.versions if v.key == notice.key), None)
+        if activation is not None and activation.done is not None:
+            activation.done.set_exception(
+                UnavailableError(f"The previous version does not load: {notice.reason}")
+            )
+        elif activation is not None:
+            self._refuse_target(plan, version, notice.reason)
+        else:
+            for lost in (version,) if version is not None else plan.versions:
+                self._leave_out(lost, notice.reason)
+
+    def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
+        self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
+        if version is not None:
+            self._quarantine(version, reason)
+            return
+        self._state.change(target=None, held=reconcile.identity(target))
+        self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
+
+    def _leave_out(self, version: VersionPlan, reason: str) -> None:
+        """Do without a version that served before but does not load; fetch its file again if it is damaged."""
+        self._unloadable[version.sha256] = reason
+        self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
+        if not self._blobs.verify(version.sha256):
+            message = "Its file is damaged or gone, and is fetched again."
+            self._journal.record("state_damaged", message, model=version.model, version=version.version)
+            self._blobs.path(version.sha256).unlink(missing_ok=True)
+            self._watch.hurry()
+
+    def _ended(self, end: ServingEnded) -> None:
+        activation, self._activation = self._activation, None
+        if activation is not None and activation.done is not None:
+            activation.done.set_exception(UnavailableError("The serving process ended; try again."))
+        suspects = ", ".join(end.suspects)
+        charged = f", charged to {suspects}" if suspects else ""
+        self._journal.record(
+            "hung" if end.hung else "crashed", f"The serving process {end.how}{charged}; it is started again."
+        )
+        if end.suspects:
+            self._charge(end)
+
+    def _charge(self, end: ServingEnded) -> None:
+        limits, state, now_s = self._settings.supervisor, self._state.value, self._clock()
+        recent = crashes.within(state.incidents, now_s, limits.crash_window_s)
+        incidents = (*recent, crashes.Incident(now_s, end.suspects))
+        settled = {version.key for versions in state.fallback.values() for version in versions}
+        key = crashes.blamed(incidents, limits.crash_limit, settled)
+        self._state.change(incidents=incidents if key is None else crashes.without(incidents, key))
+        known = {
+            v.key: v for plan in (state.current, state.target or Plan(), self.wanted) for v in plan.versions
+        }
+        if key is not None and key in known:
+            what = "hung" if end.hung else "crashed"
+            self._quarantine(known[key], f"It {what} the serving process {limits.crash_limit} times.")
+            self._watch.hurry()
+
+    # --- keeping house -----------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Drop the files and notes that no plan needs any more."""
+        state = self._state.value
+        plans = [state.current, state.previous or Plan(), state.target or Plan(), self._serving.plan or Plan()]
+        versions = [v for plan in plans for v in plan.versions]
+        versions += [v for kept in state.fallback.values() for v in kept]
+        keep = {v.sha256 for v in versions}
+        keep |= {v.golden_path.rpartition("/")[2] for v in versions if v.golden_path is not None}
+        keys = {v.key for v in versions}
+        self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
+        try:
+            self._blobs.collect(keep)
+        except EdgeAgentError as error:
+            log.warning("Old files could not be removed: %s", error)
+
+
+def verdict_of(end: ChildEnd) -> ipc.ProbeVerdict:
+    """Judge a probe that ended without a verdict: a crash or hang is the model's fault, a kill is not."""
+    if end.cause == "signal" and end.code == 9:
+        reason = "the probe was killed from outside, perhaps for lack of memory"
+        return ipc.ProbeVerdict(outcome="inconclusive", reason=reason)
+    return ipc.ProbeVerdict(outcome="failed", reason=f"The probe {end.how} while it tried the model.")

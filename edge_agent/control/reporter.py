@@ -1,0 +1,79 @@
+"""What really runs on this device and why not more, gathered from those who know."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import edge_agent
+from edge_agent.documents.messages import Reported, SyncReport, VersionReport, VersionState
+from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.store.state import DeployedState
+from edge_agent.telemetry.health_page import SlotCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that a report is made from."""
+
+    device: str
+    state: DeployedState
+    wanted: Plan
+    """The plan that serving shall serve."""
+    serving: Plan | None
+    """The plan that serving has applied."""
+    left_out: Mapping[str, str]
+    """File digest to reason."""
+    probing: str | None
+    """Key of the version that is being probed."""
+    counts: Mapping[str, SlotCounts]
+    """By version key."""
+    sync: SyncReport
+    problems: Collection[str]
+
+
+def report(sight: Sight) -> Reported:
+    """Compose the report."""
+    state, target = sight.state, sight.state.target
+    shown = {version.key: version for version in sight.wanted.versions}
+    for plan in (state.current, target):
+        shown |= {version.key: version for version in (plan.versions if plan is not None else ())}
+    return Reported(
+        device=sight.device,
+        agent_version=edge_agent.__version__,
+        group=state.current.group,
+        serial=state.current.serial,
+        plan_id=sight.serving.id if sight.serving is not None else "",
+        target_serial=target.serial if target is not None else None,
+        versions=tuple(_version(shown[key], sight) for key in sorted(shown)),
+        sync=sight.sync,
+        problems=tuple(sight.problems),
+    )
+
+
+def _version(version: VersionPlan, sight: Sight) -> VersionReport:
+    counts = sight.counts.get(version.key)
+    reason = sight.left_out.get(version.sha256)
+    return VersionReport(
+        model=version.model,
+        version=version.version,
+        state=_state(version, sight),
+        engine=version.engine,
+        precision=version.precision,
+        sha256=version.sha256,
+        weight=version.weight,
+        requests=counts.requests if counts is not None else 0,
+        errors=counts.errors if counts is not None else 0,
+        crashes=sum(version.key in incident.suspects for incident in sight.state.incidents),
+        reason=reason,
+    )
+
+
+def _state(version: VersionPlan, sight: Sight) -> VersionState:
+    if sight.serving is not None and version in sight.serving.versions:
+        return "serving"
+    if version.sha256 in sight.state.quarantine:
+        return "quarantined"
+    if version.sha256 in sight.left_out:
+        return "left_out"
+    if version.key == sight.probing:
+        return "probing"
+    return "loading" if version in sight.wanted.versions else "waiting"

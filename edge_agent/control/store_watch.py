@@ -1,0 +1,174 @@
+"""Looks at the store, when it is due or asked for, and tells those who asked what came of it."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_agent.control.children import ChildEnd, converse
+from edge_agent.control.journal import Journal
+from edge_agent.documents import ipc
+from edge_agent.documents.messages import SyncReport
+from edge_agent.documents.plan import Plan
+from edge_agent.documents.settings import Settings
+from edge_agent.policy.reconcile import sync_delay_s
+
+SYNC_SILENCE_S = 600.0
+"""A sync child that says nothing for so long is stuck; each of its requests has a deadline far below."""
+
+Progress = Callable[[ipc.AdminProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOutcome:
+    """What came of a look at the store, all the way to serving."""
+
+    status: Literal["unchanged", "activated", "refused", "failed"]
+    message: str
+    serial: int = 0
+    exit_code: int = 0
+
+
+@dataclass(slots=True)
+class _Waiter:
+    progress: Progress
+    outcome: asyncio.Future[SyncOutcome]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the next look was asked to be."""
+
+    force: bool = False
+    folder: str | None = None
+    waiters: list[_Waiter] = field(default_factory=list)
+
+
+class StoreWatch:
+    """Owns the sync child, its schedule and the reports about it."""
+
+    def __init__(self, settings: Settings, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._clock = clock
+        self._next_s = 0.0
+        self._failures = 0
+        self._asked = _Asked()
+        self._waiting: list[_Waiter] = []
+        self._warnings: tuple[str, ...] = ()
+        self._failure = ""
+        self.report = SyncReport("never" if settings.store.url else "off")
+        self.progress: ipc.SyncProgress | None = None
+        """How far the sync that is under way has come."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a look is asked for or its time has come."""
+        if self._asked.waiters or self._asked.force:
+            return True
+        return self._settings.store.url is not None and time.monotonic() >= self._next_s
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the next look; infinite without a store."""
+        if self._settings.store.url is None:
+            return float("inf")
+        return max(0.0, self._next_s - time.monotonic())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What an operator should know of the store, one sentence each."""
+        return (self._failure, *self._warnings) if self._failure else self._warnings
+
+    def ask(self, *, force: bool, folder: str | None, progress: Progress) -> asyncio.Future[SyncOutcome]:
+        """Ask for a look that begins after this moment; the result is its outcome."""
+        waiter = _Waiter(progress, asyncio.get_running_loop().create_future())
+        self._asked.waiters.append(waiter)
+        self._asked.force |= force
+        self._asked.folder = folder or self._asked.folder
+        return waiter.outcome
+
+    def hurry(self) -> None:
+        """Look as soon as possible, even if the store says that nothing changed."""
+        self._asked.force = True
+
+    def tell(self, message: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
+        """Show those who wait how far things are."""
+        progress = ipc.AdminProgress(message=message, done_bytes=done_bytes, total_bytes=total_bytes)
+        for waiter in self._waiting:
+            waiter.progress(progress)
+
+    def settle(self, outcome: SyncOutcome) -> None:
+        """Give those who wait their answer."""
+        for waiter in self._waiting:
+            if not waiter.outcome.done():
+                waiter.outcome.set_result(outcome)
+        self._waiting.clear()
+
+    async def look(self, quarantined: Mapping[str, str]) -> Plan | None:
+        """Run one sync; return the plan that the store's documents give, or None if there is no new one.
+
+        Where there is none, those who wait are answered here; a plan's outcome is known to who applies it.
+        """
+        asked, self._asked = self._asked, _Asked()
+        self._waiting += asked.waiters
+        request = ipc.SyncRequest(
+            settings=self._settings, quarantined=dict(quarantined), force=asked.force, folder=asked.folder
+        )
+        self.report = SyncReport("running", self.report.finished_s, self.report.message, self.report.expires_s)
+        results: list[ipc.SyncResult] = []
+        end = await converse(
+            "edge_agent.control.sync",
+            request,
+            ipc.FromSync,
+            lambda answer: self._answer(answer, results),
+            silence_s=SYNC_SILENCE_S,
+        )
+        self.progress = None
+        return self._conclude(results[-1] if results else _without_result(end))
+
+    def _answer(self, answer: ipc.FromSync, results: list[ipc.SyncResult]) -> None:
+        if isinstance(answer, ipc.SyncResult):
+            results.append(answer)
+        else:
+            self.progress = answer
+            self.tell(answer.message, answer.done_bytes, answer.total_bytes)
+
+    def _conclude(self, result: ipc.SyncResult) -> Plan | None:
+        failed = result.status == "failed"
+        self._failures = self._failures + 1 if failed else 0
+        delay_s = sync_delay_s(self._settings.store.poll_interval_s, self._failures, random.random())  # noqa: S311
+        self._next_s = time.monotonic() + delay_s
+        self._warnings = result.warnings
+        self._record(result)
+        self.report = SyncReport(
+            "failed" if failed else "ok",
+            self._clock(),
+            result.message or None,
+            result.expires_s if result.expires_s is not None else self.report.expires_s,
+        )
+        if failed:
+            refused = result.kind in ("trust", "model")
+            self.settle(SyncOutcome("refused" if refused else "failed", result.message, exit_code=1))
+        elif result.status == "unchanged":
+            self.settle(SyncOutcome("unchanged", result.message or "Nothing new in the store."))
+        return result.plan if result.status == "plan" else None
+
+    def _record(self, result: ipc.SyncResult) -> None:
+        """Write an event when the store's state changes, not at every look."""
+        if result.status != "failed":
+            if self._failure:
+                self._journal.record("sync_recovered", "The store answers with what can be trusted again.")
+            self._failure = ""
+        elif result.message != self._failure:
+            kind: Literal["refused", "sync_failed"] = (
+                "refused" if result.kind in ("trust", "model") else "sync_failed"
+            )
+            self._journal.record(kind, result.message)
+            self._failure = result.message
+
+
+def _without_result(end: ChildEnd) -> ipc.SyncResult:
+    return ipc.SyncResult(status="failed", message=f"The sync process {end.how} before it had a result.")
