@@ -223,7 +223,9 @@ class Deployer:
     # --- the children ------------------------------------------------------------------------------------
 
     async def _sync(self) -> None:
-        plan = await self._watch.look(self._state.value.quarantine)
+        state = self._state.value
+        known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
+        plan = await self._watch.look(state.quarantine, known)
         self._unloadable = {}
         if plan is not None:
             self._adopt(plan)

@@ -107,7 +107,7 @@ class StoreWatch:
                 waiter.outcome.set_result(outcome)
         self._waiting.clear()
 
-    async def look(self, quarantined: Mapping[str, str]) -> Plan | None:
+    async def look(self, quarantined: Mapping[str, str], known_plans: tuple[str, ...]) -> Plan | None:
         """Run one sync; return the plan that the store's documents give, or None if there is no new one.
 
         Where there is none, those who wait are answered here; a plan's outcome is known to who applies it.
@@ -115,7 +115,11 @@ class StoreWatch:
         asked, self._asked = self._asked, _Asked()
         self._waiting += asked.waiters
         request = ipc.SyncRequest(
-            settings=self._settings, quarantined=dict(quarantined), force=asked.force, folder=asked.folder
+            settings=self._settings,
+            quarantined=dict(quarantined),
+            force=asked.force,
+            folder=asked.folder,
+            known_plans=known_plans,
         )
         self.report = SyncReport("running", self.report.finished_s, self.report.message, self.report.expires_s)
         results: list[ipc.SyncResult] = []

@@ -202,7 +202,7 @@ def _usable(
     """Return the last sync if an unchanged timestamp would mean an unchanged outcome."""
     if last is None or request.force or last.fingerprint != fingerprint:
         return None
-    if request.known_plan is not None and request.known_plan != last.plan:
+    if request.known_plans is not None and last.plan not in request.known_plans:
         return None
     if last.next_wave_s is not None and last.next_wave_s <= now.timestamp():
         return None

@@ -102,8 +102,8 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
-    known_plan: str | None = None
-    """Id of the plan that the last sync gave and the supervisor still holds: only with that one may the answer be
+    known_plans: tuple[str, ...] | None = None
+    """Ids of the plans that the supervisor holds: only if the last sync's is one of them may the answer be
     `unchanged` without a look at the documents. None leaves this check out."""
 
 
