@@ -5,6 +5,7 @@ import grp
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from edge_agent.documents.errors import OperatorError
@@ -23,13 +24,16 @@ def listening_sockets(
     cannot be bound.
     """
     sockets = {name: sock for name, sock in inherited.items() if name in ("infer", "http", "metrics")}
-    if "infer" not in sockets:
-        sockets["infer"] = unix_socket(infer_path, settings.socket_mode, settings.socket_group)
-    for role, port in (("http", settings.tcp_port), ("metrics", settings.metrics_port)):
-        if port is not None and role not in sockets:
-            sockets[role] = _tcp_socket(settings.tcp_host, port, role)
-    for sock in sockets.values():
-        sock.listen(BACKLOG)
+    with ExitStack() as on_error:
+        if "infer" not in sockets:
+            sock = unix_socket(infer_path, settings.socket_mode, settings.socket_group)
+            sockets["infer"] = on_error.enter_context(sock)
+        for role, port in (("http", settings.tcp_port), ("metrics", settings.metrics_port)):
+            if port is not None and role not in sockets:
+                sockets[role] = on_error.enter_context(_tcp_socket(settings.tcp_host, port, role))
+        for sock in sockets.values():
+            sock.listen(BACKLOG)
+        on_error.pop_all()
     return sockets
 
 

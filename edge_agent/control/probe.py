@@ -150,8 +150,8 @@ def _excess(actual: NDArray[Any], expected: NDArray[Any], limit: Limit) -> str |
         return "is not finite"
     with np.errstate(invalid="ignore"):
         error = np.where(same, 0.0, np.abs(got - want))
-        over = error > limit.atol + limit.rtol * np.where(same, 0.0, np.abs(want))
-    if not over.any():
+        within = error <= limit.atol + limit.rtol * np.where(same, 0.0, np.abs(want))
+    if within.all():
         return None
     return f"is off by {error.max():.4g}, more than the tolerance of {limit.atol:.4g}"
 

@@ -1,0 +1,157 @@
+"""The table in policy.reconcile, row by row, and a walk that must always come to rest."""
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.policy import reconcile
+from edge_agent.policy.reconcile import Activate, DropTarget, Probe, Serve, Situation, Sync
+
+
+def version(model: str, name: str) -> VersionPlan:
+    sha256 = f"{model}{name}".ljust(64, "0")
+    return VersionPlan(model, name, "onnx", "fp32", sha256, f"/{sha256}", 1, (), ())
+
+
+def plan(serial: int, *versions: VersionPlan) -> Plan:
+    return with_id(Plan("", "stable", "default", serial, versions))
+
+
+OLD, NEW = version("m", "1"), version("m", "2")
+RUNNING = plan(1, OLD)
+TARGET = plan(2, NEW)
+CALM = Situation(
+    wanted=RUNNING,
+    serving_ready=True,
+    serving_plan=RUNNING.id,
+    applying=False,
+    child_busy=False,
+    sync_due=False,
+    probe_due=True,
+    target=None,
+    held=None,
+    passed=(),
+    quarantine={},
+)
+
+
+def after(**changes: object) -> Situation:
+    return dataclasses.replace(CALM, **changes)  # type: ignore[arg-type]
+
+
+def test_nothing_to_do_when_all_is_as_wanted() -> None:
+    assert reconcile.decide(CALM) is None
+
+
+def test_a_fresh_serving_process_is_told_the_plan_first() -> None:
+    assert reconcile.decide(after(serving_plan=None, target=TARGET, sync_due=True)) == Serve(RUNNING)
+
+
+def test_an_unready_serving_process_is_told_nothing() -> None:
+    assert reconcile.decide(after(serving_plan=None, serving_ready=False)) is None
+
+
+def test_an_empty_plan_is_served_too() -> None:
+    assert reconcile.decide(after(wanted=Plan(), serving_plan=None)) == Serve(Plan())
+
+
+def test_a_due_sync_starts_unless_a_child_runs() -> None:
+    assert reconcile.decide(after(sync_due=True)) == Sync()
+    assert reconcile.decide(after(sync_due=True, child_busy=True)) is None
+    assert reconcile.decide(after(sync_due=True, applying=True)) is None
+
+
+def test_a_target_is_probed_then_activated() -> None:
+    assert reconcile.decide(after(target=TARGET)) == Probe(NEW)
+    assert reconcile.decide(after(target=TARGET, probe_due=False)) is None
+    assert reconcile.decide(after(target=TARGET, child_busy=True)) is None
+    assert reconcile.decide(after(target=TARGET, passed=(NEW.key,))) == Activate(TARGET)
+
+
+def test_a_version_that_serves_already_is_not_probed_again() -> None:
+    both = plan(3, OLD, version("other", "1"))
+    assert reconcile.decide(after(target=both)) == Probe(both.versions[1])
+
+
+def test_a_quarantined_target_is_dropped_and_another_variant_asked_for() -> None:
+    action = reconcile.decide(after(target=TARGET, quarantine={NEW.sha256: "bad"}))
+    assert isinstance(action, DropTarget)
+    assert action.resync
+    assert "bad" in action.reason
+
+
+def test_a_held_target_is_dropped_for_good() -> None:
+    action = reconcile.decide(after(target=TARGET, held=reconcile.identity(TARGET)))
+    assert isinstance(action, DropTarget)
+    assert not action.resync
+
+
+def test_a_model_that_loses_its_version_falls_back_to_the_one_before() -> None:
+    served = reconcile.effective(TARGET, {"m": (OLD,)}, {NEW.sha256})
+    assert served.versions == (OLD,)
+    assert served.serial == TARGET.serial
+    assert served.id not in ("", TARGET.id)
+
+
+def test_other_models_are_left_alone_when_one_falls_back() -> None:
+    other = version("other", "1")
+    served = reconcile.effective(plan(2, NEW, other), {"m": (OLD,)}, {NEW.sha256})
+    assert sorted(found.key for found in served.versions) == sorted([OLD.key, other.key])
+
+
+def test_a_model_without_a_sound_version_is_not_served() -> None:
+    assert reconcile.effective(TARGET, {"m": (OLD,)}, {NEW.sha256, OLD.sha256}).versions == ()
+
+
+def test_an_unchanged_model_keeps_what_it_falls_back_to() -> None:
+    other = version("other", "1")
+    assert reconcile.superseded(plan(2, NEW), plan(3, NEW, other), {"m": (OLD,)})["m"] == (OLD,)
+    assert reconcile.superseded(plan(1, OLD), plan(2, NEW), {})["m"] == (OLD,)
+
+
+@given(st.floats(1, 86_400), st.integers(0, 100), st.floats(0, 1, exclude_max=True))
+def test_looks_at_the_store_are_never_later_than_the_interval(
+    interval_s: float, failures: int, jitter: float
+) -> None:
+    delay_s = reconcile.sync_delay_s(interval_s, failures, jitter)
+    assert 0 < delay_s <= interval_s
+    assert delay_s >= 0.9 * min(interval_s, 5.0)
+
+
+VERSIONS = st.sampled_from([version(model, name) for model in ("m", "n") for name in ("1", "2", "3")])
+PLANS = st.builds(
+    lambda serial, versions: plan(serial, *versions),
+    st.integers(1, 9),
+    st.lists(VERSIONS, max_size=4, unique_by=lambda found: found.key),
+)
+
+
+@given(PLANS, PLANS, st.sets(VERSIONS.map(lambda found: found.sha256)), st.booleans())
+def test_decisions_come_to_rest(running: Plan, target: Plan, bad: set[str], ready: bool) -> None:
+    """Whatever is decided and then done, the walk ends, with no quarantined version activated."""
+    now = after(wanted=running, serving_plan=None, serving_ready=ready, target=target)
+    quarantine: dict[str, str] = {}
+    for _ in range(30):
+        action = reconcile.decide(now)
+        match action:
+            case None:
+                break
+            case Serve(served):
+                now = dataclasses.replace(now, serving_plan=served.id)
+            case Probe(tried) if tried.sha256 in bad:
+                quarantine[tried.sha256] = "bad"
+                now = dataclasses.replace(now, quarantine=dict(quarantine))
+            case Probe(tried):
+                now = dataclasses.replace(now, passed=(*now.passed, tried.key))
+            case Activate(new):
+                assert not quarantine.keys() & {found.sha256 for found in new.versions}
+                now = dataclasses.replace(now, wanted=new, serving_plan=new.id, target=None)
+            case DropTarget():
+                now = dataclasses.replace(now, target=None)
+    else:
+        raise AssertionError("the decisions never come to rest")
+    if ready:
+        assert now.target is None
+        assert now.serving_plan == now.wanted.id

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from edge_agent.documents.errors import StorageError
+from edge_agent.documents.plan import Limit, Plan, VersionPlan, with_id
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.policy.crashes import Incident
+from edge_agent.store import state as state_file
+from edge_agent.store.state import DeployedState
+
+VERSION = VersionPlan(
+    model="m",
+    version="1",
+    engine="onnx",
+    precision="int8",
+    sha256="0" * 64,
+    path="/blob",
+    size_bytes=3,
+    inputs=(TensorSpec("x", "FP32", (-1, 3)),),
+    outputs=(TensorSpec("y", "FP32", (-1, 2)),),
+    tolerances={"y": Limit(0.1, 0.2)},
+)
+FULL = DeployedState(
+    current=with_id(Plan(group="default", serial=2, versions=(VERSION,))),
+    previous=with_id(Plan(group="default", serial=1, versions=(VERSION,))),
+    fallback={"m": (VERSION,)},
+    passed=(VERSION.key,),
+    quarantine={"1" * 64: "bad"},
+    incidents=(Incident(1.0, (VERSION.key,)),),
+    held="default/3/stable",
+)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    state_file.save(path, FULL)
+    assert state_file.load(path) == (FULL, None)
+
+
+def test_a_new_device_starts_empty_without_a_complaint(tmp_path: Path) -> None:
+    assert state_file.load(tmp_path / "state.json") == (DeployedState(), None)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 100, b'{"schema": 99}', b'{"current": 3}', b"\xff\xfe"])
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "state.json"
+    state_file.save(path, FULL)
+    state_file.save(path, DeployedState(held="newer"))
+    path.write_bytes(damage)
+    state, problem = state_file.load(path)
+    assert state == FULL
+    assert problem is not None
+    assert str(path) in problem
+
+
+def test_a_missing_state_with_one_before_is_damage_too(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    state_file.save(path, FULL)
+    state_file.save(path, DeployedState())
+    path.unlink()
+    state, problem = state_file.load(path)
+    assert state == FULL
+    assert problem is not None
+
+
+def test_two_damaged_files_start_empty_and_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(b"{")
+    state_file.previous_path(path).write_bytes(b"{")
+    state, problem = state_file.load(path)
+    assert state == DeployedState()
+    assert problem is not None
+    assert "starting empty" in problem
+
+
+def test_a_folder_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Cannot write"):
+        state_file.save(tmp_path / "gone" / "state.json", FULL)
