@@ -1,0 +1,373 @@
+"""The steps of the demo, in order; each checks what it claims."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_agent.client import Client
+from examples.demo import files, wakeword
+from examples.demo.files import Sample
+from examples.demo.machine import DEMO, DemoError, Machine, exact, free_port, is_listening, shown
+from examples.demo.narrator import Narrator
+from examples.demo.traffic import Answer, Load, Tally, classify
+
+MOST_FILES = 300
+MOST_OF_A_KIND = 25
+ANSWERS_OF_THE_NEW = 300
+"""How many answers the new version gives under load before the load ends."""
+
+FLOAT, QUANTIZED, FIRST_WORD, NEXT_WORD = "1", "2", "okay-nabu", "hey-jarvis"
+
+
+class Story:
+    """A workshop that builds models, a store that offers them, and a device that serves them."""
+
+    def __init__(self, narrator: Narrator, machine: Machine) -> None:
+        self._narrator = narrator
+        self._machine = machine
+        self._workshop = DEMO / "workshop"
+        self._packages = DEMO / "packages"
+        self._store = DEMO / "store"
+        self._keys = DEMO / "keys"
+        self._config = DEMO / "device/config.toml"
+        self._runtime = DEMO / "device/run"
+        self._port = free_port()
+        self._labels: list[str] = []
+        self._samples: list[Sample] = []
+        self._sent: Counter[tuple[str, str]] = Counter()
+
+    def tell(self, keep: bool) -> None:
+        """Run all steps; raises DemoError where one does not come out as told."""
+        self._narrator.say(
+            "This is Edge Agent on one machine, which plays three roles: a workshop that turns trained models "
+            "into artifacts for devices, a store that offers signed versions, and a device that pulls, checks "
+            f"and serves them. Everything happens under {shown(DEMO)}/ and on the loopback interface."
+        )
+        self._convert()
+        self._publish_and_deploy()
+        self._start_device()
+        answers = self._classify()
+        self._wake_word()
+        self._update_under_load(answers)
+        self._refuse_what_was_tampered_with()
+        self._sum_up()
+        if keep:
+            self._keep()
+
+    # --- the steps ------------------------------------------------------------------------------------------
+
+    def _convert(self) -> None:
+        tell = self._narrator
+        tell.step("The workshop: from a trained model to an artifact")
+        tell.say(
+            "Two real models: Magika (ONNX, by Google) tells the type of a file from its bytes, and a "
+            "wake-word detector (TFLite, by the microWakeWord project). edge-convert measures each, writes golden "
+            "samples (inputs with the answers expected) that every device will check, and packages it with a manifest."
+        )
+        self._make_folders()
+        self._build("magika.onnx", "magika", FLOAT, "--precision", "fp32", *self._magika_options())
+        self._build("okay_nabu.tflite", "wake-word", FIRST_WORD)
+
+    def _publish_and_deploy(self) -> None:
+        tell, run = self._narrator, self._machine.run
+        tell.step("The store: signed, in a plain folder")
+        tell.say(
+            "A store is a folder of static files with signatures after The Update Framework (TUF); any web "
+            "server can offer it. Keys stay outside. To publish says that a version exists; to deploy says "
+            "which version a group of devices shall run."
+        )
+        run("edge-fleet", "init", shown(self._store), "--keys", shown(self._keys))
+        self._publish("magika", FLOAT)
+        self._publish("wake-word", FIRST_WORD)
+        self._deploy(f"magika={FLOAT}", f"wake-word={FIRST_WORD}")
+        self._machine.start("store", "edge-fleet", "serve", shown(self._store), "--port", str(self._port))
+        self._machine.wait_until("the store", lambda: is_listening(self._port))
+
+    def _start_device(self) -> None:
+        tell, machine = self._narrator, self._machine
+        tell.step("The device: pull, check, serve")
+        tell.say(
+            "A device is given the store's address and its root.json, the one thing it trusts. The agent "
+            "starts without knowing any model; sync verifies every signature and digest, tries each version in a "
+            "separate process against its golden samples, and only then serves it."
+        )
+        root = shown(self._store / "metadata/1.root.json")
+        machine.run("cp", root, shown(self._config.parent / "root.json"))
+        self._write_config()
+        tell.command(["cat", shown(self._config)])
+        tell.output(self._config.read_text())
+        machine.start("agent", "edge-agent", "run", *self._with_config())
+        machine.wait_until("the agent", lambda: (self._runtime / "infer.sock").exists())
+        self._sync()
+        machine.run("edge-agent", "status", *self._with_config())
+        self._check(self._serving() == {("magika", FLOAT), ("wake-word", FIRST_WORD)}, "both versions serve")
+
+    def _classify(self) -> list[Answer]:
+        tell = self._narrator
+        tell.step("Local apps ask: which type do the files of this machine have?")
+        self._samples = files.find(MOST_FILES, MOST_OF_A_KIND)
+        tell.say(
+            f"Four threads read {len(self._samples)} real files found on this machine and send each to the "
+            "agent over its Unix socket as a binary tensor (Open Inference Protocol). The right column counts "
+            "the files whose extension agrees with the model."
+        )
+        answers, tally = classify(self._runtime / "infer.sock", self._samples)
+        self._count("magika", tally)
+        agreeing = self._print_labels(answers)
+        self._check(tally.by_version == {FLOAT: len(self._samples)}, "every file was answered by version 1")
+        self._check(agreeing >= 0.8 * len(answers), "the model and the extensions mostly agree")
+        tell.good(
+            f"{len(answers)} files, {agreeing} of them as their extension says; half of the answers took less "
+            f"than {tally.percentile_ms(50):.1f} ms, 99 % less than {tally.percentile_ms(99):.1f} ms."
+        )
+        return answers
+
+    def _wake_word(self) -> None:
+        tell = self._narrator
+        tell.step("The same protocol, another runtime: TFLite")
+        windows = wakeword.windows(100)
+        tell.say(
+            "The wake-word model runs on LiteRT. 100 windows of synthetic sound go through the agent, and "
+            "through the bare runtime beside it: the answers must be the same, byte for byte."
+        )
+        with Client(str(self._runtime / "infer.sock")) as client:
+            answers = [client.infer("wake-word", window) for window in windows]
+        expected = wakeword.run_bare(self._workshop / "okay_nabu.tflite", windows)
+        same = sum(
+            next(iter(answer.outputs.values())).tobytes() == bare.tobytes()
+            for answer, bare in zip(answers, expected, strict=True)
+        )
+        self._sent["wake-word", FIRST_WORD] += len(answers)
+        self._check(same == len(windows), "the agent answers as the bare runtime does")
+        tell.good(f"{same} of {len(windows)} answers are the same as the bare runtime's.")
+
+    def _update_under_load(self, before: Sequence[Answer]) -> None:
+        tell = self._narrator
+        tell.step("A quantized version, taken up while requests flow")
+        tell.say(
+            "The workshop makes version 2 of Magika with 8-bit weights: smaller, and gated so that a version "
+            "which answers differently is never packaged. It is published and deployed while four threads "
+            "keep the device busy."
+        )
+        self._build("magika.onnx", "magika", QUANTIZED, "--precision", "dynamic", *self._magika_options())
+        self._publish("magika", QUANTIZED)
+        self._deploy(f"magika={QUANTIZED}")
+        with Load(self._runtime / "infer.sock", self._samples) as load:
+            self._machine.wait_until("the load", lambda: load.answered_by(FLOAT) >= ANSWERS_OF_THE_NEW)
+            self._sync()
+            self._machine.wait_until("version 2", lambda: load.answered_by(QUANTIZED) >= ANSWERS_OF_THE_NEW)
+        tally = load.tally()
+        self._count("magika", tally)
+        tell.table(
+            ["answered by", "requests"],
+            [*((f"version {version}", count) for version, count in sorted(tally.by_version.items())),
+             ("failed", len(tally.failures))],
+        )  # fmt: skip
+        self._check(not tally.failures, f"no request fails: {tally.failures[:1]}")
+        self._check(self._serving() == {("magika", QUANTIZED), ("wake-word", FIRST_WORD)}, "version 2 serves")
+        after, again = classify(self._runtime / "infer.sock", self._samples)
+        self._count("magika", again)
+        same = sum(old.label == new.label for old, new in zip(before, after, strict=True))
+        self._check(same >= 0.95 * len(after), "the quantized version answers as the float one")
+        tell.good(
+            f"{tally.sent} requests during the update, none failed; 99 % took less than "
+            f"{tally.percentile_ms(99):.0f} ms. On the files from before, version 2 gives the same label for "
+            f"{same} of {len(after)}."
+        )
+
+    def _refuse_what_was_tampered_with(self) -> None:
+        tell = self._narrator
+        tell.step("Someone tampers with the store")
+        tell.say(
+            "A new wake word is published and deployed. Then an intruder on the web server flips one byte of "
+            "the model file. The signed digest no longer fits, so the device refuses it and keeps serving."
+        )
+        self._build("hey_jarvis.tflite", "wake-word", NEXT_WORD)
+        self._publish("wake-word", NEXT_WORD)
+        self._deploy(f"wake-word={NEXT_WORD}")
+        blob = self._blob("hey_jarvis.tflite")
+        genuine = blob.read_bytes()
+        self._flip_a_byte(blob)
+        self._sync(fails=True)
+        self._still_serves(FIRST_WORD)
+        tell.say(
+            "The intruder puts the file back and forges the signed metadata itself, to roll the device back."
+        )
+        blob.write_bytes(genuine)
+        timestamp = self._store / "metadata/timestamp.json"
+        signed = timestamp.read_bytes()
+        self._forge(timestamp)
+        self._sync(fails=True)
+        self._still_serves(FIRST_WORD)
+        tell.say("Once the store is as its owner signed it, the device takes the new wake word by itself.")
+        timestamp.write_bytes(signed)
+        self._sync()
+        self._still_serves(NEXT_WORD)
+        tell.good(
+            "Both forgeries were refused, the running versions were left alone, and repairing the store sufficed."
+        )
+
+    def _sum_up(self) -> None:
+        tell = self._narrator
+        tell.step("What happened")
+        self._machine.run("edge-agent", "events", *self._with_config())
+        counted = self._counted_by_agent()
+        rows = [
+            (model, version, sent, counted[model, version])
+            for (model, version), sent in sorted(self._sent.items())
+        ]
+        tell.blank()
+        tell.table(["model", "version", "sent by the demo", "counted by the agent"], rows)
+        for model, version, sent, seen in rows:
+            self._check(sent == seen, f"the agent counts what was sent to {model} version {version}")
+        tell.good(
+            f"{sum(self._sent.values())} requests sent, the same number counted by the agent, none failed; one "
+            "live update and two refused forgeries."
+        )
+
+    def _keep(self) -> None:
+        tell = self._narrator
+        self._machine.leave_running()
+        tell.step("Store and agent are left running; commands to try")
+        socket = shown(self._runtime / "infer.sock")
+        some_file = shown(self._samples[0].path)
+        for words, note in (
+            (["edge-agent", "status", *self._with_config()], "what runs, and why"),
+            (["edge-agent", "infer", "wake-word", "--zeros", *self._with_config()], "one request"),
+            (["edge-agent", "rollback", *self._with_config()], "back to what ran before"),
+            (["edge-agent", "doctor", *self._with_config()], "checks of this host"),
+            (["edge-fleet", "list", shown(self._store)], "what is published and deployed"),
+            (["python", "-m", "examples.demo.classify", some_file, "--socket", socket], "the type of a file"),
+        ):
+            tell.say(f"  {exact(words)}   # {note}")
+        tell.say(f"  curl --unix-socket {socket} http://localhost/v2/models/magika")
+        tell.blank()
+        tell.say("To stop:  .venv/bin/python -m examples.demo --stop")
+
+    # --- what the steps are made of --------------------------------------------------------------------------
+
+    def _make_folders(self) -> None:
+        if DEMO.exists():
+            shutil.rmtree(DEMO)
+        for folder in (self._workshop, self._config.parent):
+            folder.mkdir(parents=True)
+        if len(str(self._runtime)) > 90:
+            # A Unix socket's path has at most 107 bytes.
+            self._runtime = Path(tempfile.mkdtemp(prefix="edge-agent-demo-"))
+        magika = _package_folder("magika")
+        shutil.copy(magika / "models/standard_v3_3/model.onnx", self._workshop / "magika.onnx")
+        settings = json.loads((magika / "models/standard_v3_3/config.min.json").read_text())
+        self._labels = settings["target_labels_space"]
+        (self._workshop / "labels.txt").write_text("\n".join(self._labels) + "\n")
+        for name in ("okay_nabu", "hey_jarvis"):
+            shutil.copy(_package_folder("pymicro_wakeword") / f"models/{name}.tflite", self._workshop)
+
+    def _magika_options(self) -> list[str]:
+        return ["--range", "bytes=0:256", "--labels", shown(self._workshop / "labels.txt")]
+
+    def _build(self, file: str, name: str, version: str, *options: str) -> None:
+        model = shown(self._workshop / file)
+        out = ["--name", name, "--version", version, "--out", shown(self._packages)]
+        self._machine.run("edge-convert", "build", model, *out, *options)
+
+    def _publish(self, name: str, version: str) -> None:
+        package = shown(self._packages / name / version)
+        self._machine.run("edge-fleet", "publish", shown(self._store), package, "--keys", shown(self._keys))
+
+    def _deploy(self, *models: str) -> None:
+        chosen = [word for model in models for word in ("--model", model)]
+        self._machine.run(
+            "edge-fleet",
+            "deploy",
+            shown(self._store),
+            "--keys",
+            shown(self._keys),
+            "--group",
+            "default",
+            *chosen,
+        )
+
+    def _write_config(self) -> None:
+        # Absolute paths: the agent may be started from any folder.
+        self._config.write_text(
+            f'[device]\nid = "demo-device"\n\n'
+            f'[paths]\nstate = "{self._config.parent / "state"}"\nruntime = "{self._runtime}"\n\n'
+            f'[store]\nurl = "http://127.0.0.1:{self._port}"\nroot = "{self._config.parent / "root.json"}"\n'
+        )
+
+    def _with_config(self) -> list[str]:
+        return ["--config", shown(self._config)]
+
+    def _sync(self, fails: bool = False) -> None:
+        self._machine.run("edge-agent", "sync", *self._with_config(), fails=fails)
+
+    def _serving(self) -> set[tuple[str, str]]:
+        versions = self._machine.ask("edge-agent", "models", *self._with_config())["versions"]
+        return {(entry["model"], entry["version"]) for entry in versions if entry["state"] == "serving"}
+
+    def _still_serves(self, word: str) -> None:
+        with Client(str(self._runtime / "infer.sock")) as client:
+            answer = client.infer("wake-word", wakeword.windows(1)[0])
+        self._sent["wake-word", answer.model_version] += 1
+        self._check(answer.model_version == word, f"version {word} answers")
+        self._narrator.good(
+            f"The device serves on: wake-word version {answer.model_version} answered a request."
+        )
+
+    def _blob(self, file: str) -> Path:
+        digest = hashlib.sha256((self._workshop / file).read_bytes()).hexdigest()
+        return self._store / "blobs/sha256" / digest[:2] / digest
+
+    def _flip_a_byte(self, path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        self._narrator.say(f"  (one byte of {shown(path)[:60]}… was flipped)")
+
+    def _forge(self, path: Path) -> None:
+        document = json.loads(path.read_bytes())
+        document["signed"]["version"] += 1
+        path.write_text(json.dumps(document))
+        self._narrator.say(f"  ({shown(path)} was given a higher version, without the key to sign it)")
+
+    def _print_labels(self, answers: Sequence[Answer]) -> int:
+        seen: Counter[str] = Counter()
+        agreeing: Counter[str] = Counter()
+        extensions: defaultdict[str, set[str]] = defaultdict(set)
+        for answer, sample in zip(answers, self._samples, strict=True):
+            label = self._labels[answer.label]
+            seen[label] += 1
+            agreeing[label] += label in sample.expected
+            extensions[label].add(sample.path.suffix)
+        rows = [
+            (label, count, agreeing[label], " ".join(sorted(extensions[label])[:5]))
+            for label, count in seen.most_common(12)
+        ]
+        self._narrator.table(["label", "files", "agree", "extensions"], rows)
+        if (others := len(seen) - len(rows)) > 0:
+            self._narrator.say(f"    … and {others} more labels")
+        return agreeing.total()
+
+    def _count(self, model: str, tally: Tally) -> None:
+        for version, count in tally.by_version.items():
+            self._sent[model, version] += count
+
+    def _counted_by_agent(self) -> Counter[tuple[str, str]]:
+        raise NotImplementedError
+
+    def _check(self, holds: bool, claim: str) -> None:
+        if not holds:
+            raise DemoError(f"This did not hold: {claim}. The logs are in {shown(DEMO)}/.")
+
+
+def _package_folder(name: str) -> Path:
+    """Return the folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise DemoError(f"The package {name} is not installed; run `make demo`, which installs it.")
+    return Path(spec.origin).parent
