@@ -223,7 +223,7 @@ def _warnings(expires_s: dict[str, float], now: datetime) -> tuple[str, ...]:
     installed = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
     if now < installed:
         return (
-            f"This device's clock says {now:%Y-%m-%d %H:%M} UTC, before this agent was installed: set the "
+            f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC, before this agent was installed: set the "
             "clock, without it expired metadata cannot be told from fresh.",
         )
     return expiry.warnings(expires_s, now)

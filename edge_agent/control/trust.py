@@ -263,7 +263,7 @@ class Trust:
         time, role = expired[0]
         return (
             f"The store's {role} metadata expired on {time:%Y-%m-%d %H:%M} UTC: run edge-fleet refresh; if "
-            f"that date is still to come, set this device's clock, which says {self._now:%Y-%m-%d %H:%M} UTC."
+            f"that date is still to come, set this machine's clock, which says {self._now:%Y-%m-%d %H:%M} UTC."
         )
 
     def _expiries(self) -> dict[str, datetime | None]:

@@ -31,7 +31,7 @@ def warnings(expires_s: Mapping[str, float], now: datetime) -> tuple[str, ...]:
             sentences.append(
                 f"The store's {role} metadata expired on {expires:%Y-%m-%d %H:%M} UTC: what runs goes on, but "
                 f"nothing new is trusted until the store is refreshed ({_remedy(role)}); if that date is still "
-                f"to come, set this device's clock, which says {now:%Y-%m-%d %H:%M} UTC."
+                f"to come, set this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC."
             )
         elif is_due(role, expires, now):
             sentences.append(

@@ -1,0 +1,37 @@
+"""Signs metadata again before it expires."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from edge_agent.policy.expiry import is_due, warnings
+from edge_fleet.keys import KeyFolder
+from edge_fleet.repository import DEPLOYMENTS, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What was signed again, and what still has to be."""
+
+    renewed: tuple[str, ...]
+    expires: dict[str, datetime]
+    """When each role expires now."""
+    warnings: tuple[str, ...]
+
+
+def refresh(repository: Repository, keys: KeyFolder, now: datetime, everything: bool = False) -> Refreshed:
+    """Sign timestamp and snapshot again, and `deployments` once it is in the last third of its life.
+
+    With `everything` every role is signed again; that takes the keys of root, targets and models too.
+    """
+    with repository.editing(keys, now) as edit:
+        expires = edit.contents.expires
+        roles = {"snapshot", "timestamp"}
+        if everything:
+            roles |= set(expires)
+        elif is_due(DEPLOYMENTS, expires[DEPLOYMENTS], now):
+            roles.add(DEPLOYMENTS)
+        for role in roles:
+            edit.renew(role)
+    expires = repository.read().expires
+    sentences = warnings({role: time.timestamp() for role, time in expires.items()}, now)
+    return Refreshed(tuple(sorted(roles)), expires, sentences)

@@ -1,0 +1,198 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import singledispatch
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.documents.deployment import Choice, Deployment, Groups
+from edge_agent.policy.expiry import warnings
+from edge_fleet.deploy import Deployed, deployed_groups, read_deployment, read_groups
+from edge_fleet.publish import Published
+from edge_fleet.refresh import Refreshed
+from edge_fleet.repository import Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new store."""
+
+    store: str
+    keys: str
+    root: str
+    """The file that devices need as store.root."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedAll:
+    """What became of each package."""
+
+    versions: tuple[Published, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupList:
+    """The rules that map devices to groups."""
+
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a store holds."""
+
+    models: dict[str, list[str]]
+    """Published versions by model, sorted."""
+    deployments: tuple[Deployment, ...]
+    groups: Groups
+    expires: dict[str, datetime]
+    warnings: tuple[str, ...]
+
+
+def listing(contents: Contents, now: datetime) -> Listing:
+    """Read what a store holds."""
+    expires = contents.expires
+    models = {
+        role.removeprefix("m-"): sorted(
+            path.rpartition("/")[2].removesuffix(".json") for path in contents.targets(role)
+        )
+        for role in contents.delegated
+        if role.startswith("m-")
+    }
+    deployments = [read_deployment(contents, group) for group in deployed_groups(contents)]
+    return Listing(
+        models=models,
+        deployments=tuple(deployment for deployment in deployments if deployment is not None),
+        groups=read_groups(contents),
+        expires=expires,
+        warnings=warnings({role: time.timestamp() for role, time in expires.items()}, now),
+    )
+
+
+def to_json(result: Any) -> Any:
+    """Return a result as JSON-ready values."""
+    return msgspec.to_builtins(
+        result, enc_hook=lambda document: document.model_dump(mode="json", by_alias=True)
+    )
+
+
+@singledispatch
+def show(result: object) -> None:
+    """Print a result for a person; colours only on a terminal."""
+    raise TypeError(f"no way to show {type(result).__name__}")
+
+
+@show.register
+def _(created: Created) -> None:
+    console = _console()
+    console.print(f"Created the store {created.store}; its private keys are in {created.keys}.")
+    console.print("Keep the keys of root and targets offline, and back all of them up.")
+    console.print(f"Devices trust the store by {created.root}: copy it to them and set store.root to its path.")
+
+
+@show.register
+def _(published: PublishedAll) -> None:
+    table = _table("model", "version", "state", "variants", "size", "uploaded")
+    for version in published.versions:
+        table.add_row(
+            version.model,
+            version.version,
+            version.state,
+            str(version.variants),
+            _kib(version.size_bytes),
+            _kib(version.uploaded_bytes),
+        )
+    _console().print(table)
+
+
+@show.register
+def _(deployed: Deployed) -> None:
+    before, after = deployed.before, deployed.after
+    table = _table("model", "before", "now")
+    old = {} if before is None else _rows(before)
+    new = _rows(after)
+    for name in sorted(old | new):
+        table.add_row(name, old.get(name, "-"), new.get(name, "-"))
+    _console().print(f"Group {after.group}, serial {after.serial}:")
+    _console().print(table)
+
+
+@show.register
+def _(listed: GroupList) -> None:
+    table = _table("labels", "group")
+    for rule in listed.groups.rules:
+        table.add_row(", ".join(f"{name}={value}" for name, value in rule.labels.items()) or "any", rule.group)
+    table.add_row("all others", listed.groups.default)
+    _console().print(table)
+
+
+@show.register
+def _(refreshed: Refreshed) -> None:
+    console = _console()
+    console.print(f"Signed again: {', '.join(refreshed.renewed)}.")
+    console.print(_expiry_table(refreshed.expires))
+    for warning in refreshed.warnings:
+        console.print(f"Warning: {warning}", style="yellow")
+
+
+@show.register
+def _(listed: Listing) -> None:
+    console = _console()
+    versions = _table("model", "versions")
+    for name, published in listed.models.items():
+        versions.add_row(name, ", ".join(published))
+    console.print(versions)
+    deployments = _table("group", "serial", "model", "runs")
+    for deployment in listed.deployments:
+        for name, runs in _rows(deployment).items():
+            deployments.add_row(deployment.group, str(deployment.serial), name, runs)
+    console.print(deployments)
+    console.print(_expiry_table(listed.expires))
+    for warning in listed.warnings:
+        console.print(f"Warning: {warning}", style="yellow")
+
+
+def _rows(deployment: Deployment) -> dict[str, str]:
+    """Return what runs of each model: the stable versions, and those of the candidate where they differ."""
+    rows = {name: _arms(deployment.stable, name) for name in deployment.stable.models}
+    candidate = deployment.candidate
+    if candidate is not None:
+        for name in sorted(set(rows) | set(candidate.models)):
+            arms = _arms(candidate, name)
+            if arms != rows.get(name):
+                share = f"{candidate.rollout.percentage:g} % of devices: {arms}"
+                rows[name] = f"{rows[name]}; {share}" if name in rows else share
+    return dict(sorted(rows.items()))
+
+
+def _arms(choice: Choice, name: str) -> str:
+    if name not in choice.models:
+        return "nothing"
+    arms = choice.models[name].arms
+    if len(arms) == 1:
+        return arms[0].version
+    total = sum(arm.weight for arm in arms)
+    return ", ".join(f"{arm.version} ({100 * arm.weight / total:.0f} %)" for arm in arms)
+
+
+def _expiry_table(expires: dict[str, datetime]) -> Table:
+    table = _table("role", "expires (UTC)")
+    for role, time in sorted(expires.items(), key=lambda item: item[1]):
+        table.add_row(role, f"{time:%Y-%m-%d %H:%M}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, header_style="bold", pad_edge=False)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def _kib(size_bytes: int) -> str:
+    return f"{size_bytes / 1024:.1f} KiB"
