@@ -1,0 +1,183 @@
+"""How far a variant is from the float model: errors, agreement, accuracy, and the tolerances that follow.
+
+Pure functions over the answers to the same samples. Definitions:
+
+- The scale of an output is its largest minus its smallest value over the float model's answers; for the 8-bit
+  outputs of a quantized model the full 256 steps; 1 where that would be 0.
+- The error of an answer is its largest absolute difference from the float model's, per output.
+- A model is a classifier when labels are given, or when its first output is probabilities (at least two, none
+  negative, that sum to 1). Accuracy is the share of samples whose largest value of the first output is the
+  labelled class; agreement the share whose largest value is where the float model's is.
+- For any other model, agreement is 1 minus the root mean square error in units of the scale, averaged over
+  samples, of the worst output; 0 at least.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.arrays import Sample
+from edge_agent.documents.manifest import Precision, Tolerance
+from edge_agent.documents.tensors import TensorSpec
+
+MARGIN: Final = 1.5
+"""Tolerance over the largest error seen on the golden samples: other processors round in other places."""
+
+FLOOR: Final[dict[str, float]] = {"fp32": 1e-4, "fp16": 1e-3, "int16x8": 1e-3, "dynamic": 1e-2, "int8": 2e-2}
+"""Least tolerance of a precision, in units of the output's scale."""
+
+RUNTIME_FLOOR: Final[dict[str, float]] = {
+    "fp32": 1e-3, "fp16": 5e-3, "int16x8": 1e-2, "dynamic": 4e-2, "int8": 4e-2,
+}  # fmt: skip
+"""How far two runtimes may always be apart; LiteRT's and tflite-runtime's int8 differ by up to 8 of 256."""
+
+MEANINGLESS: Final = 0.5
+"""Share of the scale beyond which an error says that the answers have nothing to do with the model's."""
+
+_EIGHT_BIT: Final = 256.0
+_PROBABILITY_SLACK: Final = 1e-3
+
+
+def scales(specs: Sequence[TensorSpec], answers: Sequence[Sample], *, quantized: bool) -> dict[str, float]:
+    """Return the scale of each output."""
+    return {spec.name: _scale(spec, [answer[spec.name] for answer in answers], quantized) for spec in specs}
+
+
+def errors(want: Sequence[Sample], got: Sequence[Sample]) -> dict[str, float]:
+    """Return the largest error of each output; infinite where shapes differ or only one value is finite."""
+    return {
+        name: max(_error(expected[name], actual[name]) for expected, actual in zip(want, got, strict=True))
+        for name in want[0]
+    }
+
+
+def tolerances(
+    specs: Sequence[TensorSpec], seen: Mapping[str, float], scale: Mapping[str, float], precision: Precision
+) -> dict[str, Tolerance]:
+    """Return what a device may be off by: MARGIN times the error seen, plus the precision's floor.
+
+    Integer outputs get no floor, since class numbers are right or wrong; but those of 8 bits, which quantized
+    models have, do.
+    """
+    found = {}
+    for spec in specs:
+        counts = spec.datatype.startswith(("FP", "INT8", "UINT8"))
+        floor = FLOOR[precision] * scale[spec.name] if counts else 0.0
+        found[spec.name] = Tolerance(atol=_round_up(MARGIN * seen[spec.name] + floor))
+    return found
+
+
+def same_answers(
+    own: Mapping[str, float],
+    apart: Mapping[str, float],
+    scale: Mapping[str, float],
+    precision: Precision,
+) -> str | None:
+    """Say which output of another runtime is too far from the reference runtime's, or None if none is.
+
+    `own` is the reference runtime's error against the float model, `apart` the distance between the runtimes:
+    at most twice the former, or the floor of the precision.
+    """
+    for name, distance in apart.items():
+        allowed = max(2 * own[name], RUNTIME_FLOOR[precision] * scale[name])
+        if not distance <= allowed:
+            return (
+                f"output '{name}' is {_percent(distance / scale[name])} of its range away from the reference "
+                f"runtime's, {_percent(allowed / scale[name])} allowed"
+            )
+    return None
+
+
+def meaningless(seen: Mapping[str, float], scale: Mapping[str, float]) -> str | None:
+    """Say which output has an error that makes a tolerance pointless, or None if none has."""
+    for name, error in seen.items():
+        if not error <= MEANINGLESS * scale[name]:
+            return f"output '{name}' is off by {_percent(error / scale[name])} of its range"
+    return None
+
+
+def is_classifier(answers: Sequence[Sample], first: str, labels: NDArray[np.int64] | None) -> bool:
+    """Say whether the first output is to be read as scores of classes."""
+    if labels is not None:
+        return True
+    rows = [np.asarray(answer[first], dtype=np.float64) for answer in answers]
+    return all(
+        row.ndim > 0
+        and row.shape[-1] >= 2
+        and row.min() >= -_PROBABILITY_SLACK
+        and bool(np.all(np.abs(row.sum(axis=-1) - 1) < _PROBABILITY_SLACK))
+        for row in rows
+    )
+
+
+def accuracy(answers: Sequence[Sample], first: str, labels: NDArray[np.int64]) -> float:
+    """Return the share of samples whose largest value of the first output is the labelled class."""
+    return float(
+        np.mean([_class(answer[first]) == label for answer, label in zip(answers, labels, strict=True)])
+    )
+
+
+def agreement(
+    want: Sequence[Sample], got: Sequence[Sample], first: str, scale: Mapping[str, float], *, classifier: bool
+) -> float:
+    """Return how much the answers agree with the float model's, 0 to 1; see the module for the definition."""
+    pairs = list(zip(want, got, strict=True))
+    if classifier:
+        return float(np.mean([np.array_equal(_classes(a[first]), _classes(b[first])) for a, b in pairs]))
+    worst = max(float(np.mean([_rms(a[name], b[name]) for a, b in pairs])) / scale[name] for name in scale)
+    return max(0.0, 1.0 - worst)
+
+
+def _scale(spec: TensorSpec, values: Sequence[NDArray[Any]], quantized: bool) -> float:
+    if quantized and spec.datatype in ("INT8", "UINT8"):
+        return _EIGHT_BIT
+    flat = np.concatenate([np.asarray(value, dtype=np.float64).ravel() for value in values])
+    finite = flat[np.isfinite(flat)]
+    spread = float(np.ptp(finite)) if finite.size else 0.0
+    return spread or 1.0
+
+
+def _error(want: NDArray[Any], got: NDArray[Any]) -> float:
+    if want.shape != got.shape:
+        return float("inf")
+    expected, actual = want.astype(np.float64), got.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected - actual)
+    difference = np.where(_both_same_non_finite(expected, actual), 0.0, difference)
+    worst = float(np.max(difference, initial=0.0))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _both_same_non_finite(expected: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.bool_]:
+    both: NDArray[np.bool_] = (np.isnan(expected) & np.isnan(actual)) | (expected == actual)
+    return both
+
+
+def _rms(want: NDArray[Any], got: NDArray[Any]) -> float:
+    if want.shape != got.shape:
+        return float("inf")
+    difference = want.astype(np.float64) - got.astype(np.float64)
+    return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
+
+
+def _class(scores: NDArray[Any]) -> int:
+    return int(np.argmax(scores))
+
+
+def _classes(scores: NDArray[Any]) -> NDArray[np.intp]:
+    classes: NDArray[np.intp] = np.argmax(np.atleast_1d(scores), axis=-1)
+    return classes
+
+
+def _round_up(value: float) -> float:
+    """Round up to three digits, so that a tolerance does not carry the noise of one run."""
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** (int(np.floor(np.log10(value))) - 2)
+    return float(f"{np.ceil(value / unit) * unit:.6g}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,51 @@
+"""Which variants are good enough to be packaged. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_MAX_DROP: Final = 1.0
+"""Points of accuracy, or of agreement without labels. One point is what post-training int8 commonly costs a
+healthy CNN, twice the half point that a good one loses, and two of the 200 generated samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Limits of a variant; None sets no limit."""
+
+    max_drop: float = DEFAULT_MAX_DROP
+    """Points (hundredths) of accuracy or agreement that may be lost against the float model."""
+    max_size_bytes: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one variant; accuracies are shares, 0 to 1, and None without labels."""
+
+    size_bytes: int
+    agreement: float
+    latency_ms: float | None = None
+    """None where this host says nothing about it: then no limit applies."""
+    accuracy: float | None = None
+    float_accuracy: float | None = None
+
+    @property
+    def drop(self) -> float:
+        """Points lost: of accuracy where labels were given, else of agreement."""
+        if self.accuracy is not None and self.float_accuracy is not None:
+            return 100 * (self.float_accuracy - self.accuracy)
+        return 100 * (1 - self.agreement)
+
+
+def refusal(gate: Gate, measured: Measured) -> str | None:
+    """Say why a variant is left out, or None if it passes."""
+    # Shares are counts over counts: a drop of exactly the limit must not fail on the last bit.
+    if measured.drop > gate.max_drop + 1e-9:
+        what = "agreement" if measured.accuracy is None else "accuracy"
+        return f"it loses {measured.drop:.2f} points of {what}, {gate.max_drop:g} allowed"
+    if gate.max_size_bytes is not None and measured.size_bytes > gate.max_size_bytes:
+        return f"it has {measured.size_bytes:,} bytes, {gate.max_size_bytes:,} allowed"
+    latency = measured.latency_ms
+    if gate.max_latency_ms is not None and latency is not None and latency > gate.max_latency_ms:
+        return f"a run takes {latency:.2f} ms, {gate.max_latency_ms:g} allowed"
+    return None

@@ -1,0 +1,137 @@
+"""The one module that reads ONNX files: what a model is made of, and whether it can be converted.
+
+Source: https://onnx.ai/onnx/api/. onnx is imported when a model is read, never with this module.
+"""
+
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from converters.errors import ConversionError, missing
+from edge_agent.documents.errors import ModelError
+from edge_agent.documents.manifest import Precision
+
+MIN_OPSET: Final = 13
+"""Per-channel QuantizeLinear came with opset 13; models below it quantize badly."""
+
+_STATIC: Final = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul"})
+_DYNAMIC: Final = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger"})
+_RANDOM: Final = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+
+def read(path: Path) -> Any:
+    """Return the `onnx.ModelProto` of a file after checking it; raises ModelError with what is wrong."""
+    onnx = _import()
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(
+            f"{path} is neither an ONNX nor a TFLite model, or it is truncated; give a complete .onnx or "
+            ".tflite file."
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(
+            f"{path} is neither an ONNX nor a TFLite model: it holds no graph; give a complete .onnx or "
+            ".tflite file."
+        )
+    _refuse_external_data(path, model)
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {_sentence(error)}; export it again.") from error
+    return model
+
+
+def operators(model: Any) -> Counter[str]:
+    """Count the operators of a model, those of subgraphs included, by type."""
+    counts: Counter[str] = Counter()
+    pending = [model.graph]
+    while pending:
+        for node in pending.pop().node:
+            counts[node.op_type] += 1
+            pending += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return counts
+
+
+def precision(model: Any) -> Precision:
+    """Name the precision by the operators and by the datatype that most weight bytes have."""
+    onnx = _import()
+    found = operators(model).keys()
+    if found & _STATIC:
+        return "int8"
+    if found & _DYNAMIC:
+        return "dynamic"
+    weights: Counter[int] = Counter()
+    for tensor in model.graph.initializer:
+        weights[tensor.data_type] += tensor.ByteSize()
+    half, full = weights[onnx.TensorProto.FLOAT16], weights[onnx.TensorProto.FLOAT]
+    return "fp16" if half > full else "fp32"
+
+
+def is_random(model: Any) -> bool:
+    """Say whether the model draws random numbers."""
+    return bool(operators(model).keys() & _RANDOM)
+
+
+def opset(model: Any) -> int:
+    """Return the version of the default operator set, 0 if the model uses none of it."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def quantizable_weights(model: Any) -> int:
+    """Count MatMul and Gemm nodes with a constant second operand: what dynamic quantization can reach."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    return sum(
+        1
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and node.input[1] in constants
+    )
+
+
+def upgraded(model: Any) -> Any:
+    """Return the model at opset 13 or above; raises ConversionError if onnx cannot bring it there."""
+    if opset(model) >= MIN_OPSET:
+        return model
+    onnx = _import()
+    try:
+        return onnx.version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:
+        raise ConversionError(
+            f"The model uses opset {opset(model)}, quantization needs {MIN_OPSET} or above, and onnx cannot "
+            f"upgrade it ({_sentence(error)}); export it again with opset {MIN_OPSET} or above."
+        ) from error
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a model to one file."""
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _refuse_external_data(path: Path, model: Any) -> None:
+    onnx = _import()
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelError(
+                f"{path} keeps its weights in other files (external data), which cannot be packaged; save it "
+                "as one file of less than 2 GB with onnx.save(model, path, save_as_external_data=False)."
+            )
+
+
+def _import() -> ModuleType:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.version_converter
+    except ImportError as error:
+        raise missing("onnx") from error
+    module: ModuleType = onnx
+    return module
+
+
+def _sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(". :") if lines else type(error).__name__

@@ -1,0 +1,133 @@
+"""Runs candidates on the runtimes that this host has: the shell around `evaluate`."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from converters import arrays, messages
+from converters.arrays import Sample
+from converters.errors import missing
+from converters.workers import Worker, worker
+from edge_agent.documents.settings import EngineSettings
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.engines import base
+
+RUNTIMES: Final[dict[str, dict[str, EngineSettings]]] = {
+    "onnx": {"onnxruntime": EngineSettings()},
+    "tflite": {
+        "ai-edge-litert": EngineSettings(tflite_runtime="ai-edge-litert"),
+        "tflite-runtime": EngineSettings(tflite_runtime="tflite-runtime"),
+    },
+}
+"""The runtimes of each engine, the reference runtime first."""
+
+CHUNK: Final = 25
+"""Samples that a worker runs before it reports, so that a hang is told from a long evaluation."""
+
+ROUNDS: Final = 5
+ROUND_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in a worker of its own."""
+
+    worker: Worker
+    runtime: str
+    """Name and version, `onnxruntime 1.32.0`."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def runtime_name(self) -> str:
+        """The runtime's name without its version."""
+        return self.runtime.split()[0]
+
+
+class Bench:
+    """Loads models into workers, runs samples, measures; ends every worker it started."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+
+    @contextmanager
+    def brief(self) -> Iterator["Bench"]:
+        """Open a bench in the same folder whose workers end with the block."""
+        with ExitStack() as stack:
+            yield Bench(self._folder, stack)
+
+    def load(self, engine: str, runtime: str, path: Path) -> Loaded:
+        """Load a file in a new worker, which lives as long as the bench.
+
+        Raises ModelLoadError when the runtime is missing or refuses it, WorkerError when it crashes.
+        """
+        child = self._stack.enter_context(worker(self._folder))
+        settings = RUNTIMES[engine][runtime]
+        answer = child.ask(
+            messages.Load(engine=engine, path=str(path.absolute()), settings=settings), messages.Loaded
+        )
+        return Loaded(child, answer.runtime, answer.inputs, answer.outputs)
+
+    def quantize(self, message: messages.Quantize) -> None:
+        """Make a quantized file in a worker; raises ConversionError, ToolMissingError or WorkerError."""
+        with worker(self._folder) as child:
+            child.ask(message, messages.Done)
+
+    def run(
+        self,
+        loaded: Loaded,
+        samples: Sequence[Sample],
+        *,
+        backwards: bool = False,
+        advanced: Callable[[float], None] = lambda share: None,
+    ) -> list[dict[str, arrays.Array]]:
+        """Run each sample once and return the answers; `advanced` hears the share that is done."""
+        answers: list[dict[str, arrays.Array]] = []
+        for start in range(0, len(samples), CHUNK):
+            chunk = samples[start : start + CHUNK]
+            with self._exchange(chunk) as (inputs, outputs):
+                ask = messages.Run(
+                    inputs=str(inputs), outputs=str(outputs), samples=len(chunk), backwards=backwards
+                )
+                loaded.worker.ask(ask, messages.Done)
+                names = [spec.name for spec in loaded.outputs]
+                answers += arrays.read_samples(outputs, "output", names, len(chunk))
+            advanced(len(answers) / len(samples))
+        return answers
+
+    def latencies_ms(self, loaded: Sequence[Loaded], sample: Sample) -> list[float]:
+        """Return the median milliseconds of a run of each model, measured in turns."""
+        runs: list[list[float]] = [[] for _ in loaded]
+        with self._exchange([sample]) as (inputs, _):
+            for _ in range(ROUNDS):
+                for index, model in enumerate(loaded):
+                    ask = messages.Measure(inputs=str(inputs), seconds=ROUND_S)
+                    runs[index] += model.worker.ask(ask, messages.Measured).runs_s
+        return [1000 * statistics.median(times) for times in runs]
+
+    def samples_file(self, samples: Sequence[Sample]) -> Path:
+        """Write samples for a quantizer and return the file."""
+        path = self._folder / "calibration.npz"
+        arrays.write_arrays(path, arrays.named(samples, "input"))
+        return path
+
+    @contextmanager
+    def _exchange(self, samples: Sequence[Sample]) -> Iterator[tuple[Path, Path]]:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+            arrays.write_arrays(inputs, arrays.named(samples, "input"))
+            yield inputs, outputs
+
+
+def installed_runtimes(engine: str) -> tuple[str, ...]:
+    """Return the names of the engine's runtimes that this host has; raises ToolMissingError if it has none."""
+    kind = base.find(engine)
+    names = tuple(name for name, settings in RUNTIMES[engine].items() if kind.runtime(settings) is not None)
+    if not names:
+        raise missing(next(iter(RUNTIMES[engine])), engine)
+    return names
