@@ -15,6 +15,6 @@ def thread_count(settings: EngineSettings) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """Return the first line of a runtime's message without error code and final stop, to end a sentence with."""
+    """Return the first line of a runtime's message without code and stop, to end a sentence with."""
     lines = _CODE.sub("", str(error).strip()).splitlines()
     return lines[0].rstrip(". ") if lines else type(error).__name__

@@ -164,11 +164,10 @@ def _delegates(runtime: ModuleType, settings: EngineSettings) -> tuple[Any, ...]
     if library is None:
         return ()
     try:
-        # Tried here first, because the runtimes' Delegate fails in its destructor on a library that is none.
-        if not hasattr(ctypes.CDLL(library), "tflite_plugin_create_delegate"):
-            raise ValueError("it is not a TFLite delegate")
+        # Looked up here first, because the runtimes' Delegate fails in its destructor on a library without it.
+        _ = ctypes.CDLL(library).tflite_plugin_create_delegate
         return (runtime.load_delegate(library, settings.tflite_delegate_options),)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, AttributeError) as error:
         raise ModelLoadError(
             f"The delegate {library} cannot be loaded ({sentence(error)}); change engines.tflite_delegate."
         ) from error

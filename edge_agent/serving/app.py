@@ -1,0 +1,182 @@
+"""The paths of the server, and what each answers."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+
+from edge_agent import __version__
+from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.http_messages import Request, Response, error_response, failure
+from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.oip import HEADER_LENGTH
+from edge_agent.serving.pipeline import Pipeline
+from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
+
+_LOG: Final = logging.getLogger(__name__)
+_EXTENSIONS: Final = ("binary_tensor_data",)
+_HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
+_PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
+
+_Answer = Response | asyncio.Future[Response]
+_Handler = Callable[[Request], _Answer]
+
+
+class App:
+    """Answers the requests of the inference sockets; `metrics_only` those of the metrics port."""
+
+    def __init__(self, pipeline: Pipeline, counters: Counters, start_time_s: float, unsigned: bool) -> None:
+        self._pipeline = pipeline
+        self._counters = counters
+        self._start_time_s = start_time_s
+        self._unsigned = unsigned
+        self.is_ready = False
+        self._monitoring: dict[str, tuple[str, _Handler]] = {
+            "/metrics": ("GET", self._metrics),
+            "/v2/health/live": ("GET", lambda _: _json({"live": True})),
+            "/v2/health/ready": ("GET", self._health_ready),
+        }
+        self._fixed: dict[str, tuple[str, _Handler]] = self._monitoring | {
+            "/v2": ("GET", self._server_metadata),
+            "/v2/repository/index": ("POST", self._repository_index),
+        }
+
+    def __call__(self, request: Request) -> _Answer:
+        """Answer any request; the errors of its handling become answers, too."""
+        return _guarded(self._dispatch, request)
+
+    def metrics_only(self, request: Request) -> _Answer:
+        """Answer metrics and health, and nothing else."""
+        return _guarded(self._dispatch_monitoring, request)
+
+    def _dispatch(self, request: Request) -> _Answer:
+        path = request.path.rstrip("/")
+        if path.startswith("/v2/models/"):
+            return self._dispatch_model(request, path.split("/")[3:])
+        return _handle_fixed(self._fixed, path, request)
+
+    def _dispatch_monitoring(self, request: Request) -> _Answer:
+        return _handle_fixed(self._monitoring, request.path.rstrip("/"), request)
+
+    def _dispatch_model(self, request: Request, parts: list[str]) -> _Answer:
+        model, *rest = (unquote(part) for part in parts) if "%" in request.path else parts
+        version = None
+        if len(rest) >= 2 and rest[0] == "versions":
+            version, rest = rest[1], rest[2:]
+        match rest:
+            case ["infer"]:
+                return _allowing("POST", request) or self._infer(model, version, request)
+            case ["ready"]:
+                return _allowing("GET", request) or self._model_ready(model, version)
+            case []:
+                return _allowing("GET", request) or self._model_metadata(model, version)
+            case _:
+                return _unknown_path(request)
+
+    # --- the handlers -----------------------------------------------------------------------------------------
+
+    def _infer(self, model: str, version: str | None, request: Request) -> _Answer:
+        if encoding := request.headers.get(b"content-encoding"):
+            return error_response(
+                415,
+                f"Content-Encoding '{encoding.decode('latin-1')}' is not supported; send the body as it is.",
+            )
+        return self._pipeline.infer(model, version, request.body, request.headers.get(_HEADER_LENGTH))
+
+    def _model_ready(self, model: str, version: str | None) -> Response:
+        self._find(model, version)
+        return _json({"name": model, "ready": True})
+
+    def _model_metadata(self, model: str, version: str | None) -> Response:
+        loaded = self._find(model, version)
+        plan = loaded.plan
+        return _json(
+            {
+                "name": model,
+                "versions": [other.plan.version for other in self._pipeline.table.of_model(model)],
+                "platform": _PLATFORMS.get(plan.engine, plan.engine),
+                "inputs": [_tensor(spec) for spec in loaded.signature.inputs.values()],
+                "outputs": [_tensor(spec) for spec in loaded.signature.outputs.values()],
+                "parameters": {
+                    "version": plan.version,
+                    "precision": plan.precision,
+                    "sha256": plan.sha256,
+                    "labels": plan.labels,
+                    "unsigned": self._unsigned,
+                },
+            }
+        )
+
+    def _find(self, model: str, version: str | None) -> LoadedVersion:
+        table = self._pipeline.table
+        return table.of_model(model)[0] if version is None else table.named(model, version)
+
+    def _server_metadata(self, request: Request) -> Response:
+        return _json({"name": "edge-agent", "version": __version__, "extensions": _EXTENSIONS})
+
+    def _health_ready(self, request: Request) -> Response:
+        if self.is_ready:
+            return _json({"ready": True})
+        return error_response(400, "No plan has been applied yet, or the server is stopping.")
+
+    def _repository_index(self, request: Request) -> Response:
+        versions = self._pipeline.table.versions
+        return _json(
+            [
+                {"name": loaded.plan.model, "version": loaded.plan.version, "state": "READY", "reason": ""}
+                for loaded in versions
+            ]
+        )
+
+    def _metrics(self, request: Request) -> Response:
+        table = self._pipeline.table
+        plans = (loaded.plan for loaded in table.versions)
+        info = ServingInfo(
+            agent_version=__version__,
+            plan_id=table.plan.id,
+            start_time_s=self._start_time_s,
+            loaded=tuple((plan.model, plan.version, plan.engine, plan.precision) for plan in plans),
+        )
+        return Response(200, (self._counters.render(info),), CONTENT_TYPE)
+
+
+def _guarded(dispatch: _Handler, request: Request) -> _Answer:
+    try:
+        return dispatch(request)
+    except EdgeAgentError as error:
+        return failure(error)
+    except Exception:
+        _LOG.exception("A request to %s failed", request.path)
+        return error_response(500, "The server failed on this request; its log says more.")
+
+
+def _handle_fixed(handlers: dict[str, tuple[str, _Handler]], path: str, request: Request) -> _Answer:
+    if path not in handlers:
+        return _unknown_path(request)
+    method, handler = handlers[path]
+    return _allowing(method, request) or handler(request)
+
+
+def _allowing(method: str, request: Request) -> Response | None:
+    """Return the refusal of a request with another method; HEAD goes where GET does."""
+    given = "GET" if request.method == "HEAD" else request.method
+    if given == method:
+        return None
+    allowed = "GET, HEAD" if method == "GET" else method
+    return error_response(405, f"{request.path} answers {allowed} only.", (("Allow", allowed),))
+
+
+def _unknown_path(request: Request) -> Response:
+    return error_response(404, f"There is nothing at {request.path}; the protocol's paths begin with /v2.")
+
+
+def _json(content: Any) -> Response:
+    return Response(200, (msgspec.json.encode(content),))
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}

@@ -1,0 +1,307 @@
+"""HTTP/1.1 for local apps: an asyncio protocol around llhttp's parser.
+
+Requests of one connection are answered one after the other, in order; each answer is one write. Reading stops
+while requests wait or the reader of the answers is slow. A malformed request is answered with 400 and closes
+its connection. Sources: RFC 9110, RFC 9112; https://github.com/MagicStack/httptools.
+"""
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import httptools
+
+from edge_agent.serving.http_messages import Request, Response, error_response, render_head
+
+HEAD_LIMIT_BYTES: Final = 64 * 1024
+LINGER_S: Final = 2.0
+"""How long what a refused client still sends is read and dropped, so that it gets to read the refusal."""
+
+_RAW_PER_BODY_BYTE: Final = 8
+"""A chunk of one byte is six bytes long."""
+
+
+Application = Callable[[Request], "Response | asyncio.Future[Response]"]
+"""Answers a request at once or later; never raises. Its futures never fail, but may be cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
+
+    max_body_bytes: int
+    idle_timeout_s: float
+    request_timeout_s: float
+    refuse_origins: bool
+
+
+class Connection(asyncio.Protocol):
+    """One client. `open_connections` is the server's set of those that are open; a drain goes through it."""
+
+    def __init__(self, application: Application, limits: Limits, open_connections: "set[Connection]") -> None:
+        self._application = application
+        self._limits = limits
+        self._open = open_connections
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()
+        self._pending: asyncio.Future[Response] | None = None
+        self._refusal: Response | None = None
+        self._deadline_s = 0.0
+        self._is_receiving = False
+        self._is_draining = False
+        self._is_lingering = False
+        self._is_lost = False
+        self._is_paused = False
+        self._has_ended = False
+        self._can_write = True
+        self._parts: list[bytes] = []
+        self._begin_message()
+
+    # --- the transport's side ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with an empty connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._open.add(self)
+        self._set_deadline(self._limits.idle_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Withdraw what nobody will read; a run that has begun ends by itself."""
+        self._is_lost = True
+        self._waiting.clear()
+        if self._pending is not None:
+            self._pending.cancel()
+        self._open.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        if self._refusal is not None or self._is_lingering:
+            return
+        headers = self._headers
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, "The request is not valid HTTP/1.1.")
+        if self._is_receiving and self._headers is headers:
+            self._count_overhead(len(data))
+        self._answer_next()
+
+    def eof_received(self) -> bool:
+        """Keep the transport until what was asked has been answered."""
+        self._has_ended = True
+        return self._pending is not None or bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        """Start no other answer before this client has read what there is."""
+        self._can_write = False
+        self._set_deadline(self._limits.idle_timeout_s)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._can_write = True
+        self._set_deadline(self._limits.idle_timeout_s)
+        self._answer_next()
+
+    # --- the server's side ------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Close after the next answer."""
+        self._is_draining = True
+
+    def close_if_idle(self) -> None:
+        """End a drained connection that has nothing to answer, without losing a request.
+
+        Shutting down the reading side makes a later send of the peer fail on a Unix socket, so that it knows
+        that nobody read it; what was sent before is still read, and answered, ahead of the end of file.
+        """
+        if self._is_receiving or self._pending is not None or self._waiting or self._is_lost:
+            return
+        # A socket of its own, as uvloop's stand-in refuses these calls.
+        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
+            try:
+                peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                peer.shutdown(socket.SHUT_RD)
+            except OSError:
+                self._transport.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def check_deadline(self, now_s: float) -> None:
+        """Close a connection that has been idle, half sent, unread or lingering for too long."""
+        if now_s < self._deadline_s or (self._pending is not None and self._can_write):
+            return
+        if self._is_receiving and self._can_write and not self._is_lingering:
+            self._refuse(408, f"The request took longer than {self._limits.request_timeout_s:g} s to arrive.")
+            self._answer_next()
+        else:
+            self._transport.abort()
+
+    # --- the parser's side ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        self._begin_message()
+        self._is_receiving = True
+        self._set_deadline(self._limits.request_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, which may come in pieces."""
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; a trailer is only counted."""
+        self._count_head(len(name) + len(value))
+        if not self._has_head:
+            self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Refuse early what can be refused without its body."""
+        self._has_head = True
+        if self._parser.should_upgrade():
+            self._refuse(400, "This server speaks HTTP/1.1 only; send no Upgrade and no CONNECT.")
+        elif self._limits.refuse_origins and b"origin" in self._headers:
+            self._refuse(403, "Web pages may not use this port; call it without an Origin header.")
+        elif int(self._headers.get(b"content-length", 0)) > self._limits.max_body_bytes:
+            self._refuse_body()
+        elif b"expect" in self._headers:
+            self._owes_continue = self._headers[b"expect"].lower() == b"100-continue"
+
+    def on_body(self, data: bytes) -> None:
+        """Collect the body."""
+        self._owes_continue = False
+        self._body_bytes += len(data)
+        if self._body_bytes > self._limits.max_body_bytes:
+            self._refuse_body()
+        elif self._refusal is None:
+            self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        """Queue a whole request."""
+        self._is_receiving = False
+        self._owes_continue = False
+        if self._refusal is not None:
+            return
+        try:
+            path = (httptools.parse_url(self._target).path or b"/").decode()
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            self._refuse(400, "The request's target is not a valid URL.")
+            return
+        self._waiting.append(
+            Request(
+                method=self._parser.get_method().decode(),
+                path=path,
+                headers=self._headers,
+                body=self._parts[0] if len(self._parts) == 1 else b"".join(self._parts),
+                keep_alive=self._parser.should_keep_alive(),
+                is_http10=self._parser.get_http_version() == "1.0",
+            )
+        )
+        self._parts = []
+
+    def _begin_message(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._parts = []
+        self._head_bytes = self._body_bytes = self._raw_bytes = 0
+        self._has_head = False
+        self._owes_continue = False
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
+
+    def _count_overhead(self, size_bytes: int) -> None:
+        """Bound what the parser holds back or drops: a header without an end, the sizes of tiny chunks."""
+        self._raw_bytes += size_bytes
+        if self._raw_bytes - self._body_bytes * _RAW_PER_BODY_BYTE > HEAD_LIMIT_BYTES:
+            self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
+
+    def _refuse_body(self) -> None:
+        limit = self._limits.max_body_bytes
+        self._refuse(
+            413, f"The request's body is larger than {limit} bytes; send less, or raise http.max_body_bytes."
+        )
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what came before, then this, then close; the first refusal of a connection stands."""
+        if self._refusal is None:
+            self._refusal = error_response(status, message)
+            self._parts = []
+
+    # --- one answer after the other ---------------------------------------------------------------------------
+
+    def _answer_next(self) -> None:
+        if self._pending is not None or not self._can_write or self._is_lingering or self._is_lost:
+            return
+        if self._waiting:
+            self._answer(self._waiting.popleft())
+        elif self._refusal is not None:
+            self._write(self._refusal, must_close=True)
+        elif self._has_ended:
+            self._transport.close()
+        elif self._owes_continue:
+            self._owes_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._set_reading(not self._waiting and self._can_write)
+
+    def _answer(self, request: Request) -> None:
+        response = self._application(request)
+        if isinstance(response, Response):
+            self._finish(request, response)
+            return
+        self._pending = response
+        response.add_done_callback(lambda future: self._finish_later(request, future))
+
+    def _finish_later(self, request: Request, future: asyncio.Future[Response]) -> None:
+        if not self._is_lost:
+            self._finish(request, future.result())
+
+    def _finish(self, request: Request, response: Response) -> None:
+        self._pending = None
+        is_last = not self._waiting and not self._is_receiving and self._refusal is None
+        must_close = not request.keep_alive or (is_last and (self._is_draining or self._has_ended))
+        self._write(response, must_close, request)
+        if self._waiting or self._refusal is not None:
+            # By way of the loop, so that many requests in one packet do not keep other clients waiting.
+            self._loop.call_soon(self._answer_next)
+        else:
+            self._set_reading(self._can_write)
+
+    def _write(self, response: Response, must_close: bool, request: Request | None = None) -> None:
+        head = render_head(response, must_close, request is not None and request.is_http10)
+        body = () if request is not None and request.method == "HEAD" else response.body
+        self._transport.write(b"".join((head, *body)))
+        self._set_deadline(
+            self._limits.request_timeout_s if self._is_receiving else self._limits.idle_timeout_s
+        )
+        if must_close:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close once the peer has, or soon: closing on unread input could cost it the answer."""
+        self._is_lingering = True
+        self._waiting.clear()
+        self._set_deadline(LINGER_S)
+        if self._has_ended:
+            self._transport.close()
+        else:
+            self._set_reading(True)
+            self._transport.write_eof()
+
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted == self._is_paused and not self._transport.is_closing():
+            self._is_paused = not wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()
+
+    def _set_deadline(self, after_s: float) -> None:
+        self._deadline_s = self._loop.time() + after_s

@@ -1,0 +1,142 @@
+"""Loading a version beside those that are being served."""
+
+import ctypes
+import math
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
+from edge_agent.documents.plan import VersionPlan
+from edge_agent.documents.settings import EngineSettings
+from edge_agent.documents.tensors import NUMPY_NAME
+from edge_agent.engines.base import Engine, find
+from edge_agent.serving.oip import Signature
+from edge_agent.telemetry.health_page import HealthPage
+
+_WARM_UP_LIMIT_BYTES = 256 * 2**20
+
+
+class LoadedVersion:
+    """A version with its engine, and what the pipeline knows about its runs.
+
+    `waiting` and the counts are the event loop's alone; `run` may be called from any thread.
+    """
+
+    def __init__(self, plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> None:
+        self.plan = plan
+        self.slot = slot
+        self.signature = Signature(
+            {spec.name: spec for spec in plan.inputs or engine.inputs},
+            {spec.name: spec for spec in plan.outputs or engine.outputs},
+        )
+        self.waiting: deque[Any] = deque()
+        self.in_flight = 0
+        self.is_retired = False
+        self.mean_run_ns = math.inf
+        self.largest_run_bytes = 0
+        self._engine = engine
+        self._page = page
+
+    def run(
+        self, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]] | EdgeAgentError, int]:
+        """Run once, marked on the health page; return the outputs or the error, and the nanoseconds it took."""
+        with self._page.in_native(self.slot) as section:
+            result = self._run(inputs, outputs)
+        return result, section.run_ns
+
+    def _run(
+        self, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]] | EdgeAgentError:
+        try:
+            return self._engine.run(inputs, outputs)
+        except EdgeAgentError as error:
+            return error
+        # A plug-in's own exception, or no memory: one request fails, the others go on.
+        except Exception as error:
+            return ModelLoadError(f"The engine {self.plan.engine} failed: {type(error).__name__}: {error}.")
+
+    def note_run(self, run_ns: int, size_bytes: int) -> None:
+        """Remember how long a run with inputs of this size took."""
+        known = self.mean_run_ns
+        self.mean_run_ns = run_ns if known == math.inf else known + (run_ns - known) / 8
+        self.largest_run_bytes = max(self.largest_run_bytes, size_bytes)
+
+    def close(self) -> None:
+        """Unload the model and give its memory back to the system."""
+        self._engine.close()
+        _return_memory()
+
+
+def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> LoadedVersion:
+    """Load a version and warm it up; raises ModelLoadError. Takes seconds: call it from a thread.
+
+    Load and warm-up are marked on the health page one after the other, since each has the run limit to itself.
+    """
+    try:
+        with page.in_native(slot):
+            engine = find(plan.engine).load(Path(plan.path), settings)
+        loaded = _ready(plan, engine, slot, page)
+    except ModelLoadError:
+        raise
+    # A plug-in's own exception, or no memory: this plan is refused, the one before is served on.
+    except Exception as error:
+        raise ModelLoadError(
+            f"The engine {plan.engine} cannot load it: {type(error).__name__}: {error}."
+        ) from error
+    _return_memory()
+    return loaded
+
+
+def _ready(plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> LoadedVersion:
+    try:
+        _check_signature(plan, engine)
+        loaded = LoadedVersion(plan, engine, slot, page)
+        _warm_up(loaded)
+    except BaseException:
+        engine.close()
+        raise
+    return loaded
+
+
+def _check_signature(plan: VersionPlan, engine: Engine) -> None:
+    for kind, given, found in (
+        ("input", plan.inputs, engine.inputs),
+        ("output", plan.outputs, engine.outputs),
+    ):
+        have = {spec.name: spec.datatype for spec in found}
+        for spec in given:
+            if have.get(spec.name) != spec.datatype:
+                raise ModelLoadError(
+                    f"The manifest has the {kind} '{spec.name}' of {spec.datatype}, the model file has {have}."
+                )
+        if given and kind == "input" and len(given) != len(have):
+            raise ModelLoadError(f"The manifest has {len(given)} inputs, the model file has {have}.")
+
+
+def _warm_up(loaded: LoadedVersion) -> None:
+    """Run once with zeros, so that the first request does not pay for what runtimes put off until then.
+
+    Skipped for BYTES, where zeros mean nothing. A model may refuse zeros for a reason of its own: the golden
+    samples have said what it does with real values, so this is not the place to fail.
+    """
+    specs = loaded.signature.inputs.values()
+    shapes = [tuple(max(size, 1) for size in spec.shape) for spec in specs]
+    if any(spec.datatype == "BYTES" for spec in specs) or sum(map(math.prod, shapes)) > _WARM_UP_LIMIT_BYTES:
+        return
+    zeros = {
+        spec.name: np.zeros(shape, NUMPY_NAME[spec.datatype]) for spec, shape in zip(specs, shapes, strict=True)
+    }
+    loaded.run(zeros, tuple(loaded.signature.outputs))
+
+
+def _return_memory() -> None:
+    """Hand freed pages back to the system: glibc keeps what loading, or an unloaded model, has left (10 MB)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

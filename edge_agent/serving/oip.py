@@ -1,0 +1,210 @@
+"""Inference requests and answers of the Open Inference Protocol v2, with its binary tensor data extension.
+
+Sources: https://github.com/kserve/open-inference-protocol (inference_rest); Triton Inference Server,
+protocol/extension_binary_data.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from numpy.typing import NDArray
+
+from edge_agent.documents import binary_tensors
+from edge_agent.documents.errors import RequestError
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving import json_tensors
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+
+_MAX_DIMENSION: Final = 2**31 - 1
+_UNSUPPORTED: Final = ("shared_memory_region", "classification")
+
+
+class _Input(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] = {}
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Infer(msgspec.Struct):
+    inputs: list[_Input]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[_Output] | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Infer)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The inputs and outputs of a model, by name, in its order."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request whose tensors fit the model: `outputs` says of each wanted output whether it goes as binary."""
+
+    id: str | None
+    parameters: dict[str, Any]
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, bool]
+
+
+def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
+    """Read a request for a model with this signature.
+
+    `header_length` is the value of the header Inference-Header-Content-Length: how many bytes of the body are
+    JSON, the rest being binary data. Raises RequestError, with one sentence, for all that is not as it must be.
+    """
+    json, binary = _split(body, header_length)
+    try:
+        infer = _DECODER.decode(json)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
+    return InferRequest(
+        id=infer.id,
+        parameters=infer.parameters,
+        inputs=_inputs(infer.inputs, binary, signature),
+        outputs=_outputs(infer, signature),
+    )
+
+
+def render(
+    request: InferRequest,
+    model: str,
+    version: str,
+    signature: Signature,
+    results: Mapping[str, NDArray[Any]],
+) -> tuple[tuple[bytes | memoryview, ...], int | None]:
+    """Return the parts of the answer's body, and the length of its JSON if binary data follow.
+
+    Raises RequestError when JSON was asked for and cannot carry a value.
+    """
+    outputs: list[dict[str, Any]] = []
+    blobs: list[memoryview] = []
+    for name, is_binary in request.outputs.items():
+        tensor, datatype = results[name], signature.outputs[name].datatype
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
+        if is_binary:
+            blobs.append(binary_tensors.encode(tensor, datatype))
+            output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
+        else:
+            output["data"] = json_tensors.encode(tensor, name)
+        outputs.append(output)
+    answer = {"model_name": model, "model_version": version, "outputs": outputs}
+    if request.id is not None:
+        answer["id"] = request.id
+    json = _ENCODER.encode(answer)
+    return (json, *blobs), len(json) if blobs else None
+
+
+def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memoryview]:
+    whole = memoryview(body)
+    if header_length is None:
+        return whole, whole[:0]
+    if not header_length.isdigit() or len(header_length) > 18 or int(header_length) > len(body):
+        raise RequestError(
+            f"{HEADER_LENGTH} must be a number of bytes that the body has, which is {len(body)}."
+        )
+    length = int(header_length)
+    return whole[:length], whole[length:]
+
+
+def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {}
+    position = 0
+    for given in inputs:
+        spec = signature.inputs.get(given.name)
+        if spec is None:
+            known = _names(signature.inputs)
+            raise RequestError(f"The model has no input '{given.name}'; its inputs are {known}.")
+        if given.name in tensors:
+            raise RequestError(f"Input '{given.name}' is given twice.")
+        shape = _check_input(given, spec)
+        size = _binary_size(given)
+        if size is None:
+            tensors[spec.name] = json_tensors.decode(given.data, spec, shape)
+            continue
+        content = binary[position : position + size]
+        tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
+        position += size
+    if missing := signature.inputs.keys() - tensors.keys():
+        raise RequestError(f"The input '{min(missing)}' is missing.")
+    if position != len(binary):
+        raise RequestError(f"The body has {len(binary)} bytes of binary data, its inputs describe {position}.")
+    return tensors
+
+
+def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
+    if given.datatype != spec.datatype:
+        raise RequestError(f"Input '{spec.name}' must be {spec.datatype}, not '{given.datatype}'.")
+    shape = tuple(given.shape)
+    # Runtimes differ in what they do to an empty tensor, up to a crash.
+    if not spec.accepts(shape) or any(not 1 <= size <= _MAX_DIMENSION for size in shape):
+        raise RequestError(
+            f"Input '{spec.name}' must have shape {list(spec.shape)} with -1 for any size from 1, "
+            f"not {list(shape)}."
+        )
+    if "shared_memory_region" in given.parameters:
+        raise RequestError("Shared memory is not supported; send the tensors in the body.")
+    return shape
+
+
+def _binary_size(given: _Input) -> int | None:
+    """Return the size of an input's binary data, or None if its data are in the JSON."""
+    has_json = bool(memoryview(given.data).nbytes)
+    if "binary_data_size" not in given.parameters:
+        if not has_json:
+            raise RequestError(f"Input '{given.name}' has no data; give data, or binary_data_size.")
+        return None
+    size = given.parameters["binary_data_size"]
+    if type(size) is not int or size < 0 or has_json:
+        raise RequestError(
+            f"Input '{given.name}' must have either data, or a binary_data_size of 0 or more bytes."
+        )
+    return size
+
+
+def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
+    by_default = _flag(infer.parameters, "binary_data_output", False)
+    wanted: dict[str, bool] = {}
+    if not infer.outputs:
+        wanted = dict.fromkeys(signature.outputs, by_default)
+    for output in infer.outputs or ():
+        if output.name not in signature.outputs:
+            known = _names(signature.outputs)
+            raise RequestError(f"The model has no output '{output.name}'; its outputs are {known}.")
+        if output.name in wanted:
+            raise RequestError(f"Output '{output.name}' is asked for twice.")
+        if unsupported := [name for name in _UNSUPPORTED if name in output.parameters]:
+            raise RequestError(f"The parameter {unsupported[0]} of output '{output.name}' is not supported.")
+        wanted[output.name] = _flag(output.parameters, "binary_data", by_default)
+    for name, is_binary in wanted.items():
+        if signature.outputs[name].datatype == "FP16" and not is_binary:
+            raise RequestError(f"Output '{name}' is FP16, which JSON has no form for; ask for binary_data.")
+    return wanted
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"The parameter {name} must be true or false.")
+    return value
+
+
+def _names(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"'{name}'" for name in specs)

@@ -1,0 +1,232 @@
+"""The serving process: answers local apps on inherited sockets, and does what the supervisor says.
+
+    python -m edge_agent.serving.server --channel FD --health FD --listen infer:FD[,http:FD][,metrics:FD]
+
+The channel is one end of a socketpair that speaks `documents.ipc`; the process ends when it closes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import uvloop
+
+from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, ToServing
+from edge_agent.serving.app import App
+from edge_agent.serving.applier import Applier
+from edge_agent.serving.http1 import Application, Connection, Limits
+from edge_agent.serving.pipeline import Pipeline
+from edge_agent.telemetry.counters import Counters
+from edge_agent.telemetry.health_page import HealthPage
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; with asyncio's 100 a restart under load refuses thousands."""
+
+HEARTBEAT_S: Final = 0.25
+DRAIN_GRACE_S: Final = 0.25
+"""How long a drained connection stays open for the request that may be on its way."""
+DRAIN_LIMIT_S: Final = 25.0
+
+_SWEEP_S: Final = 1.0
+_MAX_LINE_BYTES: Final = 64 * 2**20
+_LOG: Final = logging.getLogger(__name__)
+_MESSAGES: Final = msgspec.json.Decoder(ToServing)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The descriptors that the process inherits; `listeners` are (purpose, descriptor)."""
+
+    channel: int
+    health: int
+    listeners: tuple[tuple[str, int], ...]
+
+
+class Server:
+    """One serving process."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._page = HealthPage.attach(options.health)
+        self._connections: set[Connection] = set()
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._stopping = asyncio.Event()
+        self._plans: asyncio.Queue[Apply] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Serve until the supervisor, a signal or the end of the channel says to stop; then drain."""
+        reader, writer = await asyncio.open_unix_connection(
+            sock=socket.socket(fileno=self._options.channel), limit=_MAX_LINE_BYTES
+        )
+        first = await _read(reader)
+        if not isinstance(first, Configure):
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        counters = Counters()
+        pipeline = Pipeline(self._page, counters, first.http.queue_limit, random.random)
+        app = App(pipeline, counters, time.time(), first.unsigned)
+        await self._listen(app, first)
+        _send(writer, Ready(pid=os.getpid()))
+        applier = Applier(pipeline, first.engines, self._page)
+        tasks = [
+            asyncio.create_task(self._obey(reader), name="obey"),
+            asyncio.create_task(self._apply(applier, app, writer), name="apply"),
+            asyncio.create_task(self._beat(), name="beat"),
+            asyncio.create_task(self._sweep(), name="sweep"),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._note_end)
+        await self._stopping.wait()
+        app.is_ready = False
+        await self._drain()
+
+    async def _listen(self, app: App, configure: Configure) -> None:
+        applications: dict[str, Application] = {"infer": app, "http": app, "metrics": app.metrics_only}
+        http = configure.http
+        for purpose, descriptor in self._options.listeners:
+            listening = socket.socket(fileno=descriptor)
+            is_unix = listening.family == socket.AF_UNIX
+            limits = Limits(
+                http.max_body_bytes, http.idle_timeout_s, http.request_timeout_s, refuse_origins=not is_unix
+            )
+            self._listeners.append(await self._serve(listening, is_unix, applications[purpose], limits))
+
+    async def _serve(
+        self, listening: socket.socket, is_unix: bool, application: Application, limits: Limits
+    ) -> asyncio.AbstractServer:
+        def connect() -> Connection:
+            return Connection(application, limits, self._connections)
+
+        if not is_unix:
+            return await self._loop.create_server(connect, sock=listening, backlog=BACKLOG)
+        if sys.version_info >= (3, 13):
+            # The socket belongs to the supervisor and outlives this process; its path must, too.
+            return await self._loop.create_unix_server(
+                connect, sock=listening, backlog=BACKLOG, cleanup_socket=False
+            )
+        return await self._loop.create_unix_server(connect, sock=listening, backlog=BACKLOG)
+
+    async def _obey(self, reader: asyncio.StreamReader) -> None:
+        while not self._stopping.is_set():
+            match await _read(reader):
+                case Apply() as apply:
+                    self._plans.put_nowait(apply)
+                case Drain():
+                    _LOG.info("Draining, as the supervisor asked")
+                    self._stopping.set()
+                case None:
+                    _LOG.info("Draining, as the supervisor is gone")
+                    self._stopping.set()
+                case Configure():
+                    _LOG.warning("Ignored a second configuration; it needs a new process")
+
+    async def _apply(self, applier: Applier, app: App, writer: asyncio.StreamWriter) -> None:
+        while True:
+            apply = await self._plans.get()
+            outcome = await applier.apply(apply)
+            app.is_ready = app.is_ready or applier.has_applied
+            _send(writer, outcome)
+
+    async def _beat(self) -> None:
+        while True:
+            self._page.heartbeat()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = self._loop.time()
+            for connection in tuple(self._connections):
+                connection.check_deadline(now_s)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Stop when a task of the process has died: the supervisor starts a sound one."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("The task '%s' died", task.get_name(), exc_info=error)
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Accept no more, give every connection its last answer, and wait for them to end, up to a limit."""
+        for listener in self._listeners:
+            listener.close()
+        for connection in self._connections:
+            connection.drain()
+        await asyncio.sleep(DRAIN_GRACE_S if self._connections else 0)
+        limit_s = self._loop.time() + DRAIN_LIMIT_S
+        while self._connections and self._loop.time() < limit_s:
+            for connection in tuple(self._connections):
+                connection.drain()
+                connection.close_if_idle()
+            await asyncio.sleep(0.01)
+        for connection in tuple(self._connections):
+            connection.abort()
+
+
+async def _read(reader: asyncio.StreamReader) -> ToServing | None:
+    """Return the next message, or None when the supervisor is gone."""
+    try:
+        line = await reader.readline()
+    except ConnectionError:
+        return None
+    return _MESSAGES.decode(line) if line.endswith(b"\n") else None
+
+
+def _send(writer: asyncio.StreamWriter, message: FromServing) -> None:
+    with contextlib.suppress(ConnectionError):
+        writer.write(msgspec.json.encode(message) + b"\n")
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Read the command line; exits with a usage message when it is wrong."""
+    parser = argparse.ArgumentParser(prog="edge_agent.serving.server", description=__doc__)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--health", type=int, required=True)
+    parser.add_argument("--listen", type=_listeners, required=True)
+    namespace = parser.parse_args(arguments)
+    return Options(namespace.channel, namespace.health, namespace.listen)
+
+
+def _listeners(text: str) -> tuple[tuple[str, int], ...]:
+    listeners = []
+    for entry in text.split(","):
+        purpose, _, descriptor = entry.partition(":")
+        if purpose not in ("infer", "http", "metrics"):
+            raise ValueError(purpose)
+        listeners.append((purpose, int(descriptor)))
+    return tuple(listeners)
+
+
+def main() -> None:
+    """Run the process."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s serving: %(message)s")
+    options = parse_options(sys.argv[1:])
+
+    async def serve() -> None:
+        await Server(options).run()
+
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except Exception:
+        _LOG.exception("The serving process failed")
+        code = 1
+    # Without waiting for worker threads: all answers are out, and one may hang in native code for ever.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
