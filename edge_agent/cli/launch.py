@@ -9,6 +9,8 @@ import msgspec
 
 from edge_agent.documents.errors import OperatorError, SettingsError
 from edge_agent.documents.ipc import Launch
+from edge_agent.documents.places import MAX_SOCKET_PATH_BYTES
+from edge_agent.store.layout import RuntimeLayout
 
 AGENT = "edge_agent.control.agent"
 
@@ -39,8 +41,15 @@ def launch_file(launch: Launch) -> int:
 def prepare_runtime_folder(folder: Path) -> None:
     """Make the folder of the sockets: open to all for root's service, to its user alone otherwise.
 
-    Raises SettingsError when it or its parent belongs to somebody else, who could put other sockets there.
+    Raises SettingsError when its path is too long for a socket, or when it or its parent belongs to somebody
+    else, who could put other sockets there.
     """
+    longest = len(os.fsencode(RuntimeLayout(folder).admin_socket))
+    if longest > MAX_SOCKET_PATH_BYTES:
+        raise SettingsError(
+            f"The runtime folder {folder} makes a socket path of {longest} bytes, and Linux allows "
+            f"{MAX_SOCKET_PATH_BYTES}; choose a shorter one."
+        )
     is_root = os.geteuid() == 0
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

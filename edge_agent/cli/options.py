@@ -25,10 +25,19 @@ def load_settings(args: argparse.Namespace) -> Loaded:
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1, as an argparse type."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least 0, as an argparse type."""
+    return _at_least(0, text)
+
+
+def _at_least(low: int, text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+        number = low - 1
+    if number < low:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least {low}")
     return number

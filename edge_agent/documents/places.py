@@ -15,6 +15,8 @@ from pathlib import Path
 import platformdirs
 
 APPLICATION = "edge-agent"
+MAX_SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket: sun_path has 108 bytes with the final NUL (unix(7))."""
 MACHINE_ID = Path("/etc/machine-id")
 
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")

@@ -19,13 +19,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edge_agent.documents.allowed import accepts_none, accepts_text, allowed
 from edge_agent.documents.errors import SettingsError
-from edge_agent.documents.places import Places, default_device_id, default_places
+from edge_agent.documents.places import MAX_SOCKET_PATH_BYTES, Places, default_device_id, default_places
 from edge_agent.documents.settings import PathSettings, Settings
 
 PREFIX: Final = "EDGE_AGENT_"
 DEFAULT: Final = "default"
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""Longest path of a Unix socket: sun_path has 108 bytes with the final NUL (unix(7))."""
 
 SECTIONS: Final[dict[str, type[Any]]] = {item.name: type(item.default) for item in fields(Settings)}
 KEYS: Final[dict[str, dict[str, Any]]] = {
