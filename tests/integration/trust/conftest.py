@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.documents.settings import DeviceSettings, PathSettings, Settings, StoreSettings
 from edge_fleet.static_server import StaticServer
-from tests.integration.trust.fleet import Device, Fleet
+from support.tiny_fleet import Device, Fleet
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from tests.integration.trust.fleet import Device, Fleet
+from support.tiny_fleet import Device, Fleet
 
 
 def test_a_published_and_deployed_version_arrives(fleet: Fleet, device: Device) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+
 from edge_agent.control.sync import synchronize
 from edge_agent.documents.ipc import FromSync, SyncProgress, SyncRequest, SyncResult
 from edge_agent.documents.manifest import (
