@@ -4,13 +4,18 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from edge_agent.control.fetch import open_store
 from edge_agent.control.sync import synchronize
+from edge_agent.control.trust import Trust
+from edge_agent.documents.deployment import Arm, ModelDeployment
 from edge_agent.documents.ipc import FromSync, SyncProgress, SyncRequest, SyncResult
 from edge_agent.documents.manifest import (
     File,
@@ -87,6 +92,14 @@ class Fleet:
         wanted = Change(models=dict(map(parse_arms, models)), **change)  # type: ignore[arg-type]
         deploy(self.repository, self.keys, group, wanted, self.now)
 
+    def arms(self, *versions: str) -> ModelDeployment:
+        return ModelDeployment(arms=tuple(Arm(version=version) for version in versions))
+
+    def sign(self, role: str, path: str, content: bytes) -> None:
+        """Sign whatever it is; the fleet's own tools would refuse to."""
+        with self.repository.editing(self.keys, self.now) as edit:
+            edit.put_target(role, path, content)
+
     def blob(self, sha256: str) -> Path:
         return self.store / blob_path(sha256)
 
@@ -119,6 +132,16 @@ class Device:
     def run_child(self, line: bytes) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "edge_agent.control.sync"]
         return subprocess.run(command, input=line + b"\n", capture_output=True, timeout=60, check=False)
+
+    @contextmanager
+    def trust(self) -> Iterator[Trust]:
+        self.layout.create()
+        root = Path(self.settings.store.root or "").read_bytes()
+        with (
+            closing(open_store(self.settings.store)) as store,
+            Trust(self.layout.trust, store, root, datetime.now(UTC)) as trust,
+        ):
+            yield trust
 
     def with_store(self, **fields: object) -> "Device":
         return Device(replace(self.settings, store=replace(self.settings.store, **fields)))  # type: ignore[arg-type]
