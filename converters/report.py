@@ -62,7 +62,9 @@ class Package:
         }
 
 
-COLUMNS = ("variant", "size", "of float", "latency", "accuracy", "agreement", "runtimes", "packaged")
+COLUMNS = ("variant", "size", "of source", "latency", "accuracy", "agreement", "runs on")
+NUMBERS = COLUMNS[1:6]
+"""The columns that are aligned to the right."""
 
 
 def cells(row: VariantRow, source_bytes: int) -> tuple[str, ...]:
@@ -74,8 +76,7 @@ def cells(row: VariantRow, source_bytes: int) -> tuple[str, ...]:
         "-" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
         "-" if row.accuracy is None else f"{100 * row.accuracy:.2f} %",
         "-" if row.agreement is None else f"{100 * row.agreement:.2f} %",
-        ", ".join(row.runtimes) or "-",
-        "yes" if row.packaged else "no",
+        ", ".join(row.runtimes) if row.packaged else "(left out)",
     )
 
 

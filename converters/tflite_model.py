@@ -145,7 +145,14 @@ def _unfold_half_weights(model: Any, graph: Any) -> None:
         unfolded.append(source)
     graph.operators = kept
     for source in unfolded:
-        model.buffers[source.buffer].data = None
+        _empty(model, source)
+
+
+def _empty(model: Any, tensor: Any) -> None:
+    """Leave a single zero in a tensor that nothing reads; without data the quantizer fails on it."""
+    schema = _import()
+    model.buffers[tensor.buffer].data = np.zeros(1, np.float32).view(np.uint8)
+    tensor.type, tensor.shape, tensor.shapeSignature = schema.FLOAT32, [1], None
 
 
 def _signature(graph: Any) -> Any:
@@ -209,6 +216,7 @@ def _import() -> SimpleNamespace:
         BufferT=schema.BufferT,
         SignatureDefT=schema.SignatureDefT,
         TensorMapT=schema.TensorMapT,
+        FLOAT32=schema.TensorType.FLOAT32,
         types={value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)},
         codes={value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)},
     )
