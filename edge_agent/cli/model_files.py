@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from edge_agent.cli.examples import zero_shape
+from edge_agent.cli.arrays import zeros
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, OperatorError, RequestError
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
-from edge_agent.documents.tensors import NUMPY_NAME
 from edge_agent.engines.base import Engine, find
 
 ENGINES: Final = {".onnx": "onnx", ".tflite": "tflite"}
@@ -80,14 +77,8 @@ def inspect(path: Path, name: str, settings: EngineSettings) -> Served:
 
 
 def _takes_zeros(engine: Engine) -> bool:
-    inputs = {
-        spec.name: np.full(zero_shape(spec), b"", dtype=object)
-        if spec.datatype == "BYTES"
-        else np.zeros(zero_shape(spec), dtype=NUMPY_NAME[spec.datatype])
-        for spec in engine.inputs
-    }
     try:
-        engine.run(inputs)
+        engine.run(zeros(engine.inputs))
     except EdgeAgentError:
         return False
     return True

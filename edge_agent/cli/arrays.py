@@ -1,0 +1,171 @@
+"""Tensors on the command line: zeros, read from files, and told to a person."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.cli.examples import zero_shape
+from edge_agent.documents.errors import NotFoundError, OperatorError, RequestError
+from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, NUMPY_NAME, TensorSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One class of an answer."""
+
+    index: int
+    label: str | None
+    score: float
+
+
+STDIN: Final = Path("-")
+_NPY_MAGIC: Final = b"\x93NUMPY"
+_NPZ_MAGIC: Final = b"PK"
+_MAX_ROWS: Final = 8
+
+
+def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return a tensor of zeros, or of empty strings, for each input; free dimensions are 1."""
+    return {
+        spec.name: np.full(zero_shape(spec), b"", dtype=object)
+        if spec.datatype == "BYTES"
+        else np.zeros(zero_shape(spec), dtype=NUMPY_NAME[spec.datatype])
+        for spec in specs
+    }
+
+
+def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Read a model's inputs from .npy, .npz or JSON, or from standard input for `-`.
+
+    JSON is a request of the Open Inference Protocol, an object of nested lists by input name, or the nested
+    list of the only input. Raises RequestError for what does not fit the inputs.
+    """
+    content = _read(path)
+    try:
+        if content.startswith(_NPZ_MAGIC):
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                given: Any = dict(archive)
+        elif content.startswith(_NPY_MAGIC):
+            given = np.load(io.BytesIO(content), allow_pickle=False)
+        else:
+            given = json.loads(content)
+    except (ValueError, OSError, KeyError) as error:
+        raise RequestError(f"{path} holds neither .npy, .npz nor JSON: {error}.") from error
+    return {name: fitted(value, _spec(name, specs)) for name, value in _by_name(given, specs).items()}
+
+
+def fitted(value: Any, spec: TensorSpec) -> Array:
+    """Return a value as the tensor that an input takes; raises RequestError where that would change it."""
+    if spec.datatype == "BYTES":
+        return _bytes_tensor(value, spec)
+    try:
+        array = np.asarray(value)
+        tensor = array.astype(NUMPY_NAME[spec.datatype], casting="unsafe")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(
+            f"The values for input '{spec.name}' are no {spec.datatype} tensor: {error}."
+        ) from error
+    is_float = spec.datatype.startswith("FP")
+    if array.dtype.kind not in "biuf" or (not is_float and not np.array_equal(array, tensor)):
+        raise RequestError(
+            f"Input '{spec.name}' takes {spec.datatype}, which cannot hold the given {array.dtype} values."
+        )
+    return _shaped(tensor, spec)
+
+
+def output_lines(name: str, array: Array) -> Iterator[str]:
+    """Yield what an output is, and its values, shortened."""
+    datatype = DATATYPE_OF_NUMPY.get(array.dtype.name, array.dtype.name)
+    yield f"{name}  {datatype} {list(array.shape)}"
+    with np.printoptions(threshold=40, edgeitems=4, precision=5, suppress=True, linewidth=100):
+        yield from (f"  {line}" for line in np.array2string(array).splitlines())
+
+
+def best(array: Array, count: int, labels: Sequence[str]) -> list[list[Score]]:
+    """Return, for each row of the last dimension, its largest values, largest first; eight rows at most."""
+    rows = array.reshape(-1, array.shape[-1])[:_MAX_ROWS].astype(np.float64)
+    return [
+        [
+            Score(int(index), labels[index] if index < len(labels) else None, float(row[index]))
+            for index in np.argsort(-row, kind="stable")[:count]
+        ]
+        for row in rows
+    ]
+
+
+def as_json(name: str, array: Array) -> dict[str, Any]:
+    """Return an output as the protocol's JSON has it; NaN and infinity, which JSON lacks, as null."""
+    flat = array.reshape(-1)
+    data: list[Any]
+    if array.dtype.kind == "O":
+        data = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in flat]
+    elif array.dtype.kind == "f":
+        data = [float(item) if np.isfinite(item) else None for item in flat]
+    else:
+        data = flat.tolist()
+    datatype = DATATYPE_OF_NUMPY.get(array.dtype.name, array.dtype.name)
+    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": data}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"There is no file {path}; check the path.") from error
+    except OSError as error:
+        raise OperatorError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _by_name(given: Any, specs: Sequence[TensorSpec]) -> Mapping[str, Any]:
+    if isinstance(given, dict) and isinstance(given.get("inputs"), list):
+        return dict(_protocol_input(item) for item in given["inputs"])
+    if isinstance(given, dict):
+        return given
+    if len(specs) == 1:
+        return {specs[0].name: given}
+    names = ", ".join(spec.name for spec in specs)
+    raise RequestError(f"The model has several inputs ({names}); name them in an .npz or a JSON object.")
+
+
+def _protocol_input(item: Any) -> tuple[str, Any]:
+    try:
+        return item["name"], np.asarray(item["data"]).reshape(item["shape"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise RequestError(f"An input of the request has no name, shape or fitting data: {error}.") from error
+
+
+def _spec(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    raise RequestError(f"The model has no input '{name}'; it has {', '.join(spec.name for spec in specs)}.")
+
+
+def _bytes_tensor(value: Any, spec: TensorSpec) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "US":
+        raise RequestError(f"Input '{spec.name}' takes text (BYTES), not {array.dtype} values.")
+    flat = [item.encode() if isinstance(item, str) else bytes(item) for item in array.reshape(-1).tolist()]
+    tensor = np.empty(len(flat), dtype=object)
+    tensor[:] = flat
+    return _shaped(tensor.reshape(array.shape), spec)
+
+
+def _shaped(tensor: Array, spec: TensorSpec) -> Array:
+    """Return the tensor in a shape that the input accepts; one sample may come without its batch dimension."""
+    if spec.accepts(tensor.shape):
+        return tensor
+    if spec.accepts((1, *tensor.shape)):
+        return tensor[np.newaxis]
+    raise RequestError(
+        f"Input '{spec.name}' takes the shape {list(spec.shape)} (-1 is free), not {list(tensor.shape)}."
+    )
