@@ -59,9 +59,10 @@ def parse_arms(text: str) -> tuple[str, ModelDeployment]:
     if not equals or not name or not arms:
         raise RequestError(f"'{text}' does not name a version: write NAME=VERSION or NAME=V1:50,V2:50.")
     try:
-        return name, ModelDeployment(arms=tuple(_parse_arm(arm) for arm in arms.split(",")))
+        chosen = Choice(models={name: ModelDeployment(arms=tuple(map(_parse_arm, arms.split(","))))})
     except ValueError as error:
         raise RequestError(f"'{text}' is not valid: write NAME=VERSION or NAME=V1:50,V2:50.") from error
+    return name, chosen.models[name]
 
 
 def parse_rule(text: str) -> GroupRule:
@@ -161,14 +162,15 @@ def _candidate(
     """Return the candidate: the new stable part, with the models that differ put over it."""
     old = None if before is None or change.replace or change.drop_candidate else before.candidate
     differing = {} if before is None or old is None else _differing(old.models, before.stable.models)
-    models = {**differing, **change.candidate}
+    models = _differing({**differing, **change.candidate}, stable)
     if not models:
         if change.percentage is not None:
-            raise RequestError("There is no candidate to give a percentage: name one with --candidate.")
+            raise RequestError(
+                "There is no candidate that differs from the stable part: name one with --candidate."
+            )
         return None
-    rollout = _rollout(group, serial, None if change.candidate else old, change.percentage)
-    if old is not None and change.candidate and models == differing:
-        rollout = _rollout(group, serial, old, change.percentage)
+    goes_on = all(differing.get(name) == model for name, model in models.items())
+    rollout = _rollout(group, serial, old if goes_on else None, change.percentage)
     return Candidate(models={**stable, **models}, rollout=rollout)
 
 

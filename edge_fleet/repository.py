@@ -62,8 +62,7 @@ class Repository:
 
     def read(self) -> "Contents":
         """Return what the store holds now; raises NotFoundError if this folder is no store."""
-        if not self.exists():
-            raise NotFoundError(f"{self.store} is not a store: create it with edge-fleet init.")
+        self._check_exists()
         timestamp: Metadata[Timestamp] = _load(self._metadata / "timestamp.json")
         snapshot: Metadata[Snapshot] = self._load("snapshot", timestamp.signed.snapshot_meta.version)
         roles: dict[str, Metadata[Any]] = {
@@ -79,6 +78,7 @@ class Repository:
     @contextmanager
     def editing(self, keys: KeyFolder, now: datetime) -> Iterator["Edit"]:
         """Lock the store and change it: what was changed is signed and published when the block ends."""
+        self._check_exists()
         keys.check_outside(self.store)
         with self._locked():
             edit = Edit(self, self.read(), keys, now)
@@ -112,6 +112,10 @@ class Repository:
     @property
     def _metadata(self) -> Path:
         return self.store / "metadata"
+
+    def _check_exists(self) -> None:
+        if not self.exists():
+            raise NotFoundError(f"{self.store} is not a store: create it with edge-fleet init.")
 
     def _load(self, role: str, version: int) -> Metadata[Any]:
         return _load(self._metadata / f"{version}.{role}.json")

@@ -129,8 +129,11 @@ def locate(folder: Path, target: str) -> Path | None:
     names = [part for part in parts if part]
     if not names or any(name.startswith(".") or "\0" in name for name in names):
         return None
-    path = folder.joinpath(*names).resolve()
-    return path if path.is_relative_to(folder) and path.is_file() else None
+    try:
+        path = folder.joinpath(*names).resolve()
+        return path if path.is_relative_to(folder) and path.is_file() else None
+    except OSError:  # a name that no file can have, such as a very long one
+        return None
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
