@@ -41,7 +41,7 @@ from edge_agent.store.layout import RuntimeLayout, StateLayout, runtime_layout, 
 from edge_agent.store.state import DeployedState
 from edge_agent.telemetry.health_page import HealthPage
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.agent")
 
 ADMIN_MODE = 0o600
 

@@ -1,0 +1,1 @@
+"""What integration tests share: small real models, packages, a store, and the agent as a process."""
