@@ -6,6 +6,7 @@ Source: RFC 9110, sections 13 (conditional requests) and 14 (ranges).
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -44,6 +45,10 @@ class StaticServer(ThreadingHTTPServer):
                 f"Cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host."
             ) from error
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell in one line what ended a connection, most often a client that went away."""
+        self.log(f"{client_address} {sys.exc_info()[1]!r}")
+
     @property
     def url(self) -> str:
         """The address to give to devices as store.url."""
@@ -55,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: StaticServer
     protocol_version = "HTTP/1.1"
     timeout = 60
+    # Headers and body are two writes: without this the second waits 40 ms for the client's delayed ACK.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._answer()

@@ -1,4 +1,4 @@
-"""The fleet tools: stores that survive an interruption, keys that stay outside, one sentence for each mistake."""
+"""The fleet tools: stores that survive interruptions, keys that stay outside, a sentence for each mistake."""
 
 import json
 import multiprocessing
@@ -68,8 +68,12 @@ class TestInterruption:
         fleet.deploy("digits=1")
         plan = device.sync().plan
         packages = [build_package(fleet.folder, "digits", "2"), build_package(fleet.folder, "other", "1")]
+        before = fleet.store.with_name("before")
+        shutil.copytree(fleet.store, before)
         cuts = 0
         while True:
+            shutil.rmtree(fleet.store)
+            shutil.copytree(before, fleet.store)
             with monkeypatch.context() as patch:
                 install(patch, Fuse(cuts))
                 try:
@@ -282,7 +286,7 @@ class TestCommandLine:
             (["init", "STORE", "--keys", "KEYS"], "is a store already"),
             (["publish", "STORE", "STORE", "--keys", "KEYS"], "is not a package (manifest.json: "),
             (
-                ["publish", "KEYS", "PACKAGE", "--keys", "KEYS"],
+                ["publish", "KEYS", "PACKAGE", "--keys", "PACKAGE"],
                 "KEYS is not a store: create it with edge-fleet init",
             ),
             (["deploy", "STORE", "--keys", "KEYS"], "Nothing to deploy"),
