@@ -3,6 +3,8 @@
 import io
 import json
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
             given = np.load(io.BytesIO(content), allow_pickle=False)
         else:
             given = json.loads(content)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"{path} holds neither .npy, .npz nor JSON: {error}.") from error
     return {name: fitted(value, _spec(name, specs)) for name, value in _by_name(given, specs).items()}
 
@@ -69,13 +71,13 @@ def fitted(value: Any, spec: TensorSpec) -> Array:
         return _bytes_tensor(value, spec)
     try:
         array = np.asarray(value)
-        tensor = array.astype(NUMPY_NAME[spec.datatype], casting="unsafe")
+        with np.errstate(invalid="ignore", over="ignore"):
+            tensor = array.astype(NUMPY_NAME[spec.datatype], casting="unsafe")
     except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(
             f"The values for input '{spec.name}' are no {spec.datatype} tensor: {error}."
         ) from error
-    is_float = spec.datatype.startswith("FP")
-    if array.dtype.kind not in "biuf" or (not is_float and not np.array_equal(array, tensor)):
+    if array.dtype.kind not in "biuf" or not _holds(array, tensor):
         raise RequestError(
             f"Input '{spec.name}' takes {spec.datatype}, which cannot hold the given {array.dtype} values."
         )
@@ -148,6 +150,13 @@ def _spec(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
         if spec.name == name:
             return spec
     raise RequestError(f"The model has no input '{name}'; it has {', '.join(spec.name for spec in specs)}.")
+
+
+def _holds(array: Array, tensor: Array) -> bool:
+    """Say whether a tensor has the values of an array: all of them, or as floats without becoming infinite."""
+    if tensor.dtype.kind == "f":
+        return bool((np.isfinite(tensor) == np.isfinite(array)).all())
+    return np.array_equal(array, tensor)
 
 
 def _bytes_tensor(value: Any, spec: TensorSpec) -> Array:
