@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-
 from edge_agent.client import Client
+
 from edge_agent.documents.errors import EdgeAgentError
 
 WAIT_LIMIT_S = 60.0
@@ -218,7 +218,7 @@ def served_fleet() -> Iterator[Fleet]:
         url = json.loads(server.stdout.readline())["url"]
         fleet.config.write_text(
             f'[device]\nid = "bench"\n[paths]\nstate = "{folder}/state"\nruntime = "{folder}/run"\n'
-            f'[store]\nurl = "{url}"\nroot = "{folder}/store/metadata/1.root.json"\n'
+            f'[store]\nurl = "{url}"\nroot = "{folder}/store/root.json"\n'
         )
         yield fleet
     finally:

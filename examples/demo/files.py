@@ -22,10 +22,10 @@ LEAST_BYTES = 64
 
 LABELS_OF_EXTENSION = {
     ".c": {"c", "cpp"}, ".css": {"css"}, ".gz": {"gzip"}, ".h": {"c", "cpp"}, ".html": {"html"},
-    ".ini": {"ini"}, ".js": {"javascript"}, ".json": {"json"}, ".md": {"markdown"}, ".pem": {"pem"}, ".pl": {"perl"},
-    ".png": {"png"}, ".po": {"po"}, ".py": {"python"}, ".pyc": {"pythonbytecode"}, ".rst": {"rst"},
-    ".sh": {"shell"}, ".so": {"elf"}, ".svg": {"svg"}, ".toml": {"toml"}, ".ttf": {"ttf"}, ".xml": {"xml"},
-    ".yaml": {"yaml"}, ".zip": {"zip"},
+    ".ini": {"ini"}, ".js": {"javascript"}, ".json": {"json"}, ".md": {"markdown"}, ".pem": {"pem"},
+    ".pl": {"perl"}, ".png": {"png"}, ".po": {"po"}, ".py": {"python"}, ".pyc": {"pythonbytecode"},
+    ".rst": {"rst"}, ".sh": {"shell"}, ".so": {"elf"}, ".svg": {"svg"}, ".toml": {"toml"}, ".ttf": {"ttf"},
+    ".xml": {"xml"}, ".yaml": {"yaml"}, ".zip": {"zip"},
 }  # fmt: skip
 """The labels of Magika that agree with an extension."""
 

@@ -1,16 +1,18 @@
 """The steps of the demo, in order; each checks what it claims."""
 
 import hashlib
-import importlib.util
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 from edge_agent.client import Client
-from examples.demo import files, wakeword
+
+from examples.demo import files, packages, wakeword
 from examples.demo.files import Sample
 from examples.demo.machine import DEMO, DemoError, Machine, exact, free_port, is_listening, shown
 from examples.demo.narrator import Narrator
@@ -65,9 +67,10 @@ class Story:
         tell = self._narrator
         tell.step("The workshop: from a trained model to an artifact")
         tell.say(
-            "Two real models: Magika (ONNX, by Google) tells the type of a file from its bytes, and a "
-            "wake-word detector (TFLite, by the microWakeWord project). edge-convert measures each, writes golden "
-            "samples (inputs with the answers expected) that every device will check, and packages it with a manifest."
+            "Two real models: Magika (ONNX, by Google) tells the type of a file from its bytes, and a wake- "
+            "word detector (TFLite, by the microWakeWord project). edge-convert measures each, writes golden "
+            "samples (inputs with the answers expected) that every device will check, and packages it with a "
+            "manifest."
         )
         self._make_folders()
         self._build("magika.onnx", "magika", FLOAT, "--precision", "fp32", *self._magika_options())
@@ -93,16 +96,16 @@ class Story:
         tell.step("The device: pull, check, serve")
         tell.say(
             "A device is given the store's address and its root.json, the one thing it trusts. The agent "
-            "starts without knowing any model; sync verifies every signature and digest, tries each version in a "
-            "separate process against its golden samples, and only then serves it."
+            "starts without knowing any model; sync verifies every signature and digest, tries each version "
+            "in a separate process against its golden samples, and only then serves it."
         )
-        root = shown(self._store / "metadata/1.root.json")
+        root = shown(self._store / "root.json")
         machine.run("cp", root, shown(self._config.parent / "root.json"))
         self._write_config()
         tell.command(["cat", shown(self._config)])
         tell.output(self._config.read_text())
         machine.start("agent", "edge-agent", "run", *self._with_config())
-        machine.wait_until("the agent", lambda: (self._runtime / "infer.sock").exists())
+        machine.wait_until("the agent", lambda: self._socket.exists())
         self._sync()
         machine.run("edge-agent", "status", *self._with_config())
         self._check(self._serving() == {("magika", FLOAT), ("wake-word", FIRST_WORD)}, "both versions serve")
@@ -116,7 +119,7 @@ class Story:
             "agent over its Unix socket as a binary tensor (Open Inference Protocol). The right column counts "
             "the files whose extension agrees with the model."
         )
-        answers, tally = classify(self._runtime / "infer.sock", self._samples)
+        answers, tally = classify(self._socket, self._samples)
         self._count("magika", tally)
         agreeing = self._print_labels(answers)
         self._check(tally.by_version == {FLOAT: len(self._samples)}, "every file was answered by version 1")
@@ -135,7 +138,7 @@ class Story:
             "The wake-word model runs on LiteRT. 100 windows of synthetic sound go through the agent, and "
             "through the bare runtime beside it: the answers must be the same, byte for byte."
         )
-        with Client(str(self._runtime / "infer.sock")) as client:
+        with Client(str(self._socket)) as client:
             answers = [client.infer("wake-word", window) for window in windows]
         expected = wakeword.run_bare(self._workshop / "okay_nabu.tflite", windows)
         same = sum(
@@ -157,7 +160,7 @@ class Story:
         self._build("magika.onnx", "magika", QUANTIZED, "--precision", "dynamic", *self._magika_options())
         self._publish("magika", QUANTIZED)
         self._deploy(f"magika={QUANTIZED}")
-        with Load(self._runtime / "infer.sock", self._samples) as load:
+        with Load(self._socket, self._samples) as load:
             self._machine.wait_until("the load", lambda: load.answered_by(FLOAT) >= ANSWERS_OF_THE_NEW)
             self._sync()
             self._machine.wait_until("version 2", lambda: load.answered_by(QUANTIZED) >= ANSWERS_OF_THE_NEW)
@@ -170,7 +173,7 @@ class Story:
         )  # fmt: skip
         self._check(not tally.failures, f"no request fails: {tally.failures[:1]}")
         self._check(self._serving() == {("magika", QUANTIZED), ("wake-word", FIRST_WORD)}, "version 2 serves")
-        after, again = classify(self._runtime / "infer.sock", self._samples)
+        after, again = classify(self._socket, self._samples)
         self._count("magika", again)
         same = sum(old.label == new.label for old, new in zip(before, after, strict=True))
         self._check(same >= 0.95 * len(after), "the quantized version answers as the float one")
@@ -209,7 +212,8 @@ class Story:
         self._sync()
         self._still_serves(NEXT_WORD)
         tell.good(
-            "Both forgeries were refused, the running versions were left alone, and repairing the store sufficed."
+            "Both forgeries were refused, the running versions were left alone, and repairing the store "
+            "sufficed."
         )
 
     def _sum_up(self) -> None:
@@ -234,7 +238,7 @@ class Story:
         tell = self._narrator
         self._machine.leave_running()
         tell.step("Store and agent are left running; commands to try")
-        socket = shown(self._runtime / "infer.sock")
+        socket = shown(self._socket)
         some_file = shown(self._samples[0].path)
         for words, note in (
             (["edge-agent", "status", *self._with_config()], "what runs, and why"),
@@ -259,13 +263,11 @@ class Story:
         if len(str(self._runtime)) > 90:
             # A Unix socket's path has at most 107 bytes.
             self._runtime = Path(tempfile.mkdtemp(prefix="edge-agent-demo-"))
-        magika = _package_folder("magika")
-        shutil.copy(magika / "models/standard_v3_3/model.onnx", self._workshop / "magika.onnx")
-        settings = json.loads((magika / "models/standard_v3_3/config.min.json").read_text())
-        self._labels = settings["target_labels_space"]
+        shutil.copy(packages.magika_model(), self._workshop / "magika.onnx")
+        self._labels = packages.magika_labels()
         (self._workshop / "labels.txt").write_text("\n".join(self._labels) + "\n")
         for name in ("okay_nabu", "hey_jarvis"):
-            shutil.copy(_package_folder("pymicro_wakeword") / f"models/{name}.tflite", self._workshop)
+            shutil.copy(packages.wake_word_model(name), self._workshop)
 
     def _magika_options(self) -> list[str]:
         return ["--range", "bytes=0:256", "--labels", shown(self._workshop / "labels.txt")]
@@ -300,6 +302,10 @@ class Story:
             f'[store]\nurl = "http://127.0.0.1:{self._port}"\nroot = "{self._config.parent / "root.json"}"\n'
         )
 
+    @property
+    def _socket(self) -> Path:
+        return self._runtime / "infer.sock"
+
     def _with_config(self) -> list[str]:
         return ["--config", shown(self._config)]
 
@@ -311,7 +317,7 @@ class Story:
         return {(entry["model"], entry["version"]) for entry in versions if entry["state"] == "serving"}
 
     def _still_serves(self, word: str) -> None:
-        with Client(str(self._runtime / "infer.sock")) as client:
+        with Client(str(self._socket)) as client:
             answer = client.infer("wake-word", wakeword.windows(1)[0])
         self._sent["wake-word", answer.model_version] += 1
         self._check(answer.model_version == word, f"version {word} answers")
@@ -358,16 +364,15 @@ class Story:
             self._sent[model, version] += count
 
     def _counted_by_agent(self) -> Counter[tuple[str, str]]:
-        raise NotImplementedError
+        """Return the agent's own count of requests by model and version, from its /metrics."""
+        transport = httpx.HTTPTransport(uds=str(self._socket))
+        with httpx.Client(transport=transport) as client:
+            text = client.get("http://localhost/metrics").text
+        pattern = r'^edge_agent_requests_total\{model="([^"]+)",version="([^"]+)"\} (\d+)$'
+        return Counter(
+            {(model, version): int(count) for model, version, count in re.findall(pattern, text, re.M)}
+        )
 
     def _check(self, holds: bool, claim: str) -> None:
         if not holds:
             raise DemoError(f"This did not hold: {claim}. The logs are in {shown(DEMO)}/.")
-
-
-def _package_folder(name: str) -> Path:
-    """Return the folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise DemoError(f"The package {name} is not installed; run `make demo`, which installs it.")
-    return Path(spec.origin).parent

@@ -1,0 +1,31 @@
+"""Files inside installed packages: the models of the demo and Magika's labels."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+MAGIKA = "models/standard_v3_3"
+
+
+def magika_model() -> Path:
+    """Return the path of Magika's ONNX model: input `bytes` int32 [n, 2048], output float [n, 214]."""
+    return folder_of("magika") / MAGIKA / "model.onnx"
+
+
+def magika_labels() -> list[str]:
+    """Return Magika's 214 labels in the order of its output."""
+    settings = json.loads((folder_of("magika") / MAGIKA / "config.min.json").read_text())
+    return list(settings["target_labels_space"])
+
+
+def wake_word_model(name: str) -> Path:
+    """Return the path of a wake-word model: input int8 [1, 3, 40], output uint8 [1, 1]."""
+    return folder_of("pymicro_wakeword") / "models" / f"{name}.tflite"
+
+
+def folder_of(package: str) -> Path:
+    """Return the folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"The package {package} is not installed; run `make demo`, which installs it.")
+    return Path(spec.origin).parent
