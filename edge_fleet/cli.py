@@ -191,7 +191,10 @@ def _publish(options: argparse.Namespace) -> show.PublishedAll:
     keys = _keys(options)
     key = None if options.key is None else load_key(options.key, keys.passphrase)
     packages = [read_package(folder) for folder in options.packages]
-    return show.PublishedAll(tuple(publish(Repository(options.store), packages, keys, _now(), key)))
+    total_bytes = sum(file.size_bytes for package in packages for file in package.files.values())
+    with show.uploading(total_bytes, visible=not options.json) as on_bytes:
+        published = publish(Repository(options.store), packages, keys, _now(), key, on_bytes)
+    return show.PublishedAll(tuple(published))
 
 
 def _deploy(options: argparse.Namespace) -> deploy.Deployed:

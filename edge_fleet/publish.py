@@ -1,7 +1,6 @@
 """Puts packaged versions into a store: blobs first, then the signed manifests."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,8 +139,9 @@ def _upload(repository: Repository, package: Package, file: File, on_bytes: Call
     with mapping_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with package.blob(file.sha256).open("rb") as source, replacing(target) as copy:
-        shutil.copyfileobj(source, copy, 2**20)
-    on_bytes(file.size_bytes)
+        while chunk := source.read(2**20):
+            copy.write(chunk)
+            on_bytes(len(chunk))
     return file.size_bytes
 
 

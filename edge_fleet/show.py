@@ -1,5 +1,7 @@
 """What the commands print: tables for people, JSON for programs."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import singledispatch
@@ -7,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from edge_agent.documents.deployment import Choice, Deployment, Groups
@@ -78,6 +81,18 @@ def to_json(result: Any) -> Any:
     return msgspec.to_builtins(
         result, enc_hook=lambda document: document.model_dump(mode="json", by_alias=True)
     )
+
+
+@contextmanager
+def uploading(total_bytes: int, visible: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's standard error; call what this gives with the length of each piece."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not (visible and console.is_terminal)
+    ) as bar:
+        task = bar.add_task("Uploading", total=total_bytes)
+        yield lambda size_bytes: bar.advance(task, size_bytes)
 
 
 @singledispatch

@@ -5,6 +5,7 @@ blobs check signatures and digests.
 """
 
 import hashlib
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -167,11 +168,11 @@ class HttpStore:
     @contextmanager
     def _request(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         url = self._base + quote(path, safe="/%")
-        request = self._client.build_request("GET", url, headers=headers)
-        with _mapping_errors(url):
+        with _mapping_errors(_shown(url)):
+            request = self._client.build_request("GET", url, headers=headers)
             response = self._client.send(request, stream=True)
         try:
-            _check(response, url, allowed=(200, 206, 416) if "Range" in headers else (200, 304))
+            _check(response, _shown(url), allowed=_expected(headers))
             yield response
         finally:
             response.close()
@@ -181,11 +182,11 @@ class HttpStore:
         for chunk in self._chunks(response):
             content += chunk
             if len(content) > max_bytes:
-                raise StoreUnreachableError(_too_long(str(response.url), max_bytes))
+                raise StoreUnreachableError(_too_long(_shown(str(response.url)), max_bytes))
         return bytes(content)
 
     def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
-        url = str(response.url)
+        url = _shown(str(response.url))
         pace = _Pace(self._timeout_s, time.monotonic)
         first = True
         with _mapping_errors(url):
@@ -263,11 +264,23 @@ def _token(path: Path) -> str:
         raise SettingsError(f"store.bearer_token_file {path} cannot be read: {error}.") from error
 
 
+def _expected(headers: dict[str, str]) -> tuple[int, ...]:
+    """Return the statuses that answer a request with these headers."""
+    if "Range" in headers:
+        return (200, 206, 416)
+    return (200, 304) if "If-None-Match" in headers else (200,)
+
+
 def _check(response: httpx.Response, url: str, allowed: tuple[int, ...]) -> None:
     status = response.status_code
+    if status in (401, 407):
+        raise StoreUnreachableError(
+            f"The store wants credentials for {url} (HTTP {status}): check store.bearer_token_file, "
+            "store.client_certificate and store.proxy."
+        )
     if status in (403, 404, 410):
         raise StoreFileMissingError(
-            f"The store has no {url} (HTTP {status}): check store.url, or publish it again."
+            f"The store has no {url} (HTTP {status}): check store.url and the credentials, or publish it again."
         )
     if status not in allowed:
         raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again later.")
@@ -280,7 +293,9 @@ def _offset(response: httpx.Response, wanted: int) -> int:
         return 0
     given = response.headers.get("Content-Range", "")
     if not given.startswith(f"bytes {wanted}-"):
-        raise StoreUnreachableError(f"{response.url} answered a request for bytes {wanted}- with '{given}'.")
+        raise StoreUnreachableError(
+            f"{_shown(str(response.url))} answered a request for bytes {wanted}- with '{given}'."
+        )
     return wanted
 
 
@@ -298,6 +313,11 @@ def _mapping_errors(url: str) -> Iterator[None]:
         raise StoreUnreachableError(f"{url} redirects in circles: correct store.url.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StoreUnreachableError(f"Cannot get {url}: {error or type(error).__name__}.") from error
+
+
+def _shown(url: str) -> str:
+    """Return the URL without a user name and password, for messages."""
+    return re.sub(r"//[^/@]*@", "//", url, count=1)
 
 
 def _too_long(name: str, max_bytes: int) -> str:

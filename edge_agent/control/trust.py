@@ -7,41 +7,42 @@ record of the versions seen outlives damage to that folder, so that no rollback 
 Source: https://theupdateframework.github.io/specification/latest/, section 5.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import unquote
+from typing import Final, Self
 
 from tuf.api import exceptions
 from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater
 
 from edge_agent.control.fetch import Store, StoreFileMissingError
+from edge_agent.control.trusted_files import (
+    TOP_LEVEL,
+    Marks,
+    contents_of,
+    copy_metadata,
+    expiry_of,
+    is_target_of,
+    key_digests,
+    next_name,
+    read_signed,
+    remove_leftovers,
+    role_file,
+    role_of,
+    signed_part,
+    still_binding,
+    versions_of,
+)
 from edge_agent.documents.errors import ArtifactError, StorageError, StoreUnreachableError, TrustError
 from edge_agent.store.files import mapping_os_errors, sync_file, sync_folder, write_atomically
 
 _BASE: Final = "metadata/"
 _MAX_METADATA_BYTES: Final = 5_000_000
-_TOP_LEVEL: Final = ("root", "timestamp", "snapshot", "targets")
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """The highest versions that this device has verified; they never go back."""
-
-    versions: dict[str, int] = field(default_factory=dict)
-    """By role: root, timestamp, snapshot, targets, and every delegated one."""
-    keys: dict[str, str] = field(default_factory=dict)
-    """Digest of the key ids of timestamp and snapshot: with new keys their versions may start again."""
-    serials: dict[str, int] = field(default_factory=dict)
-    """Deployment serial by group."""
 
 
 class Trust:
@@ -58,9 +59,9 @@ class Trust:
         self._store = store
         self._fetcher = _Fetcher(store)
         self._current = folder / "current"
-        self._work = folder / _next_name(folder)
+        self._work = folder / next_name(folder)
         self._marks_file = folder / "versions.json"
-        self._used = list(_TOP_LEVEL)
+        self._used = list(TOP_LEVEL)
         self.warnings: list[str] = []
         self._marks = self._read_marks()
         self._updater: Updater | None = None
@@ -69,8 +70,8 @@ class Trust:
 
     def __enter__(self) -> Self:
         with mapping_os_errors(self._folder):
-            _remove_leftovers(self._folder)
-            _copy_metadata(self._current, self._work)
+            remove_leftovers(self._folder)
+            copy_metadata(self._current, self._work)
         try:
             with self._mapping_errors():
                 self._updater = Updater(
@@ -93,15 +94,15 @@ class Trust:
                 raise
         finally:
             self._updater = None
-            if not _is_target_of(self._current, self._work):
+            if not is_target_of(self._current, self._work):
                 shutil.rmtree(self._work, ignore_errors=True)
 
     def refresh(self) -> None:
         """Fetch and verify the top-level roles; raises TrustError if they are older than what was seen."""
         with self._mapping_errors():
             self._open_updater().refresh()
-        self._verified = frozenset(_TOP_LEVEL)
-        self._check_rollback(_versions(self._work, self._verified))
+        self._verified = frozenset(TOP_LEVEL)
+        self._check_rollback(versions_of(self._work, self._verified))
 
     def target(self, path: str, max_bytes: int = 2**20) -> bytes | None:
         """Return the content of a signed target, verified; None if no role lists it.
@@ -140,7 +141,7 @@ class Trust:
     @property
     def expires_s(self) -> dict[str, float]:
         """When each role that was used expires, Unix time."""
-        expiries = {role: _expires(_read_signed(_role_file(self._work, role))) for role in self._used}
+        expiries = {role: expiry_of(read_signed(role_file(self._work, role))) for role in self._used}
         return {role: time.timestamp() for role, time in expiries.items() if time is not None}
 
     def _open_updater(self) -> Updater:
@@ -154,7 +155,7 @@ class Trust:
         if targets.delegations is None:
             return []
         roles = [role for role, _ in targets.delegations.get_roles_for_target(path)]
-        return [role for role in roles if _role_file(self._work, role).is_file()]
+        return [role for role in roles if role_file(self._work, role).is_file()]
 
     # --- the record of versions ---------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class Trust:
             return Marks()
 
     def _check_rollback(self, versions: dict[str, int]) -> None:
-        marks = _still_valid(self._marks, _key_digests(self._work))
+        marks = still_binding(self._marks, key_digests(self._work))
         for role, version in sorted(versions.items()):
             seen = marks.get(role, 0)
             if version < seen:
@@ -189,22 +190,22 @@ class Trust:
                 )
 
     def _commit(self) -> None:
-        versions = _versions(self._work, self._verified | self._replaced())
+        versions = versions_of(self._work, self._verified | self._replaced())
         self._check_rollback(versions)
-        keys = _key_digests(self._work)
-        marks = Marks({**_still_valid(self._marks, keys), **versions}, keys, self._marks.serials)
+        keys = key_digests(self._work)
+        marks = Marks({**still_binding(self._marks, keys), **versions}, keys, self._marks.serials)
         with mapping_os_errors(self._folder):
             self._write_marks(marks)
-            if _contents(self._work) != _contents(self._current):
+            if contents_of(self._work) != contents_of(self._current):
                 self._switch()
 
     def _replaced(self) -> frozenset[str]:
         """Return the roles that the updater wrote, so verified; a file that it only found may be damaged."""
-        kept = _contents(self._current)
+        kept = contents_of(self._current)
         return frozenset(
             role
-            for role in _TOP_LEVEL
-            if (content := _contents(self._work).get(f"{role}.json")) is not None
+            for role in TOP_LEVEL
+            if (content := contents_of(self._work).get(f"{role}.json")) is not None
             and content != kept.get(f"{role}.json")
         )
 
@@ -226,7 +227,7 @@ class Trust:
         link.symlink_to(self._work.name)
         link.replace(self._current)
         sync_folder(self._folder)
-        _remove_leftovers(self._folder)
+        remove_leftovers(self._folder)
 
     # --- errors -------------------------------------------------------------------------------------------
 
@@ -268,8 +269,11 @@ class Trust:
 
     def _expiries(self) -> dict[str, datetime | None]:
         """Return when each role expires, as fetched last, else as kept here."""
-        kept = {_role(path): _expires(_read_signed(path)) for path in self._work.glob("*.json")}
-        return {**kept, **{role: _expires(_signed(content)) for role, content in self._fetcher.fetched.items()}}
+        kept = {role_of(path): expiry_of(read_signed(path)) for path in self._work.glob("*.json")}
+        return {
+            **kept,
+            **{role: expiry_of(signed_part(content)) for role, content in self._fetcher.fetched.items()},
+        }
 
 
 class _Fetcher(FetcherInterface):
@@ -288,7 +292,7 @@ class _Fetcher(FetcherInterface):
             if url.endswith(".root.json"):
                 raise exceptions.DownloadHTTPError(str(error), 404) from error
             raise
-        self.fetched[_role(Path(url))] = content
+        self.fetched[role_of(Path(url))] = content
         return content
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -299,106 +303,3 @@ def _hashed_path(info: TargetFile) -> str:
     folder, _, name = info.path.rpartition("/")
     digest = next(iter(info.hashes.values()))
     return f"targets/{folder + '/' if folder else ''}{digest}.{name}"
-
-
-# --- the folder of metadata, as the updater leaves it --------------------------------------------------------
-
-
-def _next_name(folder: Path) -> str:
-    numbers = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
-    return str(max(numbers, default=0) + 1)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove numbered folders that are not in use: of a crash, or of the state before."""
-    for path in folder.glob("[0-9]*"):
-        if path.name.isdecimal() and not _is_target_of(folder / "current", path):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_target_of(link: Path, folder: Path) -> bool:
-    return link.is_symlink() and link.readlink().name == folder.name
-
-
-def _copy_metadata(source: Path, target: Path) -> None:
-    target.mkdir(mode=0o750)
-    for name, content in _contents(source).items():
-        path = target / name
-        path.parent.mkdir(mode=0o750, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    """Return the metadata files of a folder by relative name; root.json is only a link into root_history."""
-    paths = [*folder.glob("*.json"), *folder.glob("root_history/*.json")]
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in paths
-        if path.is_file() and not path.is_symlink()
-    }
-
-
-def _role(path: Path) -> str:
-    """Return the role of a metadata file; a version may stand in front: `3.m-digits.json`."""
-    name = unquote(path.name.removesuffix(".json"))
-    version, dot, role = name.partition(".")
-    return role if dot and version.isdecimal() else name
-
-
-def _role_file(folder: Path, role: str) -> Path:
-    return folder / f"{role}.json"
-
-
-def _signed(content: bytes) -> dict[str, Any]:
-    """Return the signed part, or nothing where the content is damaged."""
-    try:
-        signed = json.loads(content)["signed"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return signed if isinstance(signed, dict) else {}
-
-
-def _read_signed(path: Path) -> dict[str, Any]:
-    try:
-        return _signed(path.read_bytes())
-    except OSError:
-        return {}
-
-
-def _expires(signed: dict[str, Any]) -> datetime | None:
-    try:
-        return datetime.fromisoformat(signed["expires"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def _versions(folder: Path, verified: frozenset[str]) -> dict[str, int]:
-    """Return the version of each verified role; of the delegated ones, what a verified snapshot says."""
-    versions = {role: _read_signed(_role_file(folder, role)).get("version") for role in verified}
-    if "snapshot" in verified:
-        for name, meta in _read_signed(_role_file(folder, "snapshot")).get("meta", {}).items():
-            versions[name.removesuffix(".json")] = meta["version"]
-    return {role: version for role, version in versions.items() if isinstance(version, int)}
-
-
-def _key_digests(folder: Path) -> dict[str, str]:
-    roles = _read_signed(_role_file(folder, "root")).get("roles", {})
-    return {
-        role: hashlib.sha256(" ".join(sorted(roles[role]["keyids"])).encode()).hexdigest()[:32]
-        for role in ("timestamp", "snapshot")
-        if role in roles
-    }
-
-
-def _still_valid(marks: Marks, keys: dict[str, str]) -> dict[str, int]:
-    """Return the versions that still bind.
-
-    A root that replaces the keys of timestamp or snapshot lets the versions that those signed start again, so
-    that a thief of the old keys cannot have locked the fleet out by signing a huge version (TUF 5.3.11).
-    """
-    versions = dict(marks.versions)
-    if marks.keys.get("timestamp", keys.get("timestamp")) != keys.get("timestamp"):
-        versions.pop("timestamp", None)
-    if marks.keys.get("snapshot", keys.get("snapshot")) != keys.get("snapshot"):
-        versions = {role: version for role, version in versions.items() if role in ("root", "timestamp")}
-    return versions
