@@ -211,7 +211,7 @@ def _common_length(arrays: Mapping[str, NDArray[Any]]) -> int:
 def _column(spec: TensorSpec, array: NDArray[Any]) -> list[NDArray[Any]]:
     typed = _typed(spec, array)
     if spec.accepts(typed.shape[1:]):
-        return [np.ascontiguousarray(row) for row in typed]
+        return [np.array(row, order="C") for row in typed]
     if spec.accepts((1, *typed.shape[1:])):
         return [np.ascontiguousarray(typed[index : index + 1]) for index in range(len(typed))]
     without = spec.shape[1:] if spec.shape[:1] in ((1,), (-1,)) else spec.shape

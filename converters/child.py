@@ -15,7 +15,8 @@ import msgspec
 
 from converters import arrays, messages
 from converters.errors import ConversionError, ToolMissingError
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
+from converters.package import mapping_os_errors
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
 
 _MIN_TIMED_RUNS: Final = 3
@@ -36,7 +37,8 @@ class Child:
     def answer(self, ask: messages.Ask) -> messages.Reply:
         """Do what is asked and return the result, or why it failed."""
         try:
-            return self._handlers[type(ask)](ask)
+            with mapping_os_errors(Path.cwd()):
+                return self._handlers[type(ask)](ask)
         except EdgeAgentError as error:
             return messages.Failed(kind=_kind(error), message=str(error))
 
@@ -105,9 +107,15 @@ def _samples(ask: messages.Quantize) -> list[arrays.Sample]:
 
 
 def _kind(error: EdgeAgentError) -> Any:
-    if isinstance(error, ToolMissingError):
-        return "missing"
-    return "conversion" if isinstance(error, ConversionError) else "model"
+    match error:
+        case ToolMissingError():
+            return "missing"
+        case StorageError():
+            return "storage"
+        case ConversionError():
+            return "conversion"
+        case _:
+            return "model"
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from converters.errors import ConversionError
 from converters.quantize import Candidate
 from converters.sources import SourceModel
 from converters.trials import Bench, Loaded
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, OperatorError
 from edge_agent.documents.tensors import TensorSpec
 
 GOLDEN: Final = 8
@@ -96,7 +96,7 @@ def take_reference(
 def judge(
     bench: Bench, reference: Reference, candidate: Candidate, runtimes: tuple[str, ...], advanced: Advanced
 ) -> Judged:
-    """Run a candidate on each runtime; never raises for what is the candidate's or a runtime's fault.
+    """Run a candidate on each runtime; raises OperatorError alone, since all else is the candidate's fault.
 
     The first runtime that runs it is its reference: it answers all samples; the others answer the golden ones
     and must be close to it.
@@ -112,6 +112,8 @@ def judge(
             else:
                 _compare(bench, judged, reference, own, runtime)
             judged.runtimes += (runtime,)
+        except OperatorError:
+            raise
         except EdgeAgentError as error:
             judged.refused[runtime] = str(error).rstrip(".")
     if judged.loaded is None:

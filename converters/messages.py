@@ -77,7 +77,7 @@ class Measured(_Message, frozen=True):
 class Failed(_Message, frozen=True):
     """It did not work; `kind` names the error class that the converter raises."""
 
-    kind: Literal["model", "missing", "conversion"]
+    kind: Literal["model", "missing", "conversion", "storage"]
     message: str
 
 

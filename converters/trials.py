@@ -29,7 +29,7 @@ CHUNK: Final = 25
 """Samples that a worker runs before it reports, so that a hang is told from a long evaluation."""
 
 ROUNDS: Final = 5
-ROUND_S: Final = 0.1
+ROUND_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)

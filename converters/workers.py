@@ -19,12 +19,17 @@ import msgspec
 
 from converters import messages
 from converters.errors import ConversionError, ToolMissingError, WorkerError
-from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.errors import ModelLoadError, StorageError
 
 ANSWER_LIMIT_S: Final = 900.0
 """How long one answer may take before the worker counts as hung; a large model's calibration takes minutes."""
 
-_ERRORS: Final = {"model": ModelLoadError, "missing": ToolMissingError, "conversion": ConversionError}
+_ERRORS: Final = {
+    "model": ModelLoadError,
+    "missing": ToolMissingError,
+    "conversion": ConversionError,
+    "storage": StorageError,
+}
 _CHUNK_BYTES: Final = 65536
 
 R = TypeVar("R", messages.Done, messages.Loaded, messages.Measured)
@@ -38,10 +43,15 @@ class Worker:
         self._errors = errors
         self._limit_s = limit_s
 
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
     def ask(self, message: messages.Ask, reply: type[R]) -> R:
         """Send a message and return the answer.
 
-        Raises the error that the child reports (ModelLoadError, ConversionError, ToolMissingError), or
+        Raises the error that the child reports (ModelLoadError, ConversionError, an OperatorError), or
         WorkerError when the child dies or does not answer in time.
         """
         assert self._process.stdin is not None

@@ -171,7 +171,7 @@ class TestReproducible:
             convert(
                 models.onnx,
                 version="1",
-                precisions=["fp32", "dynamic", "int8"],
+                precisions=["dynamic", "int8"],
                 data=models.onnx_data,
                 out=tmp_path / out,
             )

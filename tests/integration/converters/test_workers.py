@@ -1,0 +1,53 @@
+"""A worker that dies or hangs is the variant's or the runtime's fault, never the converter's end."""
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from converters import messages
+from converters.errors import WorkerError
+from converters.trials import RUNTIMES, Bench
+from converters.workers import worker
+from edge_agent.documents.errors import ModelLoadError
+
+
+def load(path: Path) -> messages.Load:
+    return messages.Load(engine="onnx", path=str(path), settings=RUNTIMES["onnx"]["onnxruntime"])
+
+
+def test_worker_that_is_killed_is_named_with_its_signal(models, workplace: Path) -> None:
+    with worker(workplace) as child:
+        child.ask(load(models.onnx), messages.Loaded)
+        os.kill(child.pid, signal.SIGSEGV)
+        with pytest.raises(WorkerError, match="crashed with SIGSEGV"):
+            child.ask(load(models.onnx), messages.Loaded)
+
+
+def test_worker_that_hangs_is_ended(models, workplace: Path) -> None:
+    with worker(workplace, limit_s=1.0) as child:
+        os.kill(child.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match="did not finish within 1 s"):
+            child.ask(load(models.onnx), messages.Loaded)
+
+
+def test_worker_reports_what_the_runtime_says(workplace: Path) -> None:
+    broken = workplace / "broken.onnx"
+    broken.write_bytes(b"not a model")
+
+    with worker(workplace) as child, pytest.raises(ModelLoadError, match="ONNX Runtime cannot load"):
+        child.ask(load(broken), messages.Loaded)
+
+
+def test_bench_measures_models_in_turns(models, workplace: Path) -> None:
+    import numpy as np
+
+    with ExitStack() as stack:
+        bench = Bench(workplace, stack)
+        pair = [bench.load("onnx", "onnxruntime", models.onnx) for _ in range(2)]
+        sample = {"image": np.zeros((1, 1, 12, 12), np.float32)}
+        latencies = bench.latencies_ms(pair, sample)
+
+    assert all(0 < latency < 1000 for latency in latencies)
