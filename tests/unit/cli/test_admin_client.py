@@ -84,7 +84,7 @@ def test_a_silent_agent(tmp_path: Path) -> None:
 
 
 def test_no_agent_says_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="No agent is running here .* 'edge-agent run'"):
+    with pytest.raises(UnavailableError, match=r"No agent is running here .* 'edge-agent run'"):
         call(tmp_path / "absent", "status")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "stale"))
@@ -99,7 +99,7 @@ def test_somebody_elses_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError(13, os.strerror(13))
 
     monkeypatch.setattr("edge_agent.cli.admin_client.socket.socket.connect", refused)
-    with pytest.raises(OperatorError, match="You may not administer the agent .* use sudo"):
+    with pytest.raises(OperatorError, match=r"You may not administer the agent .* use sudo"):
         call(tmp_path / "s", "status")
 
 

@@ -53,5 +53,5 @@ def test_a_runtime_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OperatorError, match=r"Cannot make the runtime folder .*; set paths\.runtime"):
         prepare_runtime_folder(tmp_path / "file" / "r")
-    with pytest.raises(SettingsError, match="a socket path of .* and Linux allows 107"):
+    with pytest.raises(SettingsError, match=r"a socket path of .* and Linux allows 107"):
         prepare_runtime_folder(tmp_path / ("r" * 100))
