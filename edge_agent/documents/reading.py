@@ -58,7 +58,7 @@ def _check_schema(schema: object, source: str, agent_version: str) -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    numbers = [int(part) if part.isdecimal() else 0 for part in version.split(".")]
+    numbers = [int(part) if part.isdecimal() and len(part) < 10 else 0 for part in version.split(".")]
     while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)
