@@ -1,8 +1,8 @@
 """The paths of the server, and what each answers."""
 
-import asyncio
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -11,7 +11,7 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.tensors import TensorSpec
-from edge_agent.serving.http_messages import Request, Response, error_response, failure
+from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.oip import HEADER_LENGTH
 from edge_agent.serving.pipeline import Pipeline
@@ -22,8 +22,7 @@ _EXTENSIONS: Final = ("binary_tensor_data",)
 _HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
 
-_Answer = Response | asyncio.Future[Response]
-_Handler = Callable[[Request], _Answer]
+_Handler = Callable[[Request], Response]
 
 
 class App:
@@ -45,47 +44,40 @@ class App:
             "/v2/repository/index": ("POST", self._repository_index),
         }
 
-    def __call__(self, request: Request) -> _Answer:
+    def __call__(self, request: Request, reply: Reply) -> None:
         """Answer any request; the errors of its handling become answers, too."""
-        return _guarded(self._dispatch, request)
+        try:
+            if request.path.startswith("/v2/models/"):
+                self._dispatch_model(request, reply)
+            else:
+                reply.send(_handle_fixed(self._fixed, request))
+        except EdgeAgentError as error:
+            reply.send(failure(error))
+        except Exception:
+            _LOG.exception("A request to %s failed", request.path)
+            reply.send(error_response(500, "The server failed on this request; its log says more."))
 
-    def metrics_only(self, request: Request) -> _Answer:
+    def metrics_only(self, request: Request, reply: Reply) -> None:
         """Answer metrics and health, and nothing else."""
-        return _guarded(self._dispatch_monitoring, request)
+        reply.send(_handle_fixed(self._monitoring, request))
 
-    def _dispatch(self, request: Request) -> _Answer:
-        path = request.path.rstrip("/")
-        if path.startswith("/v2/models/"):
-            return self._dispatch_model(request, path.split("/")[3:])
-        return _handle_fixed(self._fixed, path, request)
-
-    def _dispatch_monitoring(self, request: Request) -> _Answer:
-        return _handle_fixed(self._monitoring, request.path.rstrip("/"), request)
-
-    def _dispatch_model(self, request: Request, parts: list[str]) -> _Answer:
-        model, *rest = (unquote(part) for part in parts) if "%" in request.path else parts
-        version = None
-        if len(rest) >= 2 and rest[0] == "versions":
-            version, rest = rest[1], rest[2:]
-        match rest:
-            case ["infer"]:
-                return _allowing("POST", request) or self._infer(model, version, request)
-            case ["ready"]:
-                return _allowing("GET", request) or self._model_ready(model, version)
-            case []:
-                return _allowing("GET", request) or self._model_metadata(model, version)
-            case _:
-                return _unknown_path(request)
+    def _dispatch_model(self, request: Request, reply: Reply) -> None:
+        model, version, rest = _split_model_path(request.path)
+        if rest == ("infer",):
+            refusal = _allowing("POST", request) or _refuse_encoding(request)
+            if refusal is None:
+                header_length = request.headers.get(_HEADER_LENGTH)
+                self._pipeline.infer(model, version, request.body, header_length, reply)
+            else:
+                reply.send(refusal)
+        elif rest == ("ready",):
+            reply.send(_allowing("GET", request) or self._model_ready(model, version))
+        elif not rest:
+            reply.send(_allowing("GET", request) or self._model_metadata(model, version))
+        else:
+            reply.send(_unknown_path(request))
 
     # --- the handlers -----------------------------------------------------------------------------------------
-
-    def _infer(self, model: str, version: str | None, request: Request) -> _Answer:
-        if encoding := request.headers.get(b"content-encoding"):
-            return error_response(
-                415,
-                f"Content-Encoding '{encoding.decode('latin-1')}' is not supported; send the body as it is.",
-            )
-        return self._pipeline.infer(model, version, request.body, request.headers.get(_HEADER_LENGTH))
 
     def _model_ready(self, model: str, version: str | None) -> Response:
         self._find(model, version)
@@ -144,21 +136,26 @@ class App:
         return Response(200, (self._counters.render(info),), CONTENT_TYPE)
 
 
-def _guarded(dispatch: _Handler, request: Request) -> _Answer:
-    try:
-        return dispatch(request)
-    except EdgeAgentError as error:
-        return failure(error)
-    except Exception:
-        _LOG.exception("A request to %s failed", request.path)
-        return error_response(500, "The server failed on this request; its log says more.")
+@lru_cache(maxsize=256)
+def _split_model_path(path: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """Return the model, the version if there is one, and what follows, of a path below /v2/models."""
+    model, *rest = (unquote(part) for part in path.rstrip("/").split("/")[3:])
+    if len(rest) >= 2 and rest[0] == "versions":
+        return model, rest[1], tuple(rest[2:])
+    return model, None, tuple(rest)
 
 
-def _handle_fixed(handlers: dict[str, tuple[str, _Handler]], path: str, request: Request) -> _Answer:
-    if path not in handlers:
-        return _unknown_path(request)
-    method, handler = handlers[path]
-    return _allowing(method, request) or handler(request)
+def _handle_fixed(handlers: dict[str, tuple[str, _Handler]], request: Request) -> Response:
+    method, handler = handlers.get(request.path.rstrip("/"), (None, _unknown_path))
+    return (method and _allowing(method, request)) or handler(request)
+
+
+def _refuse_encoding(request: Request) -> Response | None:
+    encoding = request.headers.get(b"content-encoding")
+    if encoding is None:
+        return None
+    name = encoding.decode("latin-1")
+    return error_response(415, f"Content-Encoding '{name}' is not supported; send the body as it is.")
 
 
 def _allowing(method: str, request: Request) -> Response | None:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import httptools
 
-from edge_agent.serving.http_messages import Request, Response, error_response, render_head
+from edge_agent.serving.http_messages import Reply, Request, Response, error_response, render_head
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0
@@ -25,8 +25,8 @@ _RAW_PER_BODY_BYTE: Final = 8
 """A chunk of one byte is six bytes long."""
 
 
-Application = Callable[[Request], "Response | asyncio.Future[Response]"]
-"""Answers a request at once or later; never raises. Its futures never fail, but may be cancelled."""
+Application = Callable[[Request, Reply], None]
+"""Answers a request, at once or later; never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,22 @@ class Limits:
     refuse_origins: bool
 
 
+class _Reply:
+    """The answer that a connection waits for."""
+
+    __slots__ = ("_connection", "_request", "is_abandoned")
+
+    def __init__(self, connection: "Connection", request: Request) -> None:
+        self._connection = connection
+        self._request = request
+        self.is_abandoned = False
+
+    def send(self, response: Response) -> None:
+        """Write the answer, unless the client has gone."""
+        if not self.is_abandoned:
+            self._connection.finish(self._request, response)
+
+
 class Connection(asyncio.Protocol):
     """One client. `open_connections` is the server's set of those that are open; a drain goes through it."""
 
@@ -49,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Request] = deque()
-        self._pending: asyncio.Future[Response] | None = None
+        self._pending: _Reply | None = None
         self._refusal: Response | None = None
         self._deadline_s = 0.0
         self._is_receiving = False
@@ -75,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._is_lost = True
         self._waiting.clear()
         if self._pending is not None:
-            self._pending.cancel()
+            self._pending.is_abandoned = True
         self._open.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -155,12 +171,14 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Collect the target, which may come in pieces."""
         self._target += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; a trailer is only counted."""
-        self._count_head(len(name) + len(value))
-        if not self._has_head:
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse_head()
+        elif not self._has_head:
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -215,16 +233,14 @@ class Connection(asyncio.Protocol):
         self._has_head = False
         self._owes_continue = False
 
-    def _count_head(self, size_bytes: int) -> None:
-        self._head_bytes += size_bytes
-        if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
-
     def _count_overhead(self, size_bytes: int) -> None:
         """Bound what the parser holds back or drops: a header without an end, the sizes of tiny chunks."""
         self._raw_bytes += size_bytes
         if self._raw_bytes - self._body_bytes * _RAW_PER_BODY_BYTE > HEAD_LIMIT_BYTES:
-            self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
 
     def _refuse_body(self) -> None:
         limit = self._limits.max_body_bytes
@@ -255,18 +271,11 @@ class Connection(asyncio.Protocol):
         self._set_reading(not self._waiting and self._can_write)
 
     def _answer(self, request: Request) -> None:
-        response = self._application(request)
-        if isinstance(response, Response):
-            self._finish(request, response)
-            return
-        self._pending = response
-        response.add_done_callback(lambda future: self._finish_later(request, future))
+        self._pending = _Reply(self, request)
+        self._application(request, self._pending)
 
-    def _finish_later(self, request: Request, future: asyncio.Future[Response]) -> None:
-        if not self._is_lost:
-            self._finish(request, future.result())
-
-    def _finish(self, request: Request, response: Response) -> None:
+    def finish(self, request: Request, response: Response) -> None:
+        """Write the answer that was waited for; for its `_Reply` alone."""
         self._pending = None
         is_last = not self._waiting and not self._is_receiving and self._refusal is None
         must_close = not request.keep_alive or (is_last and (self._is_draining or self._has_ended))

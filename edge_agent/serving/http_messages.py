@@ -1,9 +1,8 @@
 """The requests and answers of the HTTP server."""
 
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -12,8 +11,7 @@ from edge_agent.documents.errors import EdgeAgentError, UnavailableError
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request; header names are in lower case, the path is without its query."""
 
     method: str
@@ -24,14 +22,24 @@ class Request:
     is_http10: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """One answer; `body` is the parts that are sent one after the other."""
 
     status: int
     body: tuple[bytes | memoryview, ...]
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Reply(Protocol):
+    """Where the answer to one request goes."""
+
+    is_abandoned: bool
+    """True once nobody waits for the answer any more."""
+
+    def send(self, response: Response) -> None:
+        """Answer the request; to be called exactly once, on the event loop's thread."""
+        ...
 
 
 def error_response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
@@ -49,18 +57,17 @@ def failure(error: EdgeAgentError) -> Response:
 
 def render_head(response: Response, must_close: bool, is_http10: bool) -> bytes:
     """Return the status line and headers of an answer, up to its body."""
-    lines = [
-        f"HTTP/1.1 {response.status} {_PHRASES[response.status]}",
-        f"Content-Type: {response.content_type}",
-        f"Content-Length: {sum(map(_size_bytes, response.body))}",
-    ]
-    lines += [f"{name}: {value}" for name, value in response.headers]
+    length = 0
+    for part in response.body:
+        length += part.nbytes if isinstance(part, memoryview) else len(part)
+    head = (
+        f"HTTP/1.1 {response.status} {_PHRASES[response.status]}\r\n"
+        f"Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
+    )
+    for name, value in response.headers:
+        head += f"{name}: {value}\r\n"
     if must_close:
-        lines.append("Connection: close")
+        head += "Connection: close\r\n"
     elif is_http10:
-        lines.append("Connection: keep-alive")
-    return "\r\n".join((*lines, "\r\n")).encode("latin-1")
-
-
-def _size_bytes(part: bytes | memoryview) -> int:
-    return part.nbytes if isinstance(part, memoryview) else len(part)
+        head += "Connection: keep-alive\r\n"
+    return f"{head}\r\n".encode("latin-1")

@@ -1,6 +1,5 @@
 """Loading a version beside those that are being served."""
 
-import ctypes
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import NUMPY_NAME
 from edge_agent.engines.base import Engine, find
+from edge_agent.serving.memory import return_freed_memory
 from edge_agent.serving.oip import Signature
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -62,15 +62,18 @@ class LoadedVersion:
             return ModelLoadError(f"The engine {self.plan.engine} failed: {type(error).__name__}: {error}.")
 
     def note_run(self, run_ns: int, size_bytes: int) -> None:
-        """Remember how long a run with inputs of this size took."""
+        """Remember how long a run with inputs of this size took.
+
+        A run that took longer than twice the mean counts as twice the mean: most likely the CPU was taken away.
+        """
         known = self.mean_run_ns
-        self.mean_run_ns = run_ns if known == math.inf else known + (run_ns - known) / 8
+        self.mean_run_ns = run_ns if known == math.inf else known + (min(run_ns, 2 * known) - known) / 8
         self.largest_run_bytes = max(self.largest_run_bytes, size_bytes)
 
     def close(self) -> None:
         """Unload the model and give its memory back to the system."""
         self._engine.close()
-        _return_memory()
+        return_freed_memory()
 
 
 def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> LoadedVersion:
@@ -89,7 +92,7 @@ def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPag
         raise ModelLoadError(
             f"The engine {plan.engine} cannot load it: {type(error).__name__}: {error}."
         ) from error
-    _return_memory()
+    return_freed_memory()
     return loaded
 
 
@@ -133,10 +136,3 @@ def _warm_up(loaded: LoadedVersion) -> None:
         spec.name: np.zeros(shape, NUMPY_NAME[spec.datatype]) for spec, shape in zip(specs, shapes, strict=True)
     }
     loaded.run(zeros, tuple(loaded.signature.outputs))
-
-
-def _return_memory() -> None:
-    """Hand freed pages back to the system: glibc keeps what loading, or an unloaded model, has left (10 MB)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

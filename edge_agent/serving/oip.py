@@ -54,8 +54,7 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True, gc=False):
     """A request whose tensors fit the model: `outputs` says of each wanted output whether it goes as binary."""
 
     id: str | None
@@ -142,8 +141,9 @@ def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> d
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
         position += size
-    if missing := signature.inputs.keys() - tensors.keys():
-        raise RequestError(f"The input '{min(missing)}' is missing.")
+    if len(tensors) < len(signature.inputs):
+        missing = min(signature.inputs.keys() - tensors.keys())
+        raise RequestError(f"The input '{missing}' is missing.")
     if position != len(binary):
         raise RequestError(f"The body has {len(binary)} bytes of binary data, its inputs describe {position}.")
     return tensors
@@ -154,7 +154,7 @@ def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
         raise RequestError(f"Input '{spec.name}' must be {spec.datatype}, not '{given.datatype}'.")
     shape = tuple(given.shape)
     # Runtimes differ in what they do to an empty tensor, up to a crash.
-    if not spec.accepts(shape) or any(not 1 <= size <= _MAX_DIMENSION for size in shape):
+    if not spec.accepts(shape) or (shape and not 1 <= min(shape) <= max(shape) <= _MAX_DIMENSION):
         raise RequestError(
             f"Input '{spec.name}' must have shape {list(spec.shape)} with -1 for any size from 1, "
             f"not {list(shape)}."

@@ -9,19 +9,19 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
+import msgspec
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.serving import oip
-from edge_agent.serving.http_messages import Response, failure
+from edge_agent.serving.http_messages import Reply, Response, failure
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.router import Table
+from edge_agent.serving.workers import Workers
 from edge_agent.telemetry.counters import Counters, VersionCounters
 from edge_agent.telemetry.health_page import LANES, HealthPage
 
@@ -34,14 +34,13 @@ _MAX_WORKERS: Final = LANES // 2
 _Result = dict[str, NDArray[Any]] | EdgeAgentError
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True, gc=False):
     loaded: LoadedVersion
     counters: VersionCounters
     request: oip.InferRequest
     size_bytes: int
     started_s: float
-    answer: asyncio.Future[Response]
+    reply: Reply
 
 
 class Pipeline:
@@ -57,8 +56,8 @@ class Pipeline:
         self._queue_limit = queue_limit
         self._random = random
         self._idle_workers = self._worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
-        self._workers: Executor = ThreadPoolExecutor(self._worker_count, thread_name_prefix="infer")
-        self._closer: Executor = ThreadPoolExecutor(1, thread_name_prefix="unload")
+        self._workers = Workers(self._worker_count, "infer")
+        self._unloader = Workers(1, "unload")
         self._rota: deque[LoadedVersion] = deque()
 
     def switch(self, table: Table) -> None:
@@ -70,8 +69,8 @@ class Pipeline:
             self._close_if_done(loaded)
 
     def infer(
-        self, model: str, version: str | None, body: bytes, header_length: bytes | None
-    ) -> Response | asyncio.Future[Response]:
+        self, model: str, version: str | None, body: bytes, header_length: bytes | None, reply: Reply
+    ) -> None:
         """Answer a request to a model, or to one version of it, at once or later.
 
         Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
@@ -84,16 +83,18 @@ class Pipeline:
         counters = self._counters.of(model, loaded.plan.version)
         try:
             request = oip.parse(body, header_length, loaded.signature)
-            size_bytes = sum(tensor.nbytes for tensor in request.inputs.values())
-            job = _Job(loaded, counters, request, size_bytes, started_s, self._loop.create_future())
-            if self._runs_inline(job):
-                return self._run_inline(job)
-            self._admit(job)
+            size_bytes = 0
+            for tensor in request.inputs.values():
+                size_bytes += tensor.nbytes
+            job = _Job(loaded, counters, request, size_bytes, started_s, reply)
+            if not self._runs_inline(job):
+                self._admit(job)
+                return
         except EdgeAgentError as error:
             counters.fail(_kind(error))
             counters.observe(perf_counter() - started_s)
             raise
-        return job.answer
+        self._run_inline(job)
 
     def _runs_inline(self, job: _Job) -> bool:
         loaded = job.loaded
@@ -103,11 +104,11 @@ class Pipeline:
             and not loaded.waiting
         )
 
-    def _run_inline(self, job: _Job) -> Response:
+    def _run_inline(self, job: _Job) -> None:
         self._page.count(job.loaded.slot, exposures=1)
         result, run_ns = job.loaded.run(job.request.inputs, list(job.request.outputs))
         job.loaded.note_run(run_ns, job.size_bytes)
-        return self._respond(job, result, run_ns)
+        job.reply.send(self._respond(job, result, run_ns))
 
     def _admit(self, job: _Job) -> None:
         """Give the job to an idle worker, or let it wait; raises UnavailableError when too many do."""
@@ -146,9 +147,7 @@ class Pipeline:
         self._idle_workers += 1
         job.loaded.note_run(run_ns, job.size_bytes)
         self._start_next()
-        response = self._respond(job, result, run_ns)
-        if not job.answer.cancelled():
-            job.answer.set_result(response)
+        job.reply.send(self._respond(job, result, run_ns))
         self._leave(job)
 
     def _start_next(self) -> None:
@@ -158,7 +157,7 @@ class Pipeline:
             job = loaded.waiting.popleft()
             if loaded.waiting:
                 self._rota.append(loaded)
-            if job.answer.cancelled():
+            if job.reply.is_abandoned:
                 self._leave(job)
             else:
                 self._start(job)
@@ -170,7 +169,7 @@ class Pipeline:
 
     def _close_if_done(self, loaded: LoadedVersion) -> None:
         if loaded.is_retired and not loaded.in_flight:
-            self._closer.submit(loaded.close)
+            self._unloader.submit(LoadedVersion.close, loaded)
 
     def _respond(self, job: _Job, result: _Result, run_ns: int) -> Response:
         """Render the answer, and count it on the health page and for the metrics."""

@@ -26,6 +26,7 @@ from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.http1 import Application, Connection, Limits
+from edge_agent.serving.memory import use_one_heap
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
@@ -213,6 +214,7 @@ def main() -> None:
     """Run the process."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s serving: %(message)s")
     options = parse_options(sys.argv[1:])
+    use_one_heap()
 
     async def serve() -> None:
         await Server(options).run()

@@ -61,7 +61,10 @@ class Counters:
 
     def of(self, model: str, version: str) -> VersionCounters:
         """Return a version's counters, new ones at its first mention."""
-        return self._versions.setdefault((model, version), VersionCounters())
+        counters = self._versions.get((model, version))
+        if counters is None:
+            counters = self._versions[model, version] = VersionCounters()
+        return counters
 
     def render(self, info: ServingInfo) -> bytes:
         """Return all of it as text."""
