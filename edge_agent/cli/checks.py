@@ -1,6 +1,5 @@
 """What `edge-agent doctor` looks at: each check returns findings, each with what to do."""
 
-import fcntl
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Any, Final, Literal
 
 from edge_agent import __version__
 from edge_agent.cli.admin_client import call
+from edge_agent.cli.launch import lock_holder
 from edge_agent.cli.output import duration, size
 from edge_agent.cli.runtime_trial import RUNTIMES
 from edge_agent.control.fetch import open_store
@@ -111,19 +111,6 @@ def state_folder(layout: StateLayout) -> Iterator[Finding]:
     yield Finding("state", "ok", f"{base} {'is writable' if base.exists() else 'can be made'}")
     if (holder := lock_holder(layout.lock)) is not None:
         yield Finding("state", "ok", f"{base} is held by the agent with process id {holder}")
-
-
-def lock_holder(path: Path) -> str | None:
-    """Return the process id of the agent that holds a state folder, or None if none does."""
-    try:
-        with path.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip() or "unknown"
-    except OSError:
-        return None
-    return None
 
 
 def disk(layout: StateLayout) -> Finding:

@@ -1,5 +1,6 @@
 """Becomes the agent: hands over the settings in a file in memory and executes it in this process's place."""
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -66,3 +67,16 @@ def prepare_runtime_folder(folder: Path) -> None:
             f"The runtime folder {folder} belongs to another user, who could replace the sockets in it; set "
             "paths.runtime to a folder of your own."
         )
+
+
+def lock_holder(path: Path) -> str | None:
+    """Return the process id of the agent that holds a state folder's lock, or None if none does."""
+    try:
+        with path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+    except OSError:
+        return None
+    return None

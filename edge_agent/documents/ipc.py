@@ -29,6 +29,9 @@ class Launch(_Message, frozen=True):
 
     settings: Settings
     plan: Plan | None = None
+    problems: tuple[str, ...] = ()
+    """What is wrong with the settings as they are now, one sentence each: then `settings` are the last valid
+    ones, and the agent reports the problems as its own."""
 
 
 # --- supervisor to serving ----------------------------------------------------------------------------------

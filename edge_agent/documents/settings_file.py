@@ -85,9 +85,7 @@ def load(
     """
     environ = os.environ if environ is None else environ
     places = default_places(environ, os.geteuid() == 0 if is_root is None else is_root)
-    gathered = _Gathered()
-    _gather_files(gathered, config or places.config, required=config is not None)
-    _gather_environment(gathered, environ)
+    gathered = _gather(config, environ, places)
     settings = resolve(_validated(gathered), places)
     gathered.problems += _inconsistencies(settings, gathered)
     if gathered.problems:
@@ -100,6 +98,12 @@ def load(
     return Loaded(settings, origins, tuple(gathered.files))
 
 
+def state_folder(config: Path | None, environ: Mapping[str, str], places: Places) -> Path:
+    """Return the state folder as far as the settings tell it, broken as they may be otherwise."""
+    value = _gather(config, environ, places).values.get(("paths", "state"))
+    return Path(value) if isinstance(value, str) and value else places.state
+
+
 def resolve(settings: Settings, places: Places) -> Settings:
     """Fill in what has no fixed default: the device id, the state folder and the runtime folder."""
     paths = PathSettings(
@@ -110,6 +114,13 @@ def resolve(settings: Settings, places: Places) -> Settings:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
+
+
+def _gather(config: Path | None, environ: Mapping[str, str], places: Places) -> _Gathered:
+    gathered = _Gathered()
+    _gather_files(gathered, config or places.config, required=config is not None)
+    _gather_environment(gathered, environ)
+    return gathered
 
 
 def _gather_files(gathered: _Gathered, config: Path, required: bool) -> None:

@@ -13,6 +13,7 @@ import pytest
 from edge_agent.cli import checks
 from edge_agent.cli.checks import RUNTIMES, Finding
 from edge_agent.cli.doctor import guarded
+from edge_agent.cli.launch import lock_holder
 from edge_agent.cli.main import main
 from edge_agent.documents.settings import Settings, StoreSettings
 from edge_agent.store.layout import StateLayout
@@ -80,10 +81,10 @@ def test_the_state_folder_and_who_holds_it(tmp_path: Path) -> None:
     assert [finding.message for finding in checks.state_folder(layout)] == [f"{layout.base} can be made"]
     layout.create()
     layout.lock.write_text("4711\n")
-    assert checks.lock_holder(layout.lock) is None
+    assert lock_holder(layout.lock) is None
     with layout.lock.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert checks.lock_holder(layout.lock) == "4711"
+        assert lock_holder(layout.lock) == "4711"
         assert "process id 4711" in list(checks.state_folder(layout))[-1].message
 
 
