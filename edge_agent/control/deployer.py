@@ -389,6 +389,8 @@ class Deployer:
         keep |= {v.golden_path.rpartition("/")[2] for v in versions if v.golden_path is not None}
         keys = {v.key for v in versions}
         self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
+        if self._child is not None:
+            return  # a sync may be bringing files that no plan names yet; the next activation collects
         try:
             self._blobs.collect(keep)
         except EdgeAgentError as error:
