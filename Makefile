@@ -9,6 +9,9 @@ KEEP ?=
 TESTS ?= tests
 BENCH ?=
 
+# The official onnxruntime builds report their use to their maker unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
+
 PY := .venv/bin/python
 PINS := pyproject.toml requirements/constraints.txt scripts/setup-env
 
@@ -19,6 +22,7 @@ help: ## show this list
 	@echo "  make test TESTS=tests/unit  run a part of the tests"
 
 demo: .venv/.ready-demo ## from a model file to a device that serves it, in under two minutes
+	@scripts/fetch-models
 	@$(PY) -m examples.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 test: .venv/.ready-test ## all tests, with a real broker, real processes and real models

@@ -29,7 +29,7 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """Explain something in a paragraph."""
-        self._print(textwrap.fill(" ".join(text.split()), self._width))
+        self._print(textwrap.fill(" ".join(text.split()), self._width, break_on_hyphens=False))
 
     def command(self, words: Sequence[str], note: str = "") -> None:
         """Show a command line that is about to run."""
@@ -37,8 +37,12 @@ class Narrator:
 
     def output(self, text: str) -> None:
         """Show what a command printed."""
-        for line in text.rstrip().splitlines():
-            self._print(self._style(f"    {line}", DIM))
+        for line in text.strip("\n").splitlines():
+            if line.strip():
+                for part in textwrap.wrap(
+                    line, self._width - 4, subsequent_indent="    ", drop_whitespace=False
+                ):
+                    self._print(self._style(f"    {part.rstrip()}", DIM))
 
     def good(self, text: str) -> None:
         """State something that was checked."""

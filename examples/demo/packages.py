@@ -1,4 +1,4 @@
-"""Files inside installed packages: the models of the demo and Magika's labels."""
+"""The models of the demo, out of the packages that ship them, and Magika's labels."""
 
 import importlib.util
 import json
@@ -18,9 +18,14 @@ def magika_labels() -> list[str]:
     return list(settings["target_labels_space"])
 
 
-def wake_word_model(name: str) -> Path:
-    """Return the path of a wake-word model: input int8 [1, 3, 40], output uint8 [1, 1]."""
-    return folder_of("pymicro_wakeword") / "models" / f"{name}.tflite"
+def face_model() -> Path:
+    """Return the path of MediaPipe's face detector, which scripts/fetch-models took out of its package."""
+    path = Path(__file__).resolve().parents[2] / ".cache/models/face_detection_short_range.tflite"
+    if not path.exists():
+        raise SystemExit(
+            "The face detector is not here; run `make demo` or scripts/fetch-models, which fetch it."
+        )
+    return path
 
 
 def folder_of(package: str) -> Path:

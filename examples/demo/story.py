@@ -1,6 +1,5 @@
 """The steps of the demo, in order; each checks what it claims."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -10,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
-from edge_agent.client import Client
+import numpy as np
 
-from examples.demo import files, packages, wakeword
+from edge_agent.client import Client
+from examples.demo import faces, files, packages
 from examples.demo.files import Sample
 from examples.demo.machine import DEMO, DemoError, Machine, exact, free_port, is_listening, shown
 from examples.demo.narrator import Narrator
@@ -20,10 +20,12 @@ from examples.demo.traffic import Answer, Load, Tally, classify
 
 MOST_FILES = 300
 MOST_OF_A_KIND = 25
+DRAWINGS = 100
 ANSWERS_OF_THE_NEW = 300
 """How many answers the new version gives under load before the load ends."""
 
-FLOAT, QUANTIZED, FIRST_WORD, NEXT_WORD = "1", "2", "okay-nabu", "hey-jarvis"
+FLOAT, QUANTIZED = "1", "2"
+FACES, FACES_SMALL = "1", "2"
 
 
 class Story:
@@ -54,7 +56,7 @@ class Story:
         self._publish_and_deploy()
         self._start_device()
         answers = self._classify()
-        self._wake_word()
+        self._find_faces()
         self._update_under_load(answers)
         self._refuse_what_was_tampered_with()
         self._sum_up()
@@ -67,14 +69,13 @@ class Story:
         tell = self._narrator
         tell.step("The workshop: from a trained model to an artifact")
         tell.say(
-            "Two real models: Magika (ONNX, by Google) tells the type of a file from its bytes, and a wake- "
-            "word detector (TFLite, by the microWakeWord project). edge-convert measures each, writes golden "
-            "samples (inputs with the answers expected) that every device will check, and packages it with a "
-            "manifest."
+            "Two real models by Google: Magika (ONNX) tells the type of a file from its bytes, and MediaPipe's "
+            "face detector (TFLite, 16-bit weights) finds faces. edge-convert measures each, writes golden "
+            "samples (inputs and the answers that every device will check) and packages it with a manifest."
         )
         self._make_folders()
         self._build("magika.onnx", "magika", FLOAT, "--precision", "fp32", *self._magika_options())
-        self._build("okay_nabu.tflite", "wake-word", FIRST_WORD)
+        self._build("faces.tflite", "faces", FACES, "--precision", "fp16", *self._drawings())
 
     def _publish_and_deploy(self) -> None:
         tell, run = self._narrator, self._machine.run
@@ -86,8 +87,8 @@ class Story:
         )
         run("edge-fleet", "init", shown(self._store), "--keys", shown(self._keys))
         self._publish("magika", FLOAT)
-        self._publish("wake-word", FIRST_WORD)
-        self._deploy(f"magika={FLOAT}", f"wake-word={FIRST_WORD}")
+        self._publish("faces", FACES)
+        self._deploy(f"magika={FLOAT}", f"faces={FACES}")
         self._machine.start("store", "edge-fleet", "serve", shown(self._store), "--port", str(self._port))
         self._machine.wait_until("the store", lambda: is_listening(self._port))
 
@@ -95,9 +96,9 @@ class Story:
         tell, machine = self._narrator, self._machine
         tell.step("The device: pull, check, serve")
         tell.say(
-            "A device is given the store's address and its root.json, the one thing it trusts. The agent "
-            "starts without knowing any model; sync verifies every signature and digest, tries each version "
-            "in a separate process against its golden samples, and only then serves it."
+            "A device is given the store's address and its root.json, the one thing it trusts. At its start it "
+            "knows no model. It looks at the store, verifies every signature and digest, tries each "
+            "version in a separate process against its golden samples, and only then serves it."
         )
         root = shown(self._store / "root.json")
         machine.run("cp", root, shown(self._config.parent / "root.json"))
@@ -106,9 +107,10 @@ class Story:
         tell.output(self._config.read_text())
         machine.start("agent", "edge-agent", "run", *self._with_config())
         machine.wait_until("the agent", lambda: self._socket.exists())
-        self._sync()
+        both = {("magika", FLOAT), ("faces", FACES)}
+        machine.wait_until("both models", lambda: self._serving() == both)
         machine.run("edge-agent", "status", *self._with_config())
-        self._check(self._serving() == {("magika", FLOAT), ("wake-word", FIRST_WORD)}, "both versions serve")
+        tell.good("Both models passed their checks on this device and are being served.")
 
     def _classify(self) -> list[Answer]:
         tell = self._narrator
@@ -130,38 +132,42 @@ class Story:
         )
         return answers
 
-    def _wake_word(self) -> None:
+    def _find_faces(self) -> None:
         tell = self._narrator
         tell.step("The same protocol, another runtime: TFLite")
-        windows = wakeword.windows(100)
         tell.say(
-            "The wake-word model runs on LiteRT. 100 windows of synthetic sound go through the agent, and "
-            "through the bare runtime beside it: the answers must be the same, byte for byte."
+            f"The face detector runs on LiteRT. {DRAWINGS} drawings, half of them with a face, go through the "
+            "agent, and through the bare runtime beside it: the answers must be the same, byte for byte."
         )
+        drawings = faces.drawings(DRAWINGS)
         with Client(str(self._socket)) as client:
-            answers = [client.infer("wake-word", window) for window in windows]
-        expected = wakeword.run_bare(self._workshop / "okay_nabu.tflite", windows)
-        same = sum(
-            next(iter(answer.outputs.values())).tobytes() == bare.tobytes()
-            for answer, bare in zip(answers, expected, strict=True)
+            answers = [client.infer("faces", image).outputs for _, image in drawings]
+        bare = faces.run_bare(self._workshop / "faces.tflite", [image for _, image in drawings])
+        right = sum(
+            faces.shows_face(answer) is truth for answer, (truth, _) in zip(answers, drawings, strict=True)
         )
-        self._sent["wake-word", FIRST_WORD] += len(answers)
-        self._check(same == len(windows), "the agent answers as the bare runtime does")
-        tell.good(f"{same} of {len(windows)} answers are the same as the bare runtime's.")
+        same = sum(
+            all(answer[name].tobytes() == expected[name].tobytes() for name in expected)
+            for answer, expected in zip(answers, bare, strict=True)
+        )
+        self._sent["faces", FACES] += len(answers)
+        self._check(same == DRAWINGS, "the agent answers as the bare runtime does")
+        self._check(right == DRAWINGS, "every drawing is judged rightly")
+        tell.good(f"{same} of {DRAWINGS} answers are the bare runtime's, and {right} are right.")
 
     def _update_under_load(self, before: Sequence[Answer]) -> None:
         tell = self._narrator
         tell.step("A quantized version, taken up while requests flow")
         tell.say(
             "The workshop makes version 2 of Magika with 8-bit weights: smaller, and gated so that a version "
-            "which answers differently is never packaged. It is published and deployed while four threads "
-            "keep the device busy."
+            "which answers differently is never packaged. It is deployed while four threads keep the device "
+            "busy."
         )
         self._build("magika.onnx", "magika", QUANTIZED, "--precision", "dynamic", *self._magika_options())
         self._publish("magika", QUANTIZED)
-        self._deploy(f"magika={QUANTIZED}")
         with Load(self._socket, self._samples) as load:
             self._machine.wait_until("the load", lambda: load.answered_by(FLOAT) >= ANSWERS_OF_THE_NEW)
+            self._deploy(f"magika={QUANTIZED}")
             self._sync()
             self._machine.wait_until("version 2", lambda: load.answered_by(QUANTIZED) >= ANSWERS_OF_THE_NEW)
         tally = load.tally()
@@ -172,7 +178,7 @@ class Story:
              ("failed", len(tally.failures))],
         )  # fmt: skip
         self._check(not tally.failures, f"no request fails: {tally.failures[:1]}")
-        self._check(self._serving() == {("magika", QUANTIZED), ("wake-word", FIRST_WORD)}, "version 2 serves")
+        self._check(self._serving() == {("magika", QUANTIZED), ("faces", FACES)}, "version 2 serves")
         after, again = classify(self._socket, self._samples)
         self._count("magika", again)
         same = sum(old.label == new.label for old, new in zip(before, after, strict=True))
@@ -187,30 +193,31 @@ class Story:
         tell = self._narrator
         tell.step("Someone tampers with the store")
         tell.say(
-            "A new wake word is published and deployed. Then an intruder on the web server flips one byte of "
-            "the model file. The signed digest no longer fits, so the device refuses it and keeps serving."
+            "Version 2 of the face detector, with 8-bit weights, is published and deployed. Then an intruder "
+            "on the web server flips one byte of the model file. The signed digest no longer fits, so the "
+            "device refuses it and keeps serving."
         )
-        self._build("hey_jarvis.tflite", "wake-word", NEXT_WORD)
-        self._publish("wake-word", NEXT_WORD)
-        self._deploy(f"wake-word={NEXT_WORD}")
-        blob = self._blob("hey_jarvis.tflite")
+        self._build("faces.tflite", "faces", FACES_SMALL, "--precision", "dynamic", *self._drawings())
+        self._publish("faces", FACES_SMALL)
+        self._deploy(f"faces={FACES_SMALL}")
+        blob = self._blob("faces", FACES_SMALL)
         genuine = blob.read_bytes()
         self._flip_a_byte(blob)
         self._sync(fails=True)
-        self._still_serves(FIRST_WORD)
+        self._still_serves(FACES)
         tell.say(
-            "The intruder puts the file back and forges the signed metadata itself, to roll the device back."
+            "The intruder puts the file back, and forges a newer timestamp to make devices believe in other metadata."
         )
         blob.write_bytes(genuine)
         timestamp = self._store / "metadata/timestamp.json"
         signed = timestamp.read_bytes()
         self._forge(timestamp)
         self._sync(fails=True)
-        self._still_serves(FIRST_WORD)
-        tell.say("Once the store is as its owner signed it, the device takes the new wake word by itself.")
+        self._still_serves(FACES)
+        tell.say("Once the store is as its owner signed it, the device takes the new version.")
         timestamp.write_bytes(signed)
         self._sync()
-        self._still_serves(NEXT_WORD)
+        self._still_serves(FACES_SMALL)
         tell.good(
             "Both forgeries were refused, the running versions were left alone, and repairing the store "
             "sufficed."
@@ -242,7 +249,7 @@ class Story:
         some_file = shown(self._samples[0].path)
         for words, note in (
             (["edge-agent", "status", *self._with_config()], "what runs, and why"),
-            (["edge-agent", "infer", "wake-word", "--zeros", *self._with_config()], "one request"),
+            (["edge-agent", "infer", "faces", "--zeros", *self._with_config()], "one request"),
             (["edge-agent", "rollback", *self._with_config()], "back to what ran before"),
             (["edge-agent", "doctor", *self._with_config()], "checks of this host"),
             (["edge-fleet", "list", shown(self._store)], "what is published and deployed"),
@@ -266,11 +273,15 @@ class Story:
         shutil.copy(packages.magika_model(), self._workshop / "magika.onnx")
         self._labels = packages.magika_labels()
         (self._workshop / "labels.txt").write_text("\n".join(self._labels) + "\n")
-        for name in ("okay_nabu", "hey_jarvis"):
-            shutil.copy(packages.wake_word_model(name), self._workshop)
+        shutil.copy(packages.face_model(), self._workshop / "faces.tflite")
+        images = np.concatenate([image for _, image in faces.drawings(DRAWINGS)])
+        np.savez(self._workshop / "drawings.npz", x=images)
 
     def _magika_options(self) -> list[str]:
         return ["--range", "bytes=0:256", "--labels", shown(self._workshop / "labels.txt")]
+
+    def _drawings(self) -> list[str]:
+        return ["--data", shown(self._workshop / "drawings.npz")]
 
     def _build(self, file: str, name: str, version: str, *options: str) -> None:
         model = shown(self._workshop / file)
@@ -316,24 +327,26 @@ class Story:
         versions = self._machine.ask("edge-agent", "models", *self._with_config())["versions"]
         return {(entry["model"], entry["version"]) for entry in versions if entry["state"] == "serving"}
 
-    def _still_serves(self, word: str) -> None:
+    def _still_serves(self, version: str) -> None:
         with Client(str(self._socket)) as client:
-            answer = client.infer("wake-word", wakeword.windows(1)[0])
-        self._sent["wake-word", answer.model_version] += 1
-        self._check(answer.model_version == word, f"version {word} answers")
+            answer = client.infer("faces", faces.drawings(1)[0][1])
+        self._sent["faces", answer.model_version] += 1
+        self._check(answer.model_version == version, f"version {version} answers")
         self._narrator.good(
-            f"The device serves on: wake-word version {answer.model_version} answered a request."
+            f"The device serves on: version {answer.model_version} of faces answered a request."
         )
 
-    def _blob(self, file: str) -> Path:
-        digest = hashlib.sha256((self._workshop / file).read_bytes()).hexdigest()
+    def _blob(self, name: str, version: str) -> Path:
+        """Return the store's file of a version's first variant."""
+        manifest = json.loads((self._packages / name / version / "manifest.json").read_bytes())
+        digest: str = manifest["variants"][0]["file"]["sha256"]
         return self._store / "blobs/sha256" / digest[:2] / digest
 
     def _flip_a_byte(self, path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
-        self._narrator.say(f"  (one byte of {shown(path)[:60]}… was flipped)")
+        self._narrator.say(f"  (one byte of {shown(path)} was flipped)")
 
     def _forge(self, path: Path) -> None:
         document = json.loads(path.read_bytes())
