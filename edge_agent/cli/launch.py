@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,8 +43,8 @@ def launch_file(launch: Launch) -> int:
 def prepare_runtime_folder(folder: Path) -> None:
     """Make the folder of the sockets: open to all for root's service, to its user alone otherwise.
 
-    Raises SettingsError when its path is too long for a socket, or when it or its parent belongs to somebody
-    else, who could put other sockets there.
+    Raises SettingsError when its path is too long for a socket, or when it belongs to somebody else, who could
+    put other sockets there.
     """
     longest = len(os.fsencode(RuntimeLayout(folder).admin_socket))
     if longest > MAX_SOCKET_PATH_BYTES:
@@ -56,17 +57,30 @@ def prepare_runtime_folder(folder: Path) -> None:
     try:
         for path in reversed(missing):
             path.mkdir(mode=0o755 if is_root else 0o700, exist_ok=True)
-        owners = {path.stat().st_uid for path in (folder, folder.parent)}
+        owners = {path.stat().st_uid for path in _exposed(folder)}
     except OSError as error:
         raise OperatorError(
             f"Cannot make the runtime folder {folder}: {error.strerror}; set paths.runtime to a folder that "
             "this user may write."
         ) from error
-    if not is_root and not owners <= {0, os.geteuid()}:
+    if not owners <= {0, os.geteuid()}:
         raise SettingsError(
             f"The runtime folder {folder} belongs to another user, who could replace the sockets in it; set "
             "paths.runtime to a folder of your own."
         )
+
+
+def _exposed(folder: Path) -> list[Path]:
+    """Return what somebody else could have made first: all below the temporary folder, where anybody may.
+
+    Elsewhere it is the folder alone, and for root nothing: root may run the agent on its service user's folder.
+    """
+    temporary = Path(tempfile.gettempdir())
+    if folder.is_relative_to(temporary):
+        return [
+            path for path in (folder, *folder.parents) if path.is_relative_to(temporary) and path != temporary
+        ]
+    return [] if os.geteuid() == 0 else [folder]
 
 
 def lock_holder(path: Path) -> str | None:

@@ -63,9 +63,12 @@ def this_process_places() -> Places:
 
 
 def user_runtime_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder for a user's sockets: XDG_RUNTIME_DIR, /run/user/<uid>, else in the temporary one."""
+    """Return the folder for a user's sockets: XDG_RUNTIME_DIR or what stands in for it.
+
+    That is /run/user/<uid>; for root /run itself; else a folder in the temporary one.
+    """
     uid = os.geteuid()
-    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}", "/run"):
         if folder and os.access(folder, os.W_OK | os.X_OK):
             return Path(folder)
     return Path(tempfile.gettempdir()) / f"runtime-{uid}"

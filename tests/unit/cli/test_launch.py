@@ -38,15 +38,26 @@ def test_the_runtime_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {wanted}
 
 
-def test_a_runtime_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "r"
-    folder.mkdir()
-    if os.geteuid() == 0:
-        os.chown(folder, 12345, 12345)
-        prepare_runtime_folder(folder)
+@pytest.mark.parametrize("below", ["", "edge-agent-serve/1"])
+def test_a_runtime_folder_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    prepare_runtime_folder(tmp_path / "r" / below)
     monkeypatch.setattr(launch_module.os, "geteuid", lambda: 54321)
+    if (tmp_path / "r").stat().st_uid == 0:
+        os.chown(tmp_path / "r", 12345, 12345)
     with pytest.raises(SettingsError, match="belongs to another user, who could replace the sockets"):
-        prepare_runtime_folder(folder)
+        prepare_runtime_folder(tmp_path / "r" / below)
+
+
+def test_root_may_use_its_service_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    monkeypatch.setattr(launch_module.os, "geteuid", lambda: 0)
+    if (tmp_path / "r").stat().st_uid == 0:
+        os.chown(tmp_path / "r", 12345, 12345)
+    prepare_runtime_folder(tmp_path / "r")
 
 
 def test_a_runtime_folder_that_cannot_be_made(tmp_path: Path) -> None:
