@@ -36,6 +36,7 @@ bench: .venv/.ready-test ## measure latency, memory, start and update times agai
 	@$(PY) -m benchmarks $(BENCH)
 
 clean: ## remove everything that make made here
+	@if [ -e .demo/pids ] && [ -x $(PY) ]; then $(PY) -m examples.demo --stop; fi
 	rm -rf .venv .cache .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

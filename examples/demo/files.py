@@ -55,7 +55,11 @@ def find(most: int, most_of_a_kind: int) -> list[Sample]:
     counts: Counter[str] = Counter()
     for path in _candidates():
         extension = path.suffix
-        if extension not in LABELS_OF_EXTENSION or counts[extension] >= most_of_a_kind:
+        if (
+            extension not in LABELS_OF_EXTENSION
+            or path.name.startswith("__")
+            or counts[extension] >= most_of_a_kind
+        ):
             continue
         content = _read(path)
         if content is None:

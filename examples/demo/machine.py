@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +154,3 @@ def is_listening(port: int) -> bool:
 def shown(path: Path) -> str:
     """Return a path as one would type it in the checkout."""
     return str(path.relative_to(CHECKOUT)) if path.is_relative_to(CHECKOUT) else str(path)
-
-
-def exact(words: Sequence[str]) -> str:
-    """Return a command line to type in the checkout, with the programs of its environment."""
-    return shlex.join([f".venv/bin/{words[0]}", *words[1:]])

@@ -14,7 +14,7 @@ import numpy as np
 from edge_agent.client import Client
 from examples.demo import faces, files, packages
 from examples.demo.files import Sample
-from examples.demo.machine import DEMO, DemoError, Machine, exact, free_port, is_listening, shown
+from examples.demo.machine import DEMO, DemoError, Machine, free_port, is_listening, shown
 from examples.demo.narrator import Narrator
 from examples.demo.traffic import Answer, Load, Tally, classify
 
@@ -205,9 +205,7 @@ class Story:
         self._flip_a_byte(blob)
         self._sync(fails=True)
         self._still_serves(FACES)
-        tell.say(
-            "The intruder puts the file back, and forges a newer timestamp to make devices believe in other metadata."
-        )
+        tell.say("The intruder puts the file back, and forges a newer timestamp that leads to other metadata.")
         blob.write_bytes(genuine)
         timestamp = self._store / "metadata/timestamp.json"
         signed = timestamp.read_bytes()
@@ -245,20 +243,19 @@ class Story:
         tell = self._narrator
         self._machine.leave_running()
         tell.step("Store and agent are left running; commands to try")
-        socket = shown(self._socket)
-        some_file = shown(self._samples[0].path)
-        for words, note in (
-            (["edge-agent", "status", *self._with_config()], "what runs, and why"),
-            (["edge-agent", "infer", "faces", "--zeros", *self._with_config()], "one request"),
-            (["edge-agent", "rollback", *self._with_config()], "back to what ran before"),
-            (["edge-agent", "doctor", *self._with_config()], "checks of this host"),
-            (["edge-fleet", "list", shown(self._store)], "what is published and deployed"),
-            (["python", "-m", "examples.demo.classify", some_file, "--socket", socket], "the type of a file"),
+        socket, config = shown(self._socket), self._with_config()
+        example = shown(self._samples[0].path)
+        for note, words in (
+            ("what runs, and why", ["edge-agent", "status", *config]),
+            ("one request", ["edge-agent", "infer", "faces", "--zeros", *config]),
+            ("which type a file has", ["python", "-m", "examples.demo.classify", example, "--socket", socket]),
+            ("back to what ran before", ["edge-agent", "rollback", *config]),
+            ("checks of this host", ["edge-agent", "doctor", *config]),
+            ("what is published and deployed", ["edge-fleet", "list", shown(self._store)]),
+            ("to end it all", ["python", "-m", "examples.demo", "--stop"]),
         ):
-            tell.say(f"  {exact(words)}   # {note}")
-        tell.say(f"  curl --unix-socket {socket} http://localhost/v2/models/magika")
-        tell.blank()
-        tell.say("To stop:  .venv/bin/python -m examples.demo --stop")
+            tell.command([f".venv/bin/{words[0]}", *words[1:]], note)
+        tell.command(["curl", "--unix-socket", socket, "http://localhost/v2/models/magika"], "plain HTTP")
 
     # --- what the steps are made of --------------------------------------------------------------------------
 
