@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from converters import arrays, assemble, calibrate, evaluate, quantize
 from converters.assemble import Identity
 from converters.calibrate import Range, Samples
-from converters.errors import ConversionError
+from converters.errors import ConversionError, DataError
 from converters.gate import DEFAULT_MAX_DROP, Gate
 from converters.judge import Judged, Reference, judge, take_reference
 from converters.package import describe, mapping_os_errors, write_package
@@ -144,6 +144,7 @@ class _Conversion:
         reference = take_reference(
             self._bench, source, loaded, split.evaluation, self._part("run the source model", 0.05, 0.25)
         )
+        self._check_classes(reference)
         self._note_answers(reference)
         skipped, candidates = self._make(precisions, split.calibration)
         judged = self._judge(reference, candidates, runtimes)
@@ -277,6 +278,21 @@ class _Conversion:
             self._notes.append(
                 f"The model answers the {what} all alike, so the checks on devices say little; give varied "
                 f"samples with --data ({left} were used)."
+            )
+
+    def _check_classes(self, reference: Reference) -> None:
+        first = reference.answers[0][reference.first_output]
+        classes = first.shape[-1] if first.ndim else 1
+        names, numbers = len(self._identity.labels), reference.evaluation.labels
+        if names not in (0, classes):
+            raise RequestError(
+                f"There are {names} class names, but output '{reference.first_output}' has {classes} values; "
+                "give one name for each, in their order."
+            )
+        if numbers is not None and not 0 <= numbers.min() <= numbers.max() < first.size:
+            raise DataError(
+                f"The labels 'y' go from {numbers.min()} to {numbers.max()}, but output "
+                f"'{reference.first_output}' has {first.size} values; number the classes from 0."
             )
 
     def _check_order(self, precisions: Sequence[Precision]) -> None:

@@ -61,8 +61,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
     args = build_parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"({Path(place.filename).name}:{place.lineno}); please report this with the command you gave.\n"
         )
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> Parser:

@@ -119,6 +119,20 @@ def accuracy(answers: Sequence[Sample], first: str, labels: NDArray[np.int64]) -
     )
 
 
+def clearest_first(answers: Sequence[Sample], first: str) -> NDArray[np.intp]:
+    """Return the order of samples with the clearly classified half in front, both halves in their own order.
+
+    Golden samples come from the front: where two classes are level, a right variant may choose the other, and a
+    tolerance that allows it would allow anything.
+    """
+    margins = []
+    for answer in answers:
+        scores = np.sort(np.asarray(answer[first], dtype=np.float64).ravel())
+        margins.append(float(scores[-1] - scores[-2]) if scores.size > 1 else 0.0)
+    unclear = np.asarray(margins) < np.median(margins)
+    return np.argsort(unclear, kind="stable")
+
+
 def agreement(
     want: Sequence[Sample], got: Sequence[Sample], first: str, scale: Mapping[str, float], *, classifier: bool
 ) -> float:

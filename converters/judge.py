@@ -1,6 +1,6 @@
 """What the source model answers, and how each candidate compares with it on every runtime."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -83,14 +83,17 @@ def take_reference(
             f"The model answers NaN or infinity to every sample{_hint(samples)}; it cannot be checked like "
             "that."
         )
-    kept, right = few.take(finite), tuple(answers[index] for index in finite)
+    kept, right = few.take(finite), [answers[index] for index in finite]
+    first = loaded.outputs[0].name
+    classifier = evaluate.is_classifier(right, first, kept.labels)
+    if classifier:
+        order = evaluate.clearest_first(right, first)
+        kept, right = kept.take(order), [right[index] for index in order]
     golden = max(1, min(GOLDEN, len(kept), MAX_GOLDEN_BYTES // room))
     scale = evaluate.scales(loaded.outputs, right, quantized=source.is_quantized)
     _check_repeatable(bench, loaded, kept.inputs[:golden], right[:golden], scale)
-    first = loaded.outputs[0].name
     accuracy = None if kept.labels is None else evaluate.accuracy(right, first, kept.labels)
-    classifier = evaluate.is_classifier(right, first, kept.labels)
-    return Reference(source, loaded, kept, right, golden, scale, classifier, accuracy)
+    return Reference(source, loaded, kept, tuple(right), golden, scale, classifier, accuracy)
 
 
 def judge(
@@ -183,7 +186,7 @@ def _check_repeatable(
     bench: Bench,
     loaded: Loaded,
     inputs: tuple[Sample, ...],
-    answers: tuple[Sample, ...],
+    answers: Sequence[Sample],
     scale: Mapping[str, float],
 ) -> None:
     again = bench.run(loaded, inputs, backwards=True)

@@ -15,6 +15,9 @@ from edge_agent.documents.manifest import Precision
 MIN_OPSET: Final = 13
 """Per-channel QuantizeLinear came with opset 13; models below it quantize badly."""
 
+GEMM_BIAS: Final = 2
+"""Position of the bias among a Gemm's inputs."""
+
 _STATIC: Final = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul"})
 _DYNAMIC: Final = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger"})
 _RANDOM: Final = frozenset(
@@ -104,6 +107,22 @@ def upgraded(model: Any) -> Any:
             f"The model uses opset {opset(model)}, quantization needs {MIN_OPSET} or above, and onnx cannot "
             f"upgrade it ({_sentence(error)}); export it again with opset {MIN_OPSET} or above."
         ) from error
+
+
+def flatten_gemm_biases(model: Any) -> None:
+    """Give Gemm biases of shape [1, n] the shape [n], which means the same.
+
+    onnxruntime makes such biases when it fuses MatMul and Add, and its own static quantizer then fails on them
+    (https://github.com/microsoft/onnxruntime/issues/24815).
+    """
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            is_bias = node.op_type == "Gemm" and position == GEMM_BIAS
+            users.setdefault(name, []).append("bias" if is_bias else "other")
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 2 and tensor.dims[0] == 1 and set(users.get(tensor.name, ())) == {"bias"}:
+            del tensor.dims[0]
 
 
 def save(model: Any, path: Path) -> None:

@@ -46,7 +46,7 @@ def quantize_static(source: Path, target: Path, samples: list[Sample], *, signed
             activation_type=types.QInt8 if signed_activations else types.QUInt8,
             weight_type=types.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            extra_options={"CalibMaxIntermediateOutputs": 16},
+            # Not with CalibMaxIntermediateOutputs: it throws away what was collected before (onnxruntime 1.32).
         )
 
 
@@ -60,6 +60,9 @@ def _prepared(source: Path, target: Path) -> Path:
     with _mapping_errors("quantized"):
         # Symbolic shape inference would need sympy, and adds nothing that the quantizer uses here.
         quant_pre_process(str(upgraded), str(prepared), skip_symbolic_shape=True)
+        model = onnx_model.read(prepared)
+        onnx_model.flatten_gemm_biases(model)
+        onnx_model.save(model, prepared)
     return prepared
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import Package, convert
+from converters import Package, convert, quantize_onnx
 from converters.errors import ConversionError, DataError, GateError
 from converters.package import read_manifest
 from edge_agent.documents.errors import ModelError, NotFoundError, RequestError
@@ -105,6 +105,37 @@ class TestOnnxInt8:
         assert package.manifest.metadata["evaluation"]["samples"] == 60
         assert package.manifest.metadata["float"]["accuracy"] >= 0.95
         assert all(variant.metrics["accuracy"] >= 0.94 for variant in package.manifest.variants)
+
+    def test_every_calibration_sample_counts(self, models, tmp_path: Path) -> None:
+        """The widest sample sets the range wherever it stands."""
+        drawn = convertible.images(64).pixels[:, None]
+        ranges = set()
+        for scale_of_first in (1.0, 50.0):
+            samples = [{"image": image[None]} for image in drawn]
+            samples[0] = {"image": samples[0]["image"] * np.float32(scale_of_first)}
+            target = tmp_path / "int8.onnx"
+            quantize_onnx.quantize_static(models.onnx, target, samples, signed_activations=False)
+            ranges.add(target.read_bytes())
+        assert len(ranges) == 2
+
+    def test_product_and_sum_that_get_fused_are_quantized(self, tmp_path: Path) -> None:
+        from onnx import helper
+
+        random = np.random.default_rng(0)
+        nodes = [
+            helper.make_node("MatMul", ["image", "matrix"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["scores"]),
+        ]
+        constants = {
+            "matrix": random.normal(size=(16, 4)).astype(np.float32),
+            "bias": random.normal(size=(1, 4)).astype(np.float32),
+        }
+        model = convertible.save_onnx(tmp_path / "model.onnx", nodes, constants, ["n", 16], ["n", 4])
+        data = {"image": random.normal(size=(40, 16)).astype(np.float32)}
+
+        package = convert(model, precisions=["int8"], data=data, max_drop=5, out=tmp_path / "out")
+
+        assert len(package.manifest.variants) == 2
 
     def test_labels_and_golden_samples(self, package: Package) -> None:
         assert package.manifest.labels == ("row", "column", "diagonal", "square")
@@ -309,6 +340,12 @@ class TestRefusals:
     def test_names_that_cannot_be(self, models, tmp_path: Path) -> None:
         self.refused(tmp_path, RequestError, "cannot be a name", models.onnx, name="Not OK")
         self.refused(tmp_path, RequestError, "cannot be a version", models.onnx, version="a/b")
+
+    def test_classes_that_the_model_does_not_have(self, models, tmp_path: Path) -> None:
+        images = np.zeros((8, 1, 12, 12), np.float32)
+        data = {"image": images, "y": np.arange(8)}
+        self.refused(tmp_path, DataError, "go from 0 to 7, but output 'scores' has 4", models.onnx, data=data)
+        self.refused(tmp_path, RequestError, "2 class names", models.onnx, labels=["a", "b"])
 
     def test_order_of_a_precision_that_is_not_made(self, models, tmp_path: Path) -> None:
         self.refused(tmp_path, RequestError, "--order names 'int8'", models.onnx, order=["int8"])

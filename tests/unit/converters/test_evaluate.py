@@ -115,3 +115,9 @@ def test_equal_infinities_are_no_error() -> None:
 def test_error_beyond_half_of_the_range_is_meaningless() -> None:
     assert evaluate.meaningless({"scores": 0.5}, {"scores": 1.0}) is None
     assert evaluate.meaningless({"scores": 0.51}, {"scores": 1.0})
+
+
+def test_clear_answers_come_first_in_their_own_order() -> None:
+    rows = answers([0.5, 0.5, 0, 0], [0.9, 0.1, 0, 0], [0.6, 0.4, 0, 0], [1, 0, 0, 0])
+
+    assert evaluate.clearest_first(rows, "scores").tolist() == [1, 3, 0, 2]
