@@ -43,6 +43,7 @@ def prepared(args: argparse.Namespace) -> Launch:
     """Return how to start; raises SettingsError when there are no valid settings, not even former ones."""
     places = this_process_places()
     config = (args.config or places.config).absolute()
+    named = str(config) if args.config is not None else None
     try:
         settings = load_settings(args).settings
     except SettingsError as error:
@@ -52,10 +53,10 @@ def prepared(args: argparse.Namespace) -> Launch:
         problems = tuple(str(error).splitlines())
         for problem in (*problems, "The last valid settings are used until that is repaired."):
             sys.stderr.write(f"edge-agent: {problem}\n")
-        return Launch(settings=former, problems=problems)
+        return Launch(settings=former, config=named, problems=problems)
     if problem := try_to_keep(config, settings):
         sys.stderr.write(f"edge-agent: {problem}\n")
-    return Launch(settings=settings)
+    return Launch(settings=settings, config=named)
 
 
 def _as_json(launch: Launch) -> dict[str, object]:

@@ -28,6 +28,7 @@ from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.listen import listening_sockets, unix_socket
 from edge_agent.control.reporter import Sight, report
+from edge_agent.control.settings_repair import repaired, run_again
 from edge_agent.control.store_watch import StoreWatch
 from edge_agent.control.supervise import Notice, ServingProcess
 from edge_agent.documents import ipc
@@ -56,13 +57,16 @@ def main() -> int:
         level=launch.settings.log.level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     layout, runtime = state_layout(launch.settings.paths), runtime_layout(launch.settings.paths)
+    inherited = systemd.inherited_sockets(os.environ, os.getpid())
     try:
         layout.create()
-        with held_lock(layout.lock), open_sockets(launch, runtime) as (sockets, admin):
-            asyncio.run(Agent(launch, layout, sockets).run(admin))
+        with held_lock(layout.lock), open_sockets(launch, runtime, inherited) as (sockets, admin):
+            again = asyncio.run(Agent(launch, layout, sockets).run(admin))
     except EdgeAgentError as error:
         print(f"edge-agent: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    if again:
+        run_again(launch.config, [sock.fileno() for sock in inherited.values()])
     return 0
 
 
@@ -98,10 +102,9 @@ def suppressed_full_disk() -> Iterator[None]:
 
 @contextmanager
 def open_sockets(
-    launch: ipc.Launch, runtime: RuntimeLayout
+    launch: ipc.Launch, runtime: RuntimeLayout, inherited: Mapping[str, socket.socket]
 ) -> Iterator[tuple[dict[str, socket.socket], socket.socket]]:
     """Yield the listening sockets by role, and the admin socket; remove those that were bound here."""
-    inherited = systemd.inherited_sockets(os.environ, os.getpid())
     sockets = listening_sockets(launch.settings.http, runtime.infer_socket, inherited)
     bound = [runtime.infer_socket] if "infer" not in inherited else []
     try:
@@ -132,10 +135,14 @@ class Agent:
         self._deployer = Deployer(
             settings, self._state, self._journal, BlobStore(layout), self._watch, self._serving
         )
+        self._launch = launch
         self._told_ready = False
 
-    async def run(self, admin: socket.socket) -> None:
-        """Run until SIGTERM or SIGINT, or until a part fails."""
+    async def run(self, admin: socket.socket) -> bool:
+        """Run until SIGTERM or SIGINT, or until a part fails.
+
+        Return whether to start again, since settings that were broken are repaired.
+        """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -151,11 +158,16 @@ class Agent:
             asyncio.create_task(self._keep_alive(), name="watchdog"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
+        if self._launch.problems:
+            self._journal.record("warning", f"Running on the last valid settings: {self._launch.problems[0]}")
+            parts.append(asyncio.create_task(repaired(self._launch.config), name="settings"))
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._notifier.stopping()
+            again = bool(self._launch.problems) and parts[-1].done() and not stop.is_set()
             await self._end(server, parts)
+        return again
 
     def report(self) -> Reported:
         """Say what really runs."""
@@ -176,7 +188,12 @@ class Agent:
 
     def _problems(self) -> list[str]:
         own = (self._state.problem, self._journal.problem)
-        return [*self._watch.problems, *self._deployer.problems, *(problem for problem in own if problem)]
+        return [
+            *self._launch.problems,
+            *self._watch.problems,
+            *self._deployer.problems,
+            *(problem for problem in own if problem),
+        ]
 
     def _initial_state(self, launch: ipc.Launch, layout: StateLayout) -> DeployedState:
         if launch.plan is not None:

@@ -29,6 +29,8 @@ class Launch(_Message, frozen=True):
 
     settings: Settings
     plan: Plan | None = None
+    config: str | None = None
+    """The settings file that was named on the command line."""
     problems: tuple[str, ...] = ()
     """What is wrong with the settings as they are now, one sentence each: then `settings` are the last valid
     ones, and the agent reports the problems as its own."""

@@ -432,3 +432,22 @@ def test_another_key_folder_is_no_way_in(fleet: Fleet, tmp_path: Path) -> None:
     Repository(tmp_path / "other-store").create(stranger, datetime.now(UTC))
     with pytest.raises(EdgeAgentError), fleet.repository.editing(stranger, datetime.now(UTC)) as edit:
         edit.renew("timestamp")
+
+
+def test_settings_broken_by_an_edit_do_not_stop_it_and_are_taken_up_when_repaired(
+    agent: AgentProcess, fleet: Fleet
+) -> None:
+    fleet.release("1", 2.0)
+    agent.sync()
+    agent.stop()
+    agent.settings["store"]["poll_intervall_s"] = 5
+    agent.start()
+    wait_until(lambda: agent.reported().versions, "it serves all the same")
+    assert agent.factor() == (2.0, "1")
+    assert any("poll_intervall_s" in problem for problem in agent.reported().problems)
+    del agent.settings["store"]["poll_intervall_s"]
+    agent.settings["device"]["id"] = "renamed"
+    agent.write_settings()
+    wait_until(lambda: agent.is_ready() and agent.reported().device == "renamed", "the repair is taken up", 60)
+    assert agent.reported().problems == ()
+    assert agent.factor() == (2.0, "1")

@@ -69,7 +69,7 @@ class AgentProcess:
 
     def start(self, wait: bool = True) -> None:
         """Start it and wait until it answers."""
-        self.config.write_text(_toml(self.settings))
+        self.write_settings()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrapper, Path(sys.executable).parent / "edge-agent", "run", "--config", self.config],
@@ -85,6 +85,9 @@ class AgentProcess:
                 self.kill()
                 print(self.log.read_text())
                 raise
+
+    def write_settings(self) -> None:
+        self.config.write_text(_toml(self.settings))
 
     def is_ready(self) -> bool:
         assert self.process is not None
