@@ -39,6 +39,7 @@ from edge_agent.store.blobs import BlobStore
 from edge_agent.store.events_db import EventsDb
 from edge_agent.store.files import mapping_os_errors
 from edge_agent.store.layout import RuntimeLayout, StateLayout, runtime_layout, state_layout
+from edge_agent.store.secret import load_secret
 from edge_agent.store.state import DeployedState
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -130,7 +131,13 @@ class Agent:
         self._state = DurableState(layout.state, self._initial_state(launch, layout))
         self._watch = StoreWatch(settings, self._journal)
         self._serving = ServingProcess(
-            settings, sockets, self._page, self._notice, unsigned=launch.plan is not None
+            settings,
+            sockets,
+            self._page,
+            self._notice,
+            outcomes_db=layout.outcomes,
+            secret=load_secret(layout.secret),
+            unsigned=launch.plan is not None,
         )
         self._deployer = Deployer(
             settings, self._state, self._journal, BlobStore(layout), self._watch, self._serving

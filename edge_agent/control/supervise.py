@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -40,7 +41,7 @@ class ServingEnded:
     hung: bool
 
 
-Notice = ipc.Ready | ipc.Applied | ipc.Refused | ServingEnded
+Notice = ipc.Ready | ipc.Applied | ipc.Refused | ipc.Metrics | ServingEnded
 
 
 class ServingProcess:
@@ -53,12 +54,16 @@ class ServingProcess:
         page: HealthPage,
         notify: Callable[[Notice], None],
         *,
+        outcomes_db: Path,
+        secret: str,
         unsigned: bool = False,
     ) -> None:
         self._settings = settings
         self._sockets = sockets
         self._page = page
         self._notify = notify
+        self._outcomes_db = outcomes_db
+        self._secret = secret
         self._unsigned = unsigned
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -137,6 +142,11 @@ class ServingProcess:
                 device=self._settings.device.id,
                 http=self._settings.http,
                 engines=self._settings.engines,
+                cache=self._settings.cache,
+                outcomes=self._settings.outcomes,
+                outcomes_db=str(self._outcomes_db),
+                secret=self._secret,
+                log_level=self._settings.log.level,
                 unsigned=self._unsigned,
             )
         )

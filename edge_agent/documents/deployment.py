@@ -16,6 +16,10 @@ GROUPS_TARGET = "deployments/groups.json"
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
 class _Versioned(Document):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
@@ -27,18 +31,52 @@ class Arm(Document):
     """One version that takes part of a model's traffic, in proportion to its weight."""
 
     version: Version
+    name: ArmName | None = None
+    """What reports call the arm; the version if it has no name. `fallback` and `direct` are reserved."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
+class Experiment(Document):
+    """A comparison of arms. A new epoch begins when arms change, so that old outcomes are not mixed with new.
+
+    Epoch 0 is the time without an experiment: its sums serve as covariates (CUPED).
+    """
+
+    name: ExperimentName
+    salt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    epoch: Annotated[int, Field(ge=1, le=2**31)]
+
+
+class CachePolicy(Document):
+    """How a model's results may be remembered; null leaves it to the device's settings."""
+
+    enabled: bool = True
+    ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_input_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Requests with more input bytes bypass the cache."""
+
+
 class ModelDeployment(Document):
-    """What a device runs of one model."""
+    """What a device runs of one model.
+
+    `unit` is what is assigned to an arm as a whole: each request by itself, the caller's key (the request
+    parameter `unit` or the header `Edge-Unit`; a request without one is assigned by itself), or the device.
+    """
 
     arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
+    unit: Literal["request", "key", "device"] = "request"
+    experiment: Experiment | None = None
+    cache: CachePolicy = CachePolicy()
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:
         if len({arm.version for arm in self.arms}) != len(self.arms):
             raise ValueError("two arms have the same version")
+        names = [arm.name or arm.version for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError("two arms have the same name")
+        if reserved := {"fallback", "direct"} & set(names):
+            raise ValueError(f"an arm has the reserved name '{min(reserved)}'")
         return self
 
 

@@ -8,8 +8,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge_agent.documents.messages import MetricsMessage
 from edge_agent.documents.plan import Plan, VersionPlan
-from edge_agent.documents.settings import EngineSettings, HttpSettings, Settings
+from edge_agent.documents.settings import (
+    CacheSettings,
+    EngineSettings,
+    HttpSettings,
+    OutcomeSettings,
+    Settings,
+)
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, kw_only=True):
@@ -45,6 +52,13 @@ class Configure(_Message, frozen=True):
     device: str
     http: HttpSettings
     engines: EngineSettings
+    cache: CacheSettings
+    outcomes: OutcomeSettings
+    outcomes_db: str
+    """Path of the outcomes database, which serving alone writes."""
+    secret: str
+    """Hexadecimal: 32 random bytes of this device, never shown: prediction ids are authenticated with them."""
+    log_level: str = "info"
     unsigned: bool = False
     """True for `edge-agent serve`: the model did not come from a signed store."""
 
@@ -91,7 +105,13 @@ class Refused(_Message, frozen=True):
     reason: str
 
 
-FromServing = Ready | Applied | Refused
+class Metrics(_Message, frozen=True):
+    """Sent every few seconds while anything changes; the latest counts. Outbox numbers are the supervisor's."""
+
+    metrics: MetricsMessage
+
+
+FromServing = Ready | Applied | Refused | Metrics
 
 
 # --- the sync child -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Plain dataclasses, since the resident processes make them; readers outside valid
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -90,4 +90,94 @@ class Reported:
     sync: SyncReport = field(default_factory=lambda: SyncReport("never"))
     problems: tuple[str, ...] = ()
     """What an operator should know, one sentence each; empty when all is well."""
+    schema: Literal[1] = 1
+
+
+# --- over MQTT: each payload below is JSON on the topic that `documents.topics` names ------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EventMessage:
+    """An event on `up/event/<type>`, QoS 1; a receiver may see it twice and counts it once, by `id`."""
+
+    id: str
+    """`<epoch>-<seq>`; the epoch is random for each database, seq counts up without gaps in one epoch."""
+    event: Event
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VersionCounters:
+    """Cumulative counts of one version since `MetricsMessage.started_s`."""
+
+    model: str
+    version: str
+    arm: str
+    requests: Annotated[int, Ge(0)] = 0
+    errors: Annotated[int, Ge(0)] = 0
+    cache_hits: Annotated[int, Ge(0)] = 0
+    cache_misses: Annotated[int, Ge(0)] = 0
+    latency_s: dict[str, Any] = field(default_factory=dict)
+    """A mergeable sketch of request seconds: `telemetry.sketch.Sketch` as builtins."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsMessage:
+    """Metrics on `up/metrics`, QoS 1 with expiry; only the latest matters."""
+
+    time_s: float
+    started_s: float
+    """The counts are from this time on; a later one means that they began again at nought."""
+    versions: tuple[VersionCounters, ...] = ()
+    cache_bytes: Annotated[int, Ge(0)] = 0
+    cache_entries: Annotated[int, Ge(0)] = 0
+    cache_evictions: Annotated[int, Ge(0)] = 0
+    outbox_events: Annotated[int, Ge(0)] = 0
+    """Events that the broker has not acknowledged yet."""
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSums:
+    """Cumulative sums of one metric's outcomes in one arm and bucket: n, sum of x, sum of x squared."""
+
+    arm: str
+    bucket: Annotated[int, Ge(0)]
+    metric: str
+    n: Annotated[int, Ge(0)]
+    sum: float
+    sum_squares: float
+
+
+@dataclass(frozen=True, slots=True)
+class AbMessage:
+    """Cumulative outcomes on `up/ab/<experiment>`, QoS 1; one message per model and epoch, the latest counts.
+
+    Cumulative, so that a message seen twice or missed changes nothing. `database` is random for each database:
+    with a new one the sums begin again, and a receiver adds those of both.
+    """
+
+    database: str
+    revision: Annotated[int, Ge(0)]
+    """Grows with each change; a receiver ignores a lower one of the same database, model and epoch."""
+    model: str
+    experiment: str
+    epoch: Annotated[int, Ge(0)]
+    exposures: dict[str, int]
+    """Predictions made, by arm."""
+    sums: tuple[ArmSums, ...]
+    part: Annotated[int, Ge(0)] = 0
+    """Sums too large for one message are told in parts; each part has arms, buckets and metrics of its own."""
+    schema: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredHint:
+    """The retained hint on `_group/<group>/desired`: look at the store within `spread_s` seconds, jittered.
+
+    Only a hint: what a device runs comes from the store's signed documents.
+    """
+
+    serial: Annotated[int, Ge(0)]
+    spread_s: Annotated[float, Ge(0)] = 0.0
     schema: Literal[1] = 1

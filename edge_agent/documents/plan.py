@@ -3,6 +3,7 @@
 Plain frozen dataclasses, because the resident processes read nothing else and do without pydantic.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
@@ -44,11 +45,42 @@ class VersionPlan:
     tolerances: dict[str, Limit] = field(default_factory=dict)
     weight: float = 1.0
     """Share of the model's traffic, relative to its other versions."""
+    arm: str = ""
+    """Name of the arm that this version is; its own where it has none."""
 
     @property
     def key(self) -> str:
         """A name for this version and variant, stable across plans: `model/version/sha256[:12]`."""
         return f"{self.model}/{self.version}/{self.sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """An arm of a model, whether or not its version is served here."""
+
+    name: str
+    version: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """How the requests to one model are assigned and remembered.
+
+    `arms` holds all arms of the deployment: with `unit` `device` only the device's own is among the versions,
+    and a version that is left out is replaced by another, whose answers are marked `fallback`.
+    """
+
+    model: str
+    arms: tuple[ArmPlan, ...] = ()
+    unit: Literal["request", "key", "device"] = "request"
+    experiment: str = ""
+    """The experiment's name, the model's where there is none."""
+    epoch: int = 0
+    salt: str = ""
+    cache: bool = True
+    cache_ttl_s: float | None = None
+    cache_max_input_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +95,12 @@ class Plan:
     group: str = ""
     serial: int = 0
     versions: tuple[VersionPlan, ...] = ()
+    policies: tuple[ModelPlan, ...] = ()
+    """One for each model; a model without one is served by weight, remembered by the device's settings."""
+
+    def policy(self, model: str) -> ModelPlan:
+        """Return how a model's requests are assigned and remembered."""
+        return next((policy for policy in self.policies if policy.model == model), ModelPlan(model))
 
     def of_model(self, model: str) -> tuple[VersionPlan, ...]:
         """Return the versions of one model, in the deployment's order."""
@@ -79,4 +117,4 @@ def with_id(plan: Plan) -> Plan:
     content = msgspec.to_builtins(plan)
     content["id"] = ""
     digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
-    return Plan(digest[:16], plan.origin, plan.group, plan.serial, plan.versions)
+    return dataclasses.replace(plan, id=digest[:16])

@@ -111,6 +111,82 @@ class SupervisorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """How many results are remembered."""
+
+    max_bytes: Annotated[int, Ge(0)] = 16 * 2**20
+    """Memory for all remembered results; 0 switches the cache off."""
+    max_input_bytes: Annotated[int, Ge(0)] = 64 * 2**10
+    """Requests with more input bytes bypass the cache: to digest them costs more than it saves."""
+    ttl_s: Annotated[float, Gt(0)] | None = None
+    """How long a result is remembered; for ever unless set, since a model's file never changes its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSettings:
+    """How outcomes of predictions are taken and kept."""
+
+    window_s: Annotated[float, Ge(60)] = 7 * 86_400.0
+    """How long after a prediction its outcome is taken."""
+    commit_interval_s: Annotated[float, Ge(0.0), Le(60)] = 0.5
+    """Outcomes of this time share one write to the disk; longer spares flash, shorter answers sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """The link to the fleet's broker, by MQTT 5."""
+
+    url: str | None = None
+    """`mqtt://host[:1883]` or `mqtts://host[:8883]` (any port, 443 too); without one there is no link."""
+    prefix: str = "edge/v1"
+    fleet: str = "default"
+    """A topic level: letters, digits, `-` and `_`."""
+    username: str | None = None
+    """The default is the device id, which is what the broker's access rules name."""
+    password_file: str | None = None
+    ca_bundle: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    keepalive_s: Annotated[int, Ge(5), Le(65535)] = 60
+    will_delay_s: Annotated[int, Ge(0)] = 30
+    """How long the broker waits before it tells that the device is offline."""
+    session_expiry_s: Annotated[int, Ge(60)] = 86_400
+    metrics_interval_s: Annotated[float, Ge(0.2)] = 60.0
+    ab_interval_s: Annotated[float, Ge(0.2)] = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MqttBinding:
+    """Messages that match `filter` are inference requests to `model`, answered on `result`.
+
+    A message's Response Topic (MQTT 5) is used instead of `result` where it is set.
+    """
+
+    filter: str
+    model: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMqttSettings:
+    """Inference over MQTT for apps on this device or its network, by MQTT 5 or 3.1.1."""
+
+    url: str | None = None
+    """The broker, which may be the fleet's; without one there is no inference over MQTT."""
+    protocol: Literal["5", "3.1.1"] = "5"
+    username: str | None = None
+    password_file: str | None = None
+    ca_bundle: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    topic: str = "edge-agent"
+    """`<topic>/infer/<model>` is answered on `<topic>/result/<model>`, outcomes are taken on
+    `<topic>/outcomes/<model>`."""
+    bindings: tuple[MqttBinding, ...] = ()
+    """Further topics, for apps that publish where they always did."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What is written to the log."""
 
@@ -128,4 +204,8 @@ class Settings:
     engines: EngineSettings = EngineSettings()
     probe: ProbeSettings = ProbeSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    cache: CacheSettings = CacheSettings()
+    outcomes: OutcomeSettings = OutcomeSettings()
+    mqtt: MqttSettings = MqttSettings()
+    local_mqtt: LocalMqttSettings = LocalMqttSettings()
     log: LogSettings = LogSettings()

@@ -74,6 +74,7 @@ class Server:
         first = await _read(reader)
         if not isinstance(first, Configure):
             return
+        logging.getLogger().setLevel(first.log_level.upper())
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         counters = Counters()

@@ -29,6 +29,16 @@ class StateLayout:
         return self.base / "events.db"
 
     @property
+    def outcomes(self) -> Path:
+        """Outcomes of predictions and their sums; written by serving alone."""
+        return self.base / "outcomes.db"
+
+    @property
+    def secret(self) -> Path:
+        """32 random bytes that authenticate this device's prediction ids."""
+        return self.base / "secret"
+
+    @property
     def trust(self) -> Path:
         """TUF metadata: numbered folders, the symlink `current`, the high-water mark."""
         return self.base / "trust"
