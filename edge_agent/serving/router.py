@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from edge_agent.documents.errors import NotFoundError
-from edge_agent.documents.plan import Plan
-from edge_agent.policy.assignment import pick
+from edge_agent.documents.plan import ArmPlan, Plan
+from edge_agent.policy.assignment import Lottery
 from edge_agent.serving.loader import LoadedVersion
 
 
@@ -17,9 +17,9 @@ class Table:
         self._models: dict[str, tuple[LoadedVersion, ...]] = {
             model: tuple(loaded for loaded in versions if loaded.plan.model == model) for model in plan.models
         }
-        self._weights = {
-            version.model: tuple(arm.weight for arm in plan.of_model(version.model))
-            for version in plan.versions
+        self._lotteries = {
+            model: Lottery(model, [ArmPlan(v.version, v.version, v.weight) for v in plan.of_model(model)])
+            for model in plan.models
         }
 
     def of_model(self, model: str) -> tuple[LoadedVersion, ...]:
@@ -42,4 +42,4 @@ class Table:
     def choose(self, model: str, point: float) -> LoadedVersion:
         """Return the version in whose share of the model's traffic the point of [0, 1) falls."""
         versions = self.of_model(model)
-        return versions[0] if len(versions) == 1 else versions[pick(self._weights[model], point)]
+        return versions[0] if len(versions) == 1 else versions[self._lotteries[model].draw(point)]
