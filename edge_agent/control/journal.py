@@ -1,5 +1,6 @@
 """Where every change of state is written: the log for people, the events database for audit."""
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -25,6 +26,8 @@ class Journal:
         self._waiting: deque[Event] = deque(maxlen=WAITING_LIMIT)
         self.problem: str | None = None
         """Why events cannot be stored now, or None."""
+        self.recorded = asyncio.Event()
+        """Set with each event; who waits for it clears it."""
 
     def record(
         self,
@@ -43,6 +46,7 @@ class Journal:
         log.log(level, "%s%s: %s", kind, f" {subject}" if subject else "", message)
         self._waiting.append(event)
         self.flush()
+        self.recorded.set()
 
     def flush(self) -> None:
         """Store what waits, if the disk lets us."""
@@ -63,6 +67,11 @@ class Journal:
             self.problem = None
         except StorageError as error:
             self.problem = str(error)
+
+    @property
+    def db(self) -> EventsDb | None:
+        """The database, or None while it cannot be opened; its methods raise StorageError."""
+        return self._db
 
     def newest(self, limit: int) -> list[Event]:
         """Return the newest events, oldest first, with those that are not stored yet."""
