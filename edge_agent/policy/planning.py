@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from edge_agent.documents.deployment import Choice, Deployment, Groups
+from edge_agent.documents.deployment import Arm, Choice, Deployment, Groups, ModelDeployment
 from edge_agent.documents.errors import DocumentError, ModelError
 from edge_agent.documents.manifest import File, Manifest, Tensor, Variant
-from edge_agent.documents.plan import Limit, Origin, Plan, VersionPlan, with_id
+from edge_agent.documents.plan import ArmPlan, Limit, ModelPlan, Origin, Plan, VersionPlan, with_id
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.policy.assignment import Lottery
 from edge_agent.policy.waves import in_rollout
 
 KNOWN_COMPRESSIONS: Final = frozenset({"none"})
@@ -33,19 +34,24 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The part of a deployment that a device runs."""
+    """The part of a deployment that a device runs; `device` is its id."""
 
     origin: Origin
     choice: Choice
+    device: str
+
+    def arms(self, model: str) -> tuple[Arm, ...]:
+        """Return the arms of a model that run on the device: its own alone where the unit is the device."""
+        deployed = self.choice.models[model]
+        if deployed.unit != "device":
+            return deployed.arms
+        policy = _model_plan(model, deployed)
+        return (deployed.arms[Lottery(policy.salt, policy.arms).arm_of(self.device)],)
 
     @property
     def wanted(self) -> tuple[tuple[str, str], ...]:
-        """Model and version of every arm; models sorted, arms in the deployment's order."""
-        return tuple(
-            (model, arm.version)
-            for model, deployed in sorted(self.choice.models.items())
-            for arm in deployed.arms
-        )
+        """Model and version of every arm that runs here; models sorted, arms in the deployment's order."""
+        return tuple((model, arm.version) for model in sorted(self.choice.models) for arm in self.arms(model))
 
 
 def group_of(groups: Groups, device: str, labels: Mapping[str, str]) -> str:
@@ -61,8 +67,8 @@ def select(deployment: Deployment, device: str, now: datetime) -> Selection:
     """Return the candidate for a device inside its rollout, else the stable part."""
     candidate = deployment.candidate
     if candidate is not None and in_rollout(candidate.rollout, device, now):
-        return Selection("candidate", candidate)
-    return Selection("stable", deployment.stable)
+        return Selection("candidate", candidate, device)
+    return Selection("stable", deployment.stable, device)
 
 
 def pick_variant(manifest: Manifest, device: Device) -> Variant:
@@ -91,16 +97,19 @@ def compile_plan(
     from its digest. Raises ModelError when the device can run no variant of a version.
     """
     versions = []
-    for model, deployed in sorted(selection.choice.models.items()):
-        for arm in deployed.arms:
+    for model in sorted(selection.choice.models):
+        for arm in selection.arms(model):
             manifest = manifests[model, arm.version]
-            versions.append(_version_plan(manifest, pick_variant(manifest, device), arm.weight, locate))
+            versions.append(_version_plan(manifest, pick_variant(manifest, device), arm, locate))
     return with_id(
         Plan(
             origin=selection.origin,
             group=deployment.group,
             serial=deployment.serial,
             versions=tuple(versions),
+            policies=tuple(
+                _model_plan(model, deployed) for model, deployed in sorted(selection.choice.models.items())
+            ),
         )
     )
 
@@ -144,9 +153,22 @@ def _obstacle(variant: Variant, device: Device) -> str | None:
     return None
 
 
-def _version_plan(
-    manifest: Manifest, variant: Variant, weight: float, locate: Callable[[str], str]
-) -> VersionPlan:
+def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
+    experiment, cache = deployed.experiment, deployed.cache
+    return ModelPlan(
+        model=model,
+        arms=tuple(ArmPlan(arm.name or arm.version, arm.version, arm.weight) for arm in deployed.arms),
+        unit=deployed.unit,
+        experiment=model if experiment is None else experiment.name,
+        epoch=0 if experiment is None else experiment.epoch,
+        salt=model if experiment is None else experiment.salt,
+        cache=cache.enabled,
+        cache_ttl_s=cache.ttl_s,
+        cache_max_input_bytes=cache.max_input_bytes,
+    )
+
+
+def _version_plan(manifest: Manifest, variant: Variant, arm: Arm, locate: Callable[[str], str]) -> VersionPlan:
     golden = manifest.golden
     if golden is not None:
         _check_golden(golden.file, manifest)
@@ -165,7 +187,8 @@ def _version_plan(
         golden_path=None if golden is None else locate(golden.file.sha256),
         golden_samples=0 if golden is None else golden.samples,
         tolerances={name: Limit(limit.atol, limit.rtol) for name, limit in variant.tolerances.items()},
-        weight=weight,
+        weight=arm.weight,
+        arm=arm.name or arm.version,
     )
 
 

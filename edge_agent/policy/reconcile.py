@@ -11,6 +11,7 @@ The states of a target and the transitions between them:
 | present, all passed   | serving is ready             | activate it                            |
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -132,7 +133,7 @@ def effective(
         for version in fallback.get(model, ())
         if version.sha256 not in left_out
     ]
-    return with_id(Plan("", current.origin, current.group, current.serial, (*kept, *before)))
+    return with_id(dataclasses.replace(current, versions=(*kept, *before)))
 
 
 def superseded(

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from edge_agent.documents.deployment import (
     Arm,
+    CachePolicy,
     Candidate,
     Choice,
     Deployment,
+    Experiment,
     GroupRule,
     Groups,
     ModelDeployment,
@@ -27,7 +29,7 @@ from edge_agent.documents.manifest import (
     Tolerance,
     Variant,
 )
-from edge_agent.documents.plan import Limit, Plan
+from edge_agent.documents.plan import ArmPlan, Limit, ModelPlan, Plan
 from edge_agent.policy.planning import Device, compile_plan, files_of, group_of, pick_variant, select
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -199,3 +201,45 @@ class TestCompilePlan:
 
         assert plan(names) == plan(sorted(names))
         assert len(plan(names).id) == 16
+
+
+class TestArms:
+    TWO = (Arm(version="1", name="old", weight=3.0), Arm(version="2"))
+    MANIFESTS = [a_manifest(a_variant(1), version="1"), a_manifest(a_variant(2), version="2")]
+
+    def deployment(self, **options: Any) -> Deployment:
+        deployed = ModelDeployment(arms=self.TWO, **options)
+        return Deployment(group="g", serial=7, timestamp=NOW, stable=Choice(models={"m": deployed}))
+
+    def test_the_plan_says_how_requests_are_assigned_and_remembered(self) -> None:
+        plan = a_plan(
+            self.deployment(
+                unit="key",
+                experiment=Experiment(name="x", salt="s", epoch=4),
+                cache=CachePolicy(enabled=False, ttl_s=5.0, max_input_bytes=9),
+            ),
+            self.MANIFESTS,
+        )
+        arms = (ArmPlan("old", "1", 3.0), ArmPlan("2", "2", 1.0))
+        assert plan.policies == (ModelPlan("m", arms, "key", "x", 4, "s", False, 5.0, 9),)
+        assert [(version.version, version.arm) for version in plan.versions] == [("1", "old"), ("2", "2")]
+
+    def test_without_an_experiment_it_is_named_after_the_model(self) -> None:
+        policy = a_plan(self.deployment(), self.MANIFESTS).policy("m")
+        assert (policy.experiment, policy.epoch, policy.salt, policy.cache) == ("m", 0, "m", True)
+
+    @given(st.text(min_size=1, max_size=20))
+    def test_a_device_that_is_the_unit_has_its_own_arm_alone(self, device: str) -> None:
+        deployment = self.deployment(unit="device")
+        wanted = select(deployment, device, NOW).wanted
+        assert wanted in ((("m", "1"),), (("m", "2"),))
+        found = [manifest for manifest in self.MANIFESTS if ("m", manifest.version) in wanted]
+        plan = a_plan(deployment, found, replace(DEVICE, id=device))
+        assert [("m", version.version) for version in plan.versions] == list(wanted)
+        assert len(plan.policy("m").arms) == 2
+        assert len(files_of(plan, {("m", found[0].version): found[0]})) == 1
+
+    def test_devices_are_shared_out_by_weight(self) -> None:
+        deployment = self.deployment(unit="device")
+        own = [select(deployment, f"device-{number}", NOW).wanted[0][1] for number in range(1000)]
+        assert 700 < own.count("1") < 800

@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.documents.plan import ModelPlan, Plan, VersionPlan, with_id
 from edge_agent.policy import reconcile
 from edge_agent.policy.reconcile import Activate, DropTarget, Probe, Serve, Situation, Sync
 
@@ -103,6 +103,14 @@ def test_other_models_are_left_alone_when_one_falls_back() -> None:
 
 def test_a_model_without_a_sound_version_is_not_served() -> None:
     assert reconcile.effective(TARGET, {"m": (OLD,)}, {NEW.sha256, OLD.sha256}).versions == ()
+
+
+def test_a_plan_without_a_version_still_says_how_requests_are_assigned() -> None:
+    other = version("m", "3")
+    policies = (ModelPlan("m", experiment="x", epoch=2),)
+    target = dataclasses.replace(plan(2, NEW, other), policies=policies)
+    served = reconcile.effective(target, {}, {NEW.sha256})
+    assert (served.versions, served.policies) == ((other,), policies)
 
 
 def test_an_unchanged_model_keeps_what_it_falls_back_to() -> None:
