@@ -1,6 +1,7 @@
 """The command line of who runs the fleet: `edge-fleet`."""
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -12,9 +13,12 @@ from types import FrameType
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError, RequestError
+from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_fleet import deploy, show
+from edge_fleet.broker_options import add_broker_options, broker_settings, parse_seconds, required_broker
+from edge_fleet.experiments import Terms
 from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, key_folder, load_key
+from edge_fleet.notify import Notified, notify
 from edge_fleet.publish import publish, read_package
 from edge_fleet.refresh import refresh
 from edge_fleet.repository import Repository
@@ -55,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_publish(commands)
     _add_deploy(commands)
+    _add_notify(commands)
     _add_groups(commands)
     _add_refresh(commands)
     _add_list(commands)
@@ -141,7 +146,44 @@ def _add_deploy(commands: Any) -> None:
     parser.add_argument("--percentage", type=float, metavar="N", help="that share, 0 to 100")
     parser.add_argument("--no-candidate", action="store_true", help="let all devices run the stable part again")
     parser.add_argument("--serial", default="auto", help="serial of the deployment (default: the next one)")
+    _add_terms(parser)
     _add_keys(parser)
+    parser.add_argument(
+        "--notify", action="store_true", help="tell the devices; done by itself if a broker is named"
+    )
+    _add_spread(parser)
+    add_broker_options(parser)
+
+
+def _add_terms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unit",
+        choices=["request", "key", "device"],
+        help="what goes to one arm as a whole (default: as before, else each request)",
+    )
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="name of the A/B test (default: as before, else the model's)"
+    )
+    parser.add_argument("--cache", choices=["on", "off"], help="whether devices remember results")
+    parser.add_argument("--cache-ttl", type=float, metavar="SECONDS", help="how long they remember a result")
+
+
+def _add_spread(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--spread-s",
+        type=parse_seconds,
+        default=0.0,
+        metavar="N",
+        help="seconds over which the devices spread their look at the store (default: at once)",
+    )
+
+
+def _add_notify(commands: Any) -> None:
+    example = "  edge-fleet notify store --group south --mqtt mqtts://operator@broker.example --spread-s 600"
+    parser = _add_command(commands, "notify", _notify, "tell devices to look at the store now", example)
+    parser.add_argument("--group", default="default", help="group of devices (default: %(default)s)")
+    _add_spread(parser)
+    add_broker_options(parser)
 
 
 def _add_groups(commands: Any) -> None:
@@ -206,10 +248,34 @@ def _deploy(options: argparse.Namespace) -> deploy.Deployed:
         percentage=options.percentage,
         drop_candidate=options.no_candidate,
         serial=_serial(options.serial),
+        terms=Terms(
+            unit=options.unit,
+            experiment=options.experiment,
+            cache=None if options.cache is None else options.cache == "on",
+            cache_ttl_s=options.cache_ttl,
+        ),
     )
     if change == deploy.Change():
         raise RequestError("Nothing to deploy: name a version with --model NAME=VERSION.")
-    return deploy.deploy(Repository(options.store), _keys(options), options.group, change, _now())
+    # The broker's settings are checked before anything is signed.
+    broker = required_broker(options) if options.notify else broker_settings(options)
+    repository = Repository(options.store)
+    deployed = deploy.deploy(repository, _keys(options), options.group, change, _now())
+    if broker is None:
+        return deployed
+    try:
+        notified = notify(repository.read(), options.group, broker, options.spread_s)
+    except EdgeAgentError as error:
+        raise UnavailableError(
+            f"Serial {deployed.after.serial} of group '{options.group}' is deployed, but the devices were not "
+            f"told and find it at their next look: {error}"
+        ) from error
+    return dataclasses.replace(deployed, notified=notified.topic)
+
+
+def _notify(options: argparse.Namespace) -> Notified:
+    broker = required_broker(options)
+    return notify(Repository(options.store).read(), options.group, broker, options.spread_s)
 
 
 def _groups(options: argparse.Namespace) -> show.GroupList:

@@ -1,7 +1,8 @@
 """Chooses what a group of devices runs, and which devices form a group."""
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from edge_agent import __version__
@@ -20,6 +21,7 @@ from edge_agent.documents.deployment import (
 )
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.reading import read_document
+from edge_fleet.experiments import Draw, Terms, past_epochs, settle
 from edge_fleet.keys import KeyFolder
 from edge_fleet.publish import model_role
 from edge_fleet.repository import DEPLOYMENTS, Contents, Repository
@@ -43,6 +45,8 @@ class Change:
     drop_candidate: bool = False
     serial: int | None = None
     """None counts on from the last one."""
+    terms: Terms = field(default_factory=Terms)
+    """How the requests to the models named here are split and remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Deployed:
 
     before: Deployment | None
     after: Deployment
+    notified: str | None = None
+    """The topic on which the devices were told; None if they were not."""
 
 
 def parse_arms(text: str) -> tuple[str, ModelDeployment]:
@@ -77,9 +83,15 @@ def parse_rule(text: str) -> GroupRule:
         raise RequestError(f"'{group}' cannot be a group: use a-z, 0-9 and inner hyphens.") from error
 
 
-def revise(group: str, before: Deployment | None, change: Change, now: datetime) -> Deployment:
-    """Return the group's next deployment; pure. Raises RequestError for a change that makes no sense."""
+def revise(
+    group: str, before: Deployment | None, change: Change, now: datetime, draw: Draw | None = None
+) -> Deployment:
+    """Return the group's next deployment; pure. Raises RequestError for a change that makes no sense.
+
+    A new experiment takes its salt from `draw`, by default one made of group and serial.
+    """
     serial = _next_serial(before, change.serial)
+    change = _settled(before, change, draw or Draw(salt=f"{group}-{serial}"))
     old = {} if before is None or change.replace else dict(before.stable.models)
     if unknown := sorted(change.remove - set(old)):
         raise RequestError(f"Group '{group}' does not run {unknown[0]}: there is nothing to remove.")
@@ -97,7 +109,8 @@ def deploy(repository: Repository, keys: KeyFolder, group: str, change: Change, 
     """Sign the group's next deployment; raises RequestError if it names a version that is not published."""
     with repository.editing(keys, now) as edit:
         before = read_deployment(edit.contents, group)
-        after = revise(group, before, change, now)
+        draw = Draw(secrets.token_hex(16), past_epochs(repository.store, group))
+        after = revise(group, before, change, now, draw)
         _check_published(edit.contents, after)
         edit.put_target(DEPLOYMENTS, after.target_path, after.model_dump_json(by_alias=True).encode())
         return Deployed(before, after)
@@ -154,6 +167,30 @@ def _next_serial(before: Deployment | None, wanted: int | None) -> int:
     if wanted <= last:
         raise RequestError(f"Serial {wanted} is not after {last}: serials only grow, leave --serial out.")
     return wanted
+
+
+def _settled(before: Deployment | None, change: Change, draw: Draw) -> Change:
+    """Return the change with unit, experiment and cache of each of its models decided."""
+    if change.terms.experiment is not None and len({*change.models, *change.candidate}) > 1:
+        raise RequestError("An experiment compares versions of one model: name a single model with it.")
+    if change.terms != Terms() and not change.models and not change.candidate:
+        raise RequestError(
+            "Unit, experiment and cache belong to a model: name its versions with --model NAME=VERSION."
+        )
+    stable = {} if before is None else before.stable.models
+    candidate = {} if before is None or before.candidate is None else before.candidate.models
+    return replace(
+        change,
+        models=_settle_all(change.models, (stable, candidate), change.terms, draw),
+        candidate=_settle_all(change.candidate, (candidate, stable), change.terms, draw),
+    )
+
+
+def _settle_all(wanted: Models, before: tuple[Models, ...], terms: Terms, draw: Draw) -> Models:
+    return {
+        name: settle(name, model, [models[name] for models in before if name in models], terms, draw)
+        for name, model in wanted.items()
+    }
 
 
 def _candidate(

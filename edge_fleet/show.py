@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from edge_agent.documents.deployment import Choice, Deployment, Groups
+from edge_agent.documents.deployment import Choice, Deployment, Groups, ModelDeployment
 from edge_agent.policy.expiry import warnings
 from edge_fleet.deploy import Deployed, deployed_groups, read_deployment, read_groups
+from edge_fleet.notify import Notified
 from edge_fleet.publish import Published
 from edge_fleet.refresh import Refreshed
 from edge_fleet.repository import Contents
@@ -134,6 +135,17 @@ def _(deployed: Deployed) -> None:
         table.add_row(name, old.get(name, "-"), new.get(name, "-"))
     _console().print(f"Group {after.group}, serial {after.serial}:")
     _console().print(table)
+    if deployed.notified is not None:
+        _console().print(f"Told the devices on {deployed.notified}.")
+
+
+@show.register
+def _(notified: Notified) -> None:
+    hint = notified.hint
+    within = f"within {hint.spread_s:g} s" if hint.spread_s else "at once"
+    _console().print(
+        f"Told group {notified.group} on {notified.topic} to look {within} for serial {hint.serial}."
+    )
 
 
 @show.register
@@ -187,11 +199,22 @@ def _rows(deployment: Deployment) -> dict[str, str]:
 def _arms(choice: Choice, name: str) -> str:
     if name not in choice.models:
         return "nothing"
-    arms = choice.models[name].arms
-    if len(arms) == 1:
-        return arms[0].version
-    total = sum(arm.weight for arm in arms)
-    return ", ".join(f"{arm.version} ({100 * arm.weight / total:.0f} %)" for arm in arms)
+    model = choice.models[name]
+    total = sum(arm.weight for arm in model.arms)
+    arms = [f"{arm.version} ({100 * arm.weight / total:.3g} %)" for arm in model.arms]
+    return ", ".join(arms if len(arms) > 1 else [model.arms[0].version]) + _terms(model)
+
+
+def _terms(model: ModelDeployment) -> str:
+    """Return what is special about how a model is served, for example `; experiment a, epoch 2, by key`."""
+    terms = []
+    if model.experiment is not None:
+        terms.append(f"experiment {model.experiment.name}, epoch {model.experiment.epoch}, by {model.unit}")
+    if not model.cache.enabled:
+        terms.append("cache off")
+    elif model.cache.ttl_s is not None:
+        terms.append(f"cached for {model.cache.ttl_s:g} s")
+    return "".join(f"; {term}" for term in terms)
 
 
 def _expiry_table(expires: dict[str, datetime]) -> Table:
