@@ -212,6 +212,8 @@ class Agent:
 
     def _notice(self, notice: Notice) -> None:
         self._deployer.notice(notice)
+        if isinstance(notice, ipc.StateDamaged):
+            self._journal.record("state_damaged", notice.message)
         if isinstance(notice, ipc.Applied) and not self._told_ready:
             self._told_ready = True
             self._notifier.ready()

@@ -41,7 +41,7 @@ class ServingEnded:
     hung: bool
 
 
-Notice = ipc.Ready | ipc.Applied | ipc.Refused | ipc.Metrics | ServingEnded
+Notice = ipc.FromServing | ServingEnded
 
 
 class ServingProcess:

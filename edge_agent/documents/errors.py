@@ -25,6 +25,18 @@ class NotFoundError(RequestError):
     status = 404
 
 
+class DuplicateError(RequestError):
+    """What the request gives was taken already; nothing is left to do."""
+
+    status = 409
+
+
+class TooLateError(RequestError):
+    """What the request gives is not taken any more."""
+
+    status = 410
+
+
 class PayloadTooLargeError(RequestError):
     """The request is larger than the limit that the message names."""
 

@@ -105,13 +105,19 @@ class Refused(_Message, frozen=True):
     reason: str
 
 
+class StateDamaged(_Message, frozen=True):
+    """The outcomes database was damaged and has been set aside; `message` says so in one sentence."""
+
+    message: str
+
+
 class Metrics(_Message, frozen=True):
     """Sent every few seconds while anything changes; the latest counts. Outbox numbers are the supervisor's."""
 
     metrics: MetricsMessage
 
 
-FromServing = Ready | Applied | Refused | Metrics
+FromServing = Ready | Applied | Refused | StateDamaged | Metrics
 
 
 # --- the sync child -----------------------------------------------------------------------------------------
