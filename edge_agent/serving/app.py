@@ -14,6 +14,7 @@ from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.oip import HEADER_LENGTH
+from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
@@ -28,8 +29,16 @@ _Handler = Callable[[Request], Response]
 class App:
     """Answers the requests of the inference sockets; `metrics_only` those of the metrics port."""
 
-    def __init__(self, pipeline: Pipeline, counters: Counters, start_time_s: float, unsigned: bool) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        outcomes: Outcomes,
+        counters: Counters,
+        start_time_s: float,
+        unsigned: bool,
+    ) -> None:
         self._pipeline = pipeline
+        self._outcomes = outcomes
         self._counters = counters
         self._start_time_s = start_time_s
         self._unsigned = unsigned
@@ -68,6 +77,12 @@ class App:
             if refusal is None:
                 header_length = request.headers.get(_HEADER_LENGTH)
                 self._pipeline.infer(model, version, request.body, header_length, reply)
+            else:
+                reply.send(refusal)
+        elif rest == ("outcomes",) and version is None:
+            refusal = _allowing("POST", request) or _refuse_encoding(request)
+            if refusal is None:
+                self._outcomes.take(model, request.body, reply)
             else:
                 reply.send(refusal)
         elif rest == ("ready",):

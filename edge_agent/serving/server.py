@@ -17,16 +17,18 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import uvloop
 
-from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, ToServing
+from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, StateDamaged, ToServing
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.http1 import Application, Connection, Limits
 from edge_agent.serving.memory import use_one_heap
+from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
@@ -79,7 +81,13 @@ class Server:
             self._loop.add_signal_handler(number, self._stopping.set)
         counters = Counters()
         pipeline = Pipeline(self._page, counters, first.http.queue_limit, random.random)
-        app = App(pipeline, counters, time.time(), first.unsigned)
+        outcomes = Outcomes(
+            Path(first.outcomes_db),
+            bytes.fromhex(first.secret),
+            first.outcomes,
+            lambda message: _send(writer, StateDamaged(message=message)),
+        )
+        app = App(pipeline, outcomes, counters, time.time(), first.unsigned)
         await self._listen(app, first)
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page)
@@ -93,6 +101,7 @@ class Server:
             task.add_done_callback(self._note_end)
         await self._stopping.wait()
         app.is_ready = False
+        outcomes.hurry()
         await self._drain()
 
     async def _listen(self, app: App, configure: Configure) -> None:
