@@ -14,7 +14,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -28,6 +28,8 @@ from edge_agent.client_calls import (
     InferResult,
     ModelEntry,
     ModelMetadata,
+    OutcomesResult,
+    Refusal,
     Reply,
     broken,
     find_address,
@@ -35,11 +37,13 @@ from edge_agent.client_calls import (
     infer_call,
     late,
     metadata_call,
+    outcome_call,
+    outcomes_call,
     ready_call,
     unreachable,
 )
 
-__all__ = ["AsyncClient", "Client", "InferResult", "ModelEntry", "ModelMetadata"]
+__all__ = ["AsyncClient", "Client", "InferResult", "ModelEntry", "ModelMetadata", "OutcomesResult", "Refusal"]
 
 T = TypeVar("T")
 Inputs = Mapping[str, NDArray[Any]] | NDArray[Any]
@@ -102,6 +106,18 @@ class Client:
             inputs = {self._only_input(model, version): inputs}
         call = infer_call(model, version, inputs, outputs, parameters, request_id)
         return self._do(call, timeout_s)
+
+    def outcome(self, model: str, prediction_id: str, /, **values: float) -> None:
+        """Tell what came of a prediction, by metric; when this returns it is on the agent's disk.
+
+        Raises DuplicateError if this was told before, TooLateError if the prediction is too old. After an
+        UnavailableError the outcome may have been taken or not: tell it again, it is counted once.
+        """
+        self._do(outcome_call(model, prediction_id, values))
+
+    def outcomes(self, model: str, outcomes: Iterable[tuple[str, Mapping[str, float]]]) -> OutcomesResult:
+        """Tell up to 10,000 outcomes, prediction id and values each; what was refused is in the result."""
+        return self._do(outcomes_call(model, outcomes))
 
     def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
         """Return a model's versions, inputs, outputs and labels."""
@@ -214,6 +230,14 @@ class AsyncClient:
             inputs = {await self._only_input(model, version): inputs}
         call = infer_call(model, version, inputs, outputs, parameters, request_id)
         return await self._do(call, timeout_s)
+
+    async def outcome(self, model: str, prediction_id: str, /, **values: float) -> None:
+        """Tell what came of a prediction; see `Client.outcome`."""
+        await self._do(outcome_call(model, prediction_id, values))
+
+    async def outcomes(self, model: str, outcomes: Iterable[tuple[str, Mapping[str, float]]]) -> OutcomesResult:
+        """Tell many outcomes; see `Client.outcomes`."""
+        return await self._do(outcomes_call(model, outcomes))
 
     async def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
         """Return a model's versions, inputs, outputs and labels."""

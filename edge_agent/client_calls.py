@@ -1,6 +1,6 @@
 """What the clients say and understand, without input and output: requests as bytes, answers from bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import (
     DeadlineExceededError,
+    DuplicateError,
     EdgeAgentError,
     ModelError,
     NotFoundError,
@@ -21,6 +22,7 @@ from edge_agent.documents.errors import (
     PayloadTooLargeError,
     RequestError,
     SettingsError,
+    TooLateError,
     UnavailableError,
 )
 from edge_agent.documents.places import this_process_places
@@ -30,9 +32,12 @@ from edge_agent.store.layout import RuntimeLayout
 T = TypeVar("T")
 
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_JSON: Final = "Content-Type: application/json\r\n"
 _SERVICE: Final = Path("/run/edge-agent")
 _ERRORS: Final[dict[int, type[EdgeAgentError]]] = {
     404: NotFoundError,
+    409: DuplicateError,
+    410: TooLateError,
     413: PayloadTooLargeError,
 }
 
@@ -46,6 +51,46 @@ class InferResult:
     model_version: str
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prediction_id(self) -> str:
+        """What an outcome of this answer is told with; raises RequestError if the answer has none."""
+        found = self.parameters.get("prediction_id")
+        if not isinstance(found, str):
+            raise RequestError("This answer has no prediction id, so that no outcome can be told of it.")
+        return found
+
+    @property
+    def arm(self) -> str | None:
+        """The arm that answered, or `fallback` or `direct`, neither of which is compared."""
+        return self.parameters.get("arm")
+
+    @property
+    def cache(self) -> str | None:
+        """`hit`, `miss` or `bypass`."""
+        return self.parameters.get("cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An outcome that was not taken: its place in the list, an HTTP status, and why in one sentence.
+
+    Status 409: one was taken already, so that nothing is left to do; 410: too late; 400: it is wrong.
+    """
+
+    index: int
+    status: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesResult:
+    """What became of a list of outcomes; `duplicates` counts those of the refused that were taken before."""
+
+    accepted: int
+    duplicates: int
+    refused: tuple[Refusal, ...]
+    """The first 1000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +277,49 @@ def index_call() -> Call[tuple[ModelEntry, ...]]:
     return Call(request, lambda reply: _decode(reply, tuple[ModelEntry, ...]))
 
 
+def outcome_call(model: str, prediction_id: str, values: Mapping[str, float]) -> Call[None]:
+    """Return the call that tells one outcome; raises RequestError for a value that is no number."""
+
+    def read(reply: Reply) -> None:
+        if reply.status != 202:
+            _raise(reply)
+
+    return Call(_outcomes_request(model, [(prediction_id, values)]), read)
+
+
+def outcomes_call(model: str, outcomes: Iterable[tuple[str, Mapping[str, float]]]) -> Call[OutcomesResult]:
+    """Return the call that tells many outcomes; raises RequestError for a value that is no number."""
+
+    def read(reply: Reply) -> OutcomesResult:
+        # A list of which nothing was taken is answered with an error that says as much.
+        if reply.status in (202, 400, 409, 410) and b'"refused"' in reply.body:
+            return _decode(reply, OutcomesResult, status=reply.status)
+        _raise(reply)
+
+    return Call(_outcomes_request(model, outcomes), read)
+
+
+def _outcomes_request(model: str, outcomes: Iterable[tuple[str, Mapping[str, float]]]) -> bytes:
+    described = []
+    for prediction_id, values in outcomes:
+        try:
+            numbers = {name: float(value) for name, value in values.items()}
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"A value of an outcome is no number: {error}.") from error
+        described.append({"prediction_id": prediction_id, "values": numbers})
+    json = msgspec.json.encode({"outcomes": described})
+    return _request("POST", f"{_model_path(model, None)}/outcomes", _JSON, (json,))
+
+
 class _Output(msgspec.Struct):
     name: str
     datatype: str
     shape: tuple[int, ...]
     parameters: dict[str, Any]
+
+
+class _Error(msgspec.Struct):
+    error: str
 
 
 class _Answer(msgspec.Struct):
@@ -262,8 +345,8 @@ def _read_result(reply: Reply) -> InferResult:
     return InferResult(tensors, answer.model_name, answer.model_version, answer.id, answer.parameters)
 
 
-def _decode(reply: Reply, kind: type[T], json: memoryview | None = None) -> T:
-    if reply.status != 200:
+def _decode(reply: Reply, kind: type[T], json: memoryview | None = None, status: int = 200) -> T:
+    if reply.status != status:
         _raise(reply)
     try:
         return msgspec.json.decode(reply.body if json is None else json, type=kind)
@@ -273,8 +356,8 @@ def _decode(reply: Reply, kind: type[T], json: memoryview | None = None) -> T:
 
 def _raise(reply: Reply) -> NoReturn:
     try:
-        message = msgspec.json.decode(reply.body, type=dict[str, str])["error"]
-    except (msgspec.MsgspecError, KeyError):
+        message = msgspec.json.decode(reply.body, type=_Error).error
+    except msgspec.MsgspecError:
         message = f"The server answered with status {reply.status} and no reason."
     if reply.status in (503, 504):
         retry_after = reply.headers.get(b"retry-after", b"1")
