@@ -76,7 +76,8 @@ class App:
             refusal = _allowing("POST", request) or _refuse_encoding(request)
             if refusal is None:
                 header_length = request.headers.get(_HEADER_LENGTH)
-                self._pipeline.infer(model, version, request.body, header_length, reply)
+                unit = request.headers.get(b"edge-unit")
+                self._pipeline.infer(model, version, request.body, header_length, unit, reply)
             else:
                 reply.send(refusal)
         elif rest == ("outcomes",) and version is None:

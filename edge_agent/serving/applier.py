@@ -21,10 +21,11 @@ _LOG: Final = logging.getLogger(__name__)
 class Applier:
     """Applies one plan after the other; versions are loaded in a thread of its own, beside what is served."""
 
-    def __init__(self, pipeline: Pipeline, engines: EngineSettings, page: HealthPage) -> None:
+    def __init__(self, pipeline: Pipeline, engines: EngineSettings, page: HealthPage, device: str) -> None:
         self._pipeline = pipeline
         self._engines = engines
         self._page = page
+        self._device = device
         self._loader: Executor = ThreadPoolExecutor(1, thread_name_prefix="load")
         self.has_applied = False
 
@@ -51,7 +52,7 @@ class Applier:
             loaded = new.get(version.key) or served[version.key]
             loaded.plan, loaded.slot = version, apply.slots[version.key]
             table.append(loaded)
-        self._pipeline.switch(Table(plan, table))
+        self._pipeline.switch(Table(plan, table, self._device))
         self.has_applied = True
         names = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
         _LOG.info("Serving plan %s: %s", plan.id, names or "no models")

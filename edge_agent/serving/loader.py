@@ -36,6 +36,8 @@ class LoadedVersion:
         )
         self.waiting: deque[Any] = deque()
         self.in_flight = 0
+        self.followers = 0
+        """Requests that wait for the run of an equal one."""
         self.is_retired = False
         self.mean_run_ns = math.inf
         self.largest_run_bytes = 0

@@ -63,23 +63,45 @@ class InferRequest(msgspec.Struct, frozen=True, gc=False):
     outputs: dict[str, bool]
 
 
-def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
-    """Read a request for a model with this signature.
+class Unbound(msgspec.Struct, frozen=True, gc=False):
+    """A request whose JSON has been read; what its tensors are is for the model's signature to say."""
+
+    infer: _Infer
+    binary: memoryview
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the request as a whole."""
+        return self.infer.parameters
+
+
+def read(body: bytes, header_length: bytes | None) -> Unbound:
+    """Read a request as far as that takes no model.
 
     `header_length` is the value of the header Inference-Header-Content-Length: how many bytes of the body are
     JSON, the rest being binary data. Raises RequestError, with one sentence, for all that is not as it must be.
     """
     json, binary = _split(body, header_length)
     try:
-        infer = _DECODER.decode(json)
+        return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
+
+
+def bind(unbound: Unbound, signature: Signature) -> InferRequest:
+    """Return the request to a model with this signature; raises RequestError where it does not fit."""
+    infer = unbound.infer
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, binary, signature),
+        inputs=_inputs(infer.inputs, unbound.binary, signature),
         outputs=_outputs(infer, signature),
     )
+
+
+def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
+    """Read a request for a model that is known already; raises RequestError."""
+    return bind(read(body, header_length), signature)
 
 
 def render(
@@ -88,10 +110,11 @@ def render(
     version: str,
     signature: Signature,
     results: Mapping[str, NDArray[Any]],
+    parameters: Mapping[str, str] | None = None,
 ) -> tuple[tuple[bytes | memoryview, ...], int | None]:
     """Return the parts of the answer's body, and the length of its JSON if binary data follow.
 
-    Raises RequestError when JSON was asked for and cannot carry a value.
+    `parameters` are those of the answer. Raises RequestError when JSON was asked for and cannot carry a value.
     """
     outputs: list[dict[str, Any]] = []
     blobs: list[memoryview] = []
@@ -104,7 +127,9 @@ def render(
         else:
             output["data"] = json_tensors.encode(tensor, name)
         outputs.append(output)
-    answer = {"model_name": model, "model_version": version, "outputs": outputs}
+    answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
+    if parameters:
+        answer["parameters"] = parameters
     if request.id is not None:
         answer["id"] = request.id
     json = _ENCODER.encode(answer)
@@ -180,7 +205,7 @@ def _binary_size(given: _Input) -> int | None:
 
 
 def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
-    by_default = _flag(infer.parameters, "binary_data_output", False)
+    by_default = flag(infer.parameters, "binary_data_output", False)
     wanted: dict[str, bool] = {}
     if not infer.outputs:
         wanted = dict.fromkeys(signature.outputs, by_default)
@@ -192,14 +217,15 @@ def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
             raise RequestError(f"Output '{output.name}' is asked for twice.")
         if unsupported := [name for name in _UNSUPPORTED if name in output.parameters]:
             raise RequestError(f"The parameter {unsupported[0]} of output '{output.name}' is not supported.")
-        wanted[output.name] = _flag(output.parameters, "binary_data", by_default)
+        wanted[output.name] = flag(output.parameters, "binary_data", by_default)
     for name, is_binary in wanted.items():
         if signature.outputs[name].datatype == "FP16" and not is_binary:
             raise RequestError(f"Output '{name}' is FP16, which JSON has no form for; ask for binary_data.")
     return wanted
 
 
-def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+def flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    """Return a parameter that is true or false; raises RequestError where it is something else."""
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise RequestError(f"The parameter {name} must be true or false.")

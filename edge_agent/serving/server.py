@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import sys
@@ -26,10 +27,12 @@ import uvloop
 from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, StateDamaged, ToServing
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
+from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http1 import Application, Connection, Limits
 from edge_agent.serving.memory import use_one_heap
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.predictions import PredictionIds
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -80,7 +83,10 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         counters = Counters()
-        pipeline = Pipeline(self._page, counters, first.http.queue_limit, random.random)
+        counters.cache.max_bytes = first.cache.max_bytes
+        cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
+        ids = PredictionIds(bytes.fromhex(first.secret))
+        pipeline = Pipeline(self._page, counters, cache, ids, first.http.queue_limit, random.random)
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),
@@ -90,7 +96,7 @@ class Server:
         app = App(pipeline, outcomes, counters, time.time(), first.unsigned)
         await self._listen(app, first)
         _send(writer, Ready(pid=os.getpid()))
-        applier = Applier(pipeline, first.engines, self._page)
+        applier = Applier(pipeline, first.engines, self._page, first.device)
         tasks = [
             asyncio.create_task(self._obey(reader), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),

@@ -6,7 +6,7 @@ serving has. Source: https://prometheus.io/docs/instrumenting/exposition_formats
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,13 @@ class VersionCounters:
     errors: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
     """Requests that wait or run at this moment."""
+    arms: dict[str, int] = field(default_factory=dict)
+    """Requests answered, errors included, by the arm that they were answered as."""
+    cache_hits: int = 0
+    """Requests answered without a run of their own."""
+    cache_misses: int = 0
+    cache_bypasses: int = 0
+    """Requests that were neither looked up nor remembered."""
 
     def observe(self, duration_s: float) -> None:
         """Count an answered request and how long it took from its last byte to its answer."""
@@ -38,9 +45,23 @@ class VersionCounters:
         self.duration_s += duration_s
         self.buckets[bisect_left(BUCKETS_S, duration_s)] += 1
 
+    def note_arm(self, arm: str) -> None:
+        """Count a request that was assigned and answered."""
+        self.arms[arm] = self.arms.get(arm, 0) + 1
+
     def fail(self, kind: str) -> None:
         """Count a request that was answered with an error."""
         self.errors[kind] = self.errors.get(kind, 0) + 1
+
+
+@dataclass(slots=True)
+class CacheCounters:
+    """How full the result cache is, and how many results had to make room for others."""
+
+    max_bytes: int = 0
+    bytes: int = 0
+    entries: int = 0
+    evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, str], VersionCounters] = {}
+        self.cache = CacheCounters()
 
     def of(self, model: str, version: str) -> VersionCounters:
         """Return a version's counters, new ones at its first mention."""
@@ -69,7 +91,7 @@ class Counters:
     def render(self, info: ServingInfo) -> bytes:
         """Return all of it as text."""
         lines: list[str] = []
-        for name, kind, text, samples in _families(self._versions, info):
+        for name, kind, text, samples in _families(self._versions, self.cache, info):
             lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples)
         return ("\n".join(lines) + "\n").encode()
 
@@ -78,7 +100,7 @@ _Versions = Mapping[tuple[str, str], VersionCounters]
 _Family = tuple[str, str, str, Iterable[str]]
 
 
-def _families(versions: _Versions, info: ServingInfo) -> Iterable[_Family]:
+def _families(versions: _Versions, cache: CacheCounters, info: ServingInfo) -> Iterable[_Family]:
     labelled = [(_labels(model=m, version=v), counters) for (m, v), counters in versions.items()]
     name = "edge_agent_requests_total"
     yield (
@@ -112,7 +134,49 @@ def _families(versions: _Versions, info: ServingInfo) -> Iterable[_Family]:
         "Inference requests that wait or run.",
         [f"{name}{{{labels}}} {counters.in_flight}" for labels, counters in labelled],
     )
+    yield from _arm_and_cache_families(labelled)
+    yield from _cache_size_families(cache)
     yield from _process_families(info)
+
+
+def _arm_and_cache_families(labelled: Sequence[tuple[str, VersionCounters]]) -> Iterable[_Family]:
+    name = "edge_agent_arm_requests_total"
+    yield (
+        name,
+        "counter",
+        "Inference requests answered, errors included, by arm.",
+        [
+            f"{name}{{{labels},{_labels(arm=arm)}}} {count}"
+            for labels, counters in labelled
+            for arm, count in counters.arms.items()
+        ],
+    )
+    name = "edge_agent_cache_requests_total"
+    yield (
+        name,
+        "counter",
+        "Inference requests by what the result cache did: hit, miss or bypass.",
+        [
+            f"{name}{{{labels},{_labels(result=result)}}} {count}"
+            for labels, counters in labelled
+            for result, count in (
+                ("hit", counters.cache_hits),
+                ("miss", counters.cache_misses),
+                ("bypass", counters.cache_bypasses),
+            )
+        ],
+    )
+
+
+def _cache_size_families(cache: CacheCounters) -> Iterable[_Family]:
+    name = "edge_agent_cache_bytes"
+    yield name, "gauge", "Memory of the remembered results.", [f"{name} {cache.bytes}"]
+    name = "edge_agent_cache_max_bytes"
+    yield name, "gauge", "Memory that remembered results may take.", [f"{name} {cache.max_bytes}"]
+    name = "edge_agent_cache_entries"
+    yield name, "gauge", "Remembered results.", [f"{name} {cache.entries}"]
+    name = "edge_agent_cache_evictions_total"
+    yield name, "counter", "Results that made room for others.", [f"{name} {cache.evictions}"]
 
 
 def _process_families(info: ServingInfo) -> Iterable[_Family]:
