@@ -25,7 +25,9 @@ from edge_agent.control.admin import AdminServer
 from edge_agent.control.commands import Commands
 from edge_agent.control.deployer import Deployer
 from edge_agent.control.durable_state import DurableState
+from edge_agent.control.exposures import Exposures
 from edge_agent.control.journal import Journal
+from edge_agent.control.links import Links
 from edge_agent.control.listen import listening_sockets, unix_socket
 from edge_agent.control.reporter import Sight, report
 from edge_agent.control.settings_repair import repaired, run_again
@@ -127,7 +129,7 @@ class Agent:
         self._sockets = sockets
         self._page = HealthPage.create()
         self._notifier = systemd.Notifier.from_environment(os.environ, os.getpid())
-        self._journal = Journal(lambda: EventsDb.open(layout.events))
+        self._journal = Journal(lambda: EventsDb.open(layout.events, keep_unsent=settings.mqtt.url is not None))
         self._state = DurableState(layout.state, self._initial_state(launch, layout))
         self._watch = StoreWatch(settings, self._journal)
         self._serving = ServingProcess(
@@ -142,6 +144,15 @@ class Agent:
         self._deployer = Deployer(
             settings, self._state, self._journal, BlobStore(layout), self._watch, self._serving
         )
+        self._links = Links(
+            settings,
+            self._journal,
+            Exposures(self._page, self._serving),
+            layout.outcomes,
+            self._deployer,
+            self._state,
+            self.report,
+        )
         self._launch = launch
         self._told_ready = False
 
@@ -154,7 +165,13 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         commands = Commands(
-            self._deployer, self._watch, self._serving, self._journal, self.report, addresses(self._sockets)
+            self._deployer,
+            self._watch,
+            self._serving,
+            self._journal,
+            self._links,
+            self.report,
+            addresses(self._sockets),
         )
         server = AdminServer(commands.verbs)
         await server.start(admin)
@@ -164,6 +181,7 @@ class Agent:
             asyncio.create_task(self._deployer.run(), name="deployer"),
             asyncio.create_task(self._keep_alive(), name="watchdog"),
             asyncio.create_task(stop.wait(), name="stop"),
+            *(asyncio.create_task(work, name=name) for name, work in self._links.works().items()),
         ]
         if self._launch.problems:
             self._journal.record("warning", f"Running on the last valid settings: {self._launch.problems[0]}")
@@ -212,6 +230,7 @@ class Agent:
 
     def _notice(self, notice: Notice) -> None:
         self._deployer.notice(notice)
+        self._links.notice(notice)
         if isinstance(notice, ipc.StateDamaged):
             self._journal.record("state_damaged", notice.message)
         if isinstance(notice, ipc.Applied) and not self._told_ready:
@@ -232,10 +251,12 @@ class Agent:
         serving, deployer, *others = parts
         failed = [task for task in parts[:3] if task.done()]
         await server.stop()
+        await self._links.stop()
         for task in (deployer, *others):
             task.cancel()
         await self._serving.stop()
         results = await asyncio.gather(serving, deployer, *others, return_exceptions=True)
+        self._links.close()
         self._journal.record("stopped", "Edge Agent is stopping.")
         self._state.flush()
         self._journal.close()

@@ -10,6 +10,7 @@ import msgspec
 from edge_agent.control.admin import Progress, Verb
 from edge_agent.control.deployer import Deployer
 from edge_agent.control.journal import Journal
+from edge_agent.control.links import Links
 from edge_agent.control.store_watch import StoreWatch
 from edge_agent.control.supervise import ServingProcess
 from edge_agent.documents.messages import Reported
@@ -36,6 +37,7 @@ class Commands:
         watch: StoreWatch,
         serving: ServingProcess,
         journal: Journal,
+        links: Links,
         report: Callable[[], Reported],
         addresses: Mapping[str, str],
     ) -> None:
@@ -43,6 +45,7 @@ class Commands:
         self._watch = watch
         self._serving = serving
         self._journal = journal
+        self._links = links
         self._report = report
         self._addresses = addresses
         self._started_s = time.monotonic()
@@ -69,6 +72,7 @@ class Commands:
                 "restarts": max(0, self._serving.starts - 1),
             },
             "sockets": {role: self._addresses.get(role) for role in ("infer", "http", "metrics")},
+            "link": self._links.status(),
             "progress": msgspec.to_builtins(self._watch.progress),
             "events": msgspec.to_builtins(self._journal.newest(EVENTS_IN_STATUS)),
         }
