@@ -1,6 +1,5 @@
 """Outcomes in and out of HTTP: reading the body of a request, and telling what became of each outcome."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -137,7 +136,7 @@ def _values(values: dict[str, Any]) -> dict[str, float]:
                 "the first a letter or '_'."
             )
         # True and False are 1 and 0.
-        if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > LARGEST:
+        if not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
             raise RequestError(
                 f"The value of '{name}' must be a number between -{LARGEST:g} and {LARGEST:g}, true or false."
             )

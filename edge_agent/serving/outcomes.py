@@ -26,6 +26,7 @@ WAITING_LIMIT: Final = 4096
 """Requests that may wait for the disk; more get 503."""
 RETRY_AFTER_S: Final = 5.0
 
+_FAILED: Final = "The server failed on this request; its log says more."
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -114,12 +115,23 @@ class Outcomes:
                 return batch
 
     def _read(self, given: _Given) -> _Waiting | None:
-        """Read a request; None if it is answered already, since there is nothing in it to store."""
+        """Read a request; None if it is answered already, with nothing in it to store. Never raises."""
         try:
-            raws = outcome_bodies.parse(given.body)
+            waiting = self._understand(given)
         except EdgeAgentError as error:
             self._answer(given.reply, failure(error))
             return None
+        except Exception:
+            _LOG.exception("Reading outcomes failed")
+            self._answer(given.reply, error_response(500, _FAILED))
+            return None
+        if waiting.outcomes:
+            return waiting
+        self._answer(given.reply, outcome_bodies.respond(waiting.results))
+        return None
+
+    def _understand(self, given: _Given) -> _Waiting:
+        raws = outcome_bodies.parse(given.body)
         waiting = _Waiting(given.reply, [None] * len(raws))
         now_s = self._clock()
         for index, raw in enumerate(raws):
@@ -127,13 +139,10 @@ class Outcomes:
                 waiting.outcomes[index] = outcome_bodies.read(raw, given.model, self._secret, now_s)
             except EdgeAgentError as error:
                 waiting.results[index] = error
-        if waiting.outcomes:
-            return waiting
-        self._answer(given.reply, outcome_bodies.respond(waiting.results))
-        return None
+        return waiting
 
     def _finish(self, batch: list[_Waiting]) -> None:
-        """Store what waits, and answer it; never raises, since nothing would be taken any more."""
+        """Store what waits, and answer it. Never raises."""
         try:
             self._store(batch)
             responses = [outcome_bodies.respond(waiting.results) for waiting in batch]
@@ -142,9 +151,7 @@ class Outcomes:
             responses = [failure(UnavailableError(str(error), RETRY_AFTER_S))] * len(batch)
         except Exception:
             _LOG.exception("Storing outcomes failed")
-            responses = [error_response(500, "The server failed on this request; its log says more.")] * len(
-                batch
-            )
+            responses = [error_response(500, _FAILED)] * len(batch)
         for waiting, response in zip(batch, responses, strict=True):
             self._answer(waiting.reply, response)
 
