@@ -2,10 +2,10 @@
 
     python -m benchmarks.serving.latency [--json] [--rounds N]
 
-Client and servers share one CPU: across the cores of a virtual machine wake-ups cost 40 to 100 µs, which hides
-everything else. In interleaved rounds it takes the time of a binary-tensor request, of a bare `session.run` of
-the same model in this process, and of an exchange of as many bytes with a 20-line uvloop server on the same kind
-of socket; the target is for the median of the first less the medians of the two others.
+Client and servers share one CPU: across the cores of a virtual machine wake-ups cost 40 to 100 µs, which
+hides all else. In interleaved rounds it takes the time of a binary-tensor request, of a bare `session.run`
+of the same model in this process, and of an exchange of as many bytes with a 20-line uvloop server on the
+same kind of socket; the target is for the median of the first less the medians of the two others.
 """
 
 import argparse

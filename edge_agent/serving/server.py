@@ -25,7 +25,8 @@ import uvloop
 from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, ToServing
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
-from edge_agent.serving.http1 import Application, Connection, Limits
+from edge_agent.serving.http1 import Connection
+from edge_agent.serving.http_messages import Application, Limits
 from edge_agent.serving.memory import use_one_heap
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import Counters
