@@ -267,14 +267,14 @@ def _decode(reply: Reply, kind: type[T], json: memoryview | None = None) -> T:
         _raise(reply)
     try:
         return msgspec.json.decode(reply.body if json is None else json, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnavailableError(f"What answers is no agent: {error}; check the address.") from error
 
 
 def _raise(reply: Reply) -> NoReturn:
     try:
         message = msgspec.json.decode(reply.body, type=dict[str, str])["error"]
-    except (msgspec.MsgspecError, KeyError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
         message = f"The server answered with status {reply.status} and no reason."
     if reply.status in (503, 504):
         retry_after = reply.headers.get(b"retry-after", b"1")
