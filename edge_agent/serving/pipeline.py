@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.serving import oip
 from edge_agent.serving.http_messages import Reply, Response, failure
@@ -179,6 +179,9 @@ class Pipeline:
                 response = _render(job, result)
             except RequestError as refusal:
                 error = refusal
+            # A plug-in's results that are none, or no memory: this client must be answered all the same.
+            except Exception as failed:
+                error = ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
         if error is not None:
             response = failure(error)
             job.counters.fail(_kind(error))
