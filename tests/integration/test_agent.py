@@ -1,6 +1,7 @@
 """The whole agent: real processes, a real signed store in a folder, real ONNX models."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,6 +54,23 @@ def crashing_package(fleet: Fleet, version: str, factor: float, run_limit_s: flo
     folder = fleet.folder / "packages" / "m" / version
     package(folder, model, name="m", version=version, factor=factor, engine="crashing", run_limit_s=run_limit_s)
     fleet.publish_package(folder)
+
+
+@contextmanager
+def small_disk(agent: AgentProcess) -> Iterator[None]:
+    """Give the agent's state folder a file system of 8 MiB: mounted by root, or in a user's own namespace."""
+    agent.state.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(agent.state)]
+    if os.geteuid() != 0:
+        namespace = ("unshare", "--user", "--map-root-user", "--mount")
+        agent.wrapper = (*namespace, "sh", "-c", f'{shlex.join(mount)} && exec "$@"', "sh")
+        yield
+        return
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", agent.state], check=True)
 
 
 # --- the way of a version -----------------------------------------------------------------------------------
@@ -458,16 +477,10 @@ def test_it_stops_cleanly_and_leaves_no_sockets(agent: AgentProcess, fleet: Flee
 
 
 def test_a_full_disk_changes_nothing_that_runs_and_is_told(tmp_path: Path, fleet: Fleet) -> None:
-    """The state folder is a tmpfs of the agent's own mount namespace, too small for the second version."""
+    """The state folder is a tmpfs that is too small for the second version."""
     fleet.release("1", 2.0)
     agent = device(tmp_path, fleet)
-    agent.state.mkdir(parents=True)
-    agent.wrapper = (
-        *("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c"),
-        f'mount -t tmpfs -o size=8m tmpfs "{agent.state}" && exec "$@"',
-        "sh",
-    )
-    with agent:
+    with small_disk(agent), agent:
         wait_until(lambda: agent.reported().serial == 1, "the first version serves")
         fleet.release("2", 3.0, padding_bytes=12 * 2**20)
         outcome = agent.sync()
