@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from edge_agent.client import Client
 
+from edge_agent.client import Client
 from edge_agent.documents.errors import EdgeAgentError
 
 WAIT_LIMIT_S = 60.0

@@ -350,14 +350,14 @@ def _decode(reply: Reply, kind: type[T], json: memoryview | None = None, status:
         _raise(reply)
     try:
         return msgspec.json.decode(reply.body if json is None else json, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnavailableError(f"What answers is no agent: {error}; check the address.") from error
 
 
 def _raise(reply: Reply) -> NoReturn:
     try:
         message = msgspec.json.decode(reply.body, type=_Error).error
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         message = f"The server answered with status {reply.status} and no reason."
     if reply.status in (503, 504):
         retry_after = reply.headers.get(b"retry-after", b"1")

@@ -77,7 +77,7 @@ def _mapping_errors(path: Path) -> Iterator[None]:
         raise UnavailableError(f"The agent at {path} is there but does not answer; see its log.") from error
     except OSError as error:
         raise UnavailableError(f"Cannot talk to the agent at {path}: {error.strerror or error}.") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnavailableError(
             f"What listens on {path} does not speak this agent's protocol; use the edge-agent that it runs."
         ) from error

@@ -36,7 +36,7 @@ def recall(config: Path, state_folder: Path) -> Settings | None:
     """Return the last valid settings that came from this file, or None if there are none."""
     try:
         kept = msgspec.json.decode(_file(StateLayout(state_folder)).read_bytes(), type=_Kept)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return kept.settings if kept.config == str(config) else None
 

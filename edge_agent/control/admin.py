@@ -89,7 +89,7 @@ class AdminServer:
             return ipc.AdminAnswer(result=await verb(request.arguments, actor, progress))
         except EdgeAgentError as error:
             return _failure(error)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _failure(OperatorError(f"The request is malformed: {error}."))
         except Exception:
             log.exception("A command failed")

@@ -106,7 +106,7 @@ async def _receive(
             return
         try:
             answer = decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("A child wrote what is no answer (%s): %r", error, line[:200])
             continue
         on_answer(answer)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from edge_agent.control.children import ChildEnd, converse
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
-from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
+from edge_agent.control.supervise import FROM_OUTSIDE, Notice, ServingEnded, ServingProcess
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
@@ -202,13 +202,18 @@ class Deployer:
             await work
         except OSError as error:
             log.error("A child process could not be started: %s", error)  # noqa: TRY400
-            self._watch.settle(
-                SyncOutcome("failed", f"A child process could not be started: {error}", exit_code=1)
-            )
-            await asyncio.sleep(1.0)
+            await self._give_up(f"A child process could not be started: {error}")
+        except Exception as error:
+            log.exception("The work of a child process failed")
+            await self._give_up(f"The work of a child process failed ({type(error).__name__}); see the log.")
         finally:
             self._child = None
             self._wake.set()
+
+    async def _give_up(self, message: str) -> None:
+        """Answer those who wait; the pause keeps what always fails from eating the processor."""
+        self._watch.settle(SyncOutcome("failed", message, exit_code=1))
+        await asyncio.sleep(1.0)
 
     def _drop_target(self, reason: str, resync: bool) -> None:
         target = self._state.value.target
@@ -226,7 +231,8 @@ class Deployer:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(state.quarantine, known)
-        self._unloadable = {}
+        if self._watch.report.state == "ok":
+            self._unloadable = {}  # what was damaged is here again
         if plan is not None:
             self._adopt(plan)
 
@@ -264,7 +270,17 @@ class Deployer:
             )
         finally:
             self.probing = None
-        self._judge(version, verdicts[-1] if verdicts else verdict_of(end))
+        verdict = verdicts[-1] if verdicts else verdict_of(end)
+        damaged = await asyncio.to_thread(self._damaged, version) if verdict.outcome == "failed" else []
+        if damaged:
+            self._start_over(version, damaged)
+        else:
+            self._judge(version, verdict)
+
+    def _start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
+        """Let go of a target whose files were damaged on this device: the version is not to blame."""
+        self._fetch_again(version, damaged)
+        self._drop_target(f"a file of {version.model} {version.version} was damaged here", resync=True)
 
     def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
         self._deferred = ""
@@ -305,7 +321,7 @@ class Deployer:
         self._tell_activated(old, new, notice)
         self._collect()
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
-        if activation.done is not None:
+        if activation.done is not None and not activation.done.done():
             activation.done.set_result(None)
 
     def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
@@ -323,9 +339,7 @@ class Deployer:
         plan = activation.plan if activation is not None else self.wanted
         version = next((v for v in plan.versions if v.key == notice.key), None)
         if activation is not None and activation.done is not None:
-            activation.done.set_exception(
-                UnavailableError(f"The previous version does not load: {notice.reason}")
-            )
+            _fail(activation.done, f"The previous version does not load: {notice.reason}")
         elif activation is not None:
             self._refuse_target(plan, version, notice.reason)
         else:
@@ -333,6 +347,9 @@ class Deployer:
                 self._leave_out(lost, notice.reason)
 
     def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
+        if version is not None and (damaged := self._damaged(version)):
+            self._start_over(version, damaged)
+            return
         self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
         if version is not None:
             self._quarantine(version, reason)
@@ -344,16 +361,26 @@ class Deployer:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""
         self._unloadable[version.sha256] = reason
         self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
-        if not self._blobs.verify(version.sha256):
-            message = "Its file is damaged or gone, and is fetched again."
-            self._journal.record("state_damaged", message, model=version.model, version=version.version)
-            self._blobs.path(version.sha256).unlink(missing_ok=True)
-            self._watch.hurry()
+        if self._state.value.current.origin != "file" and not self._blobs.verify(version.sha256):
+            self._fetch_again(version, [version.sha256])
+
+    def _damaged(self, version: VersionPlan) -> list[str]:
+        return [sha256 for sha256 in version.files if not self._blobs.verify(sha256)]
+
+    def _fetch_again(self, version: VersionPlan, damaged: Collection[str]) -> None:
+        message = "Its file is damaged or gone, and is fetched again."
+        try:
+            for sha256 in damaged:
+                self._blobs.remove(sha256)
+        except EdgeAgentError as error:
+            message = f"Its file is damaged and cannot be replaced: {error}"
+        self._journal.record("state_damaged", message, model=version.model, version=version.version)
+        self._watch.hurry()
 
     def _ended(self, end: ServingEnded) -> None:
         activation, self._activation = self._activation, None
         if activation is not None and activation.done is not None:
-            activation.done.set_exception(UnavailableError("The serving process ended; try again."))
+            _fail(activation.done, "The serving process ended; try again.")
         suspects = ", ".join(end.suspects)
         charged = f", charged to {suspects}" if suspects else ""
         self._journal.record(
@@ -385,8 +412,7 @@ class Deployer:
         plans = [state.current, state.previous or Plan(), state.target or Plan(), self._serving.plan or Plan()]
         versions = [v for plan in plans for v in plan.versions]
         versions += [v for kept in state.fallback.values() for v in kept]
-        keep = {v.sha256 for v in versions}
-        keep |= {v.golden_path.rpartition("/")[2] for v in versions if v.golden_path is not None}
+        keep = {sha256 for v in versions for sha256 in v.files}
         keys = {v.key for v in versions}
         self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
         if self._child is not None:
@@ -397,9 +423,15 @@ class Deployer:
             log.warning("Old files could not be removed: %s", error)
 
 
+def _fail(waited_for: asyncio.Future[None], message: str) -> None:
+    """Tell who waits, unless nobody does any more."""
+    if not waited_for.done():
+        waited_for.set_exception(UnavailableError(message))
+
+
 def verdict_of(end: ChildEnd) -> ipc.ProbeVerdict:
     """Judge a probe that ended without a verdict: a crash or hang is the model's fault, a kill is not."""
-    if end.cause == "signal" and end.code == 9:
+    if end.cause == "signal" and end.code in FROM_OUTSIDE:
         reason = "the probe was killed from outside, perhaps for lack of memory"
         return ipc.ProbeVerdict(outcome="inconclusive", reason=reason)
     return ipc.ProbeVerdict(outcome="failed", reason=f"The probe {end.how} while it tried the model.")

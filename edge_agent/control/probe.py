@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import ArtifactError, EdgeAgentError, GoldenError, ModelLoadError
+from edge_agent.documents.errors import (
+    ArtifactError,
+    EdgeAgentError,
+    EngineSetupError,
+    GoldenError,
+    ModelLoadError,
+)
 from edge_agent.documents.plan import Limit, VersionPlan
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.engines import base
@@ -58,6 +64,8 @@ def verdict(request: ipc.ProbeRequest) -> ipc.ProbeVerdict:
         )
     except (OSError, ArtifactError) as error:
         return ipc.ProbeVerdict(outcome="inconclusive", reason=f"Its files could not be read: {error}")
+    except EngineSetupError as error:
+        return ipc.ProbeVerdict(outcome="inconclusive", reason=str(error), peak_bytes=_peak_bytes())
     except EdgeAgentError as error:
         return ipc.ProbeVerdict(outcome="failed", reason=str(error), peak_bytes=_peak_bytes())
 

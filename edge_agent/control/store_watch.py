@@ -56,6 +56,7 @@ class StoreWatch:
         self._next_s = 0.0
         self._failures = 0
         self._asked = _Asked()
+        self._folder: str | None = None
         self._waiting: list[_Waiter] = []
         self._warnings: tuple[str, ...] = ()
         self._failure = ""
@@ -91,8 +92,10 @@ class StoreWatch:
         return waiter.outcome
 
     def hurry(self) -> None:
-        """Look as soon as possible, even if the store says that nothing changed."""
-        self._asked.force = True
+        """Look as soon as possible where the last look was, even if the store says that nothing changed."""
+        if self._settings.store.url is not None or self._folder is not None:
+            self._asked.force = True
+            self._asked.folder = self._asked.folder or self._folder
 
     def tell(self, message: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         """Show those who wait how far things are."""
@@ -114,6 +117,7 @@ class StoreWatch:
         """
         asked, self._asked = self._asked, _Asked()
         self._waiting += asked.waiters
+        self._folder = asked.folder
         request = ipc.SyncRequest(
             settings=self._settings,
             quarantined=dict(quarantined),

@@ -100,10 +100,12 @@ class ServingProcess:
         """Keep a serving process alive until `stop`."""
         while not self._stopping.is_set():
             try:
-                await self._live()
+                process, reader = await self._start()
             except OSError as error:
                 log.error("Cannot start the serving process (%s); trying again.", error)  # noqa: TRY400
                 self._crashes.append(time.monotonic())
+            else:
+                await self._live(process, reader)
             await self._pause()
 
     async def stop(self) -> None:
@@ -130,13 +132,21 @@ class ServingProcess:
             except TimeoutError:
                 return
 
-    async def _live(self) -> None:
-        """One life: start, listen, watch, and say how it ended."""
+    async def _start(self) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = process = await self._spawn(theirs)
+            reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+            try:
+                self._process = await self._spawn(theirs)
+            except BaseException:
+                self._writer.close()
+                raise
         self.starts += 1
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+        return self._process, reader
+
+    async def _live(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader) -> None:
+        """One life: configure, listen, watch, and say how it ended."""
+        assert self._writer is not None
         self._send(
             ipc.Configure(
                 device=self._settings.device.id,
@@ -152,11 +162,10 @@ class ServingProcess:
         )
         if self._stopping.is_set():
             self._send(ipc.Drain())
-        listening = asyncio.create_task(self._listen(reader), name="serving channel")
         watching = asyncio.create_task(self._watch(process), name="serving watch")
         try:
+            await self._listen(reader)  # until the process ends, whose end of the channel nobody else has
             status = await process.wait()
-            await listening
         finally:
             watching.cancel()
             self._writer.close()

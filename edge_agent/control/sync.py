@@ -192,7 +192,7 @@ def _last_file(layout: StateLayout) -> Path:
 def _read_last(layout: StateLayout) -> LastSync | None:
     try:
         return msgspec.json.decode(_last_file(layout).read_bytes(), type=LastSync)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None  # without it the sync only looks at more than it must
 
 

@@ -79,6 +79,10 @@ class ModelLoadError(ModelError):
     """A runtime cannot load or run the model."""
 
 
+class EngineSetupError(ModelLoadError):
+    """A runtime is missing or set up wrongly on this host: who runs it must act, no model is to blame."""
+
+
 class GoldenError(ModelError):
     """A model's answers to its golden samples are outside the manifest's tolerances."""
 

@@ -53,6 +53,12 @@ class VersionPlan:
         """A name for this version and variant, stable across plans: `model/version/sha256[:12]`."""
         return f"{self.model}/{self.version}/{self.sha256[:12]}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The digests of its files: of the model, and of the golden samples if there are any."""
+        golden = () if self.golden_path is None else (self.golden_path.rpartition("/")[2],)
+        return (self.sha256, *golden)
+
 
 @dataclass(frozen=True, slots=True)
 class ArmPlan:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, cast
 
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.errors import EngineSetupError, ModelLoadError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 
@@ -33,7 +33,9 @@ class Engine(Protocol):
 
     @classmethod
     def load(cls, path: Path, settings: EngineSettings) -> Self:
-        """Load a model file; raises ModelLoadError when the runtime is missing or refuses it."""
+        """Load a model file; raises EngineSetupError when the runtime is missing or set up wrongly, and
+        ModelLoadError when it refuses the file.
+        """
         ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -50,18 +52,37 @@ class Engine(Protocol):
 
 
 def find(name: str) -> type[Engine]:
-    """Return the engine class registered under a name; raises ModelLoadError for an unknown one."""
+    """Return the engine class registered under a name.
+
+    Raises ModelLoadError for an unknown one, EngineSetupError for one that cannot be imported.
+    """
     for entry in _entries():
         if entry.name == name:
-            return cast(type[Engine], entry.load())
+            return _load(entry)
     known = ", ".join(sorted(entry.name for entry in _entries()))
     raise ModelLoadError(f"No engine is named '{name}'; this agent has: {known}.")
 
 
 def installed(settings: EngineSettings) -> dict[str, str]:
     """Return the runtime of each engine whose runtime is installed, by engine name."""
-    runtimes = {entry.name: find(entry.name).runtime(settings) for entry in _entries()}
-    return {name: runtime for name, runtime in runtimes.items() if runtime is not None}
+    runtimes = {}
+    for entry in _entries():
+        try:
+            runtime = _load(entry).runtime(settings)
+        except EngineSetupError:
+            continue  # whoever wants this engine is told; the others are sound
+        if runtime is not None:
+            runtimes[entry.name] = runtime
+    return runtimes
+
+
+def _load(entry: EntryPoint) -> type[Engine]:
+    try:
+        return cast(type[Engine], entry.load())
+    except Exception as error:
+        raise EngineSetupError(
+            f"The engine '{entry.name}' cannot be imported ({type(error).__name__}: {error}); install it again."
+        ) from error
 
 
 def _entries() -> list[EntryPoint]:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import ModelLoadError, RequestError
+from edge_agent.documents.errors import EngineSetupError, ModelLoadError, RequestError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import Datatype, TensorSpec
 from edge_agent.engines.base import Tensors
@@ -66,7 +66,7 @@ class OnnxEngine:
         available = runtime.get_available_providers()
         for provider in settings.onnx_providers:
             if provider not in available:
-                raise ModelLoadError(
+                raise EngineSetupError(
                     f"The execution provider {provider} is not installed, this host has "
                     f"{', '.join(available)}; change engines.onnx_providers."
                 )
@@ -106,7 +106,7 @@ def _import_runtime() -> ModuleType:
     try:
         import onnxruntime
     except Exception as error:
-        raise ModelLoadError(
+        raise EngineSetupError(
             f"ONNX Runtime cannot be imported ({sentence(error)}); "
             "install it with: pip install 'edge-inference-agent[onnx]'."
         ) from error

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.errors import EngineSetupError, ModelLoadError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, TensorSpec
 from edge_agent.engines.base import Tensors
@@ -149,14 +149,14 @@ def _is_usable(name: str) -> bool:
 def _import_runtime(settings: EngineSettings) -> ModuleType:
     name = _choose(settings)
     if name is None:
-        raise ModelLoadError(
+        raise EngineSetupError(
             "No TFLite runtime can be used (tflite-runtime also needs numpy < 2); "
             "install one with: pip install 'edge-inference-agent[tflite]'."
         )
     try:
         return importlib.import_module(_MODULES[name])
     except Exception as error:
-        raise ModelLoadError(f"{name} cannot be imported ({sentence(error)}); install it again.") from error
+        raise EngineSetupError(f"{name} cannot be imported ({sentence(error)}); install it again.") from error
 
 
 def _delegates(runtime: ModuleType, settings: EngineSettings) -> tuple[Any, ...]:
@@ -168,7 +168,7 @@ def _delegates(runtime: ModuleType, settings: EngineSettings) -> tuple[Any, ...]
         _ = ctypes.CDLL(library).tflite_plugin_create_delegate
         return (runtime.load_delegate(library, settings.tflite_delegate_options),)
     except (ValueError, RuntimeError, OSError, AttributeError) as error:
-        raise ModelLoadError(
+        raise EngineSetupError(
             f"The delegate {library} cannot be loaded ({sentence(error)}); change engines.tflite_delegate."
         ) from error
 

@@ -6,16 +6,13 @@ its connection. Sources: RFC 9110, RFC 9112; https://github.com/MagicStack/httpt
 """
 
 import asyncio
-import os
-import socket
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, cast
 
 import httptools
 
-from edge_agent.serving.http_messages import Reply, Request, Response, error_response, render_head
+from edge_agent.serving.http_messages import Application, Limits, Request, Response, error_response, render_head
+from edge_agent.serving.peers import has_hung_up, stop_receiving
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0
@@ -23,20 +20,6 @@ LINGER_S: Final = 2.0
 
 _RAW_PER_BODY_BYTE: Final = 8
 """A chunk of one byte is six bytes long."""
-
-
-Application = Callable[[Request, Reply], None]
-"""Answers a request, at once or later; never raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
-
-    max_body_bytes: int
-    idle_timeout_s: float
-    request_timeout_s: float
-    refuse_origins: bool
 
 
 class _Reply:
@@ -108,9 +91,9 @@ class Connection(asyncio.Protocol):
         self._answer_next()
 
     def eof_received(self) -> bool:
-        """Keep the transport until what was asked has been answered."""
+        """Keep the transport until what was asked has been answered, if there is somebody to read it."""
         self._has_ended = True
-        return self._pending is not None or bool(self._waiting)
+        return (self._pending is not None or bool(self._waiting)) and not has_hung_up(self._descriptor())
 
     def pause_writing(self) -> None:
         """Start no other answer before this client has read what there is."""
@@ -130,21 +113,13 @@ class Connection(asyncio.Protocol):
         self._is_draining = True
 
     def close_if_idle(self) -> None:
-        """End a drained connection that has nothing to answer, without losing a request.
-
-        Shutting down the reading side makes a later send of the peer fail on a Unix socket, so that it knows
-        that nobody read it; what was sent before is still read, and answered, ahead of the end of file.
-        """
+        """End a drained connection that has nothing to answer, without losing a request."""
         if self._is_receiving or self._pending is not None or self._waiting or self._is_lost:
             return
-        # A socket of its own, as uvloop's stand-in refuses these calls.
-        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
-            try:
-                peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                peer.shutdown(socket.SHUT_RD)
-            except OSError:
-                self._transport.abort()
+        try:
+            stop_receiving(self._descriptor())
+        except OSError:
+            self._transport.abort()
 
     def abort(self) -> None:
         """Close at once."""
@@ -175,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; a trailer is only counted."""
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse_head()
         elif not self._has_head:
@@ -184,8 +159,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Refuse early what can be refused without its body."""
         self._has_head = True
-        if self._parser.should_upgrade():
+        if self._parser.should_upgrade() or self._parser.get_http_version() not in ("1.1", "1.0"):
             self._refuse(400, "This server speaks HTTP/1.1 only; send no Upgrade and no CONNECT.")
+        elif self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse_head()
         elif self._limits.refuse_origins and b"origin" in self._headers:
             self._refuse(403, "Web pages may not use this port; call it without an Origin header.")
         elif int(self._headers.get(b"content-length", 0)) > self._limits.max_body_bytes:
@@ -224,6 +201,9 @@ class Connection(asyncio.Protocol):
             )
         )
         self._parts = []
+
+    def _descriptor(self) -> int:
+        return cast(int, self._transport.get_extra_info("socket").fileno())
 
     def _begin_message(self) -> None:
         self._target = b""

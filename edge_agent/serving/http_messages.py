@@ -1,6 +1,8 @@
 """The requests and answers of the HTTP server."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -40,6 +42,20 @@ class Reply(Protocol):
     def send(self, response: Response) -> None:
         """Answer the request; to be called exactly once, on the event loop's thread."""
         ...
+
+
+Application = Callable[[Request, Reply], None]
+"""Answers a request, at once or later; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
+
+    max_body_bytes: int
+    idle_timeout_s: float
+    request_timeout_s: float
+    refuse_origins: bool
 
 
 def error_response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -19,6 +19,7 @@ from edge_agent.serving.oip import Signature
 from edge_agent.telemetry.health_page import HealthPage
 
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
+_QUICK_RUN_NS = 1_000_000
 
 
 class LoadedVersion:
@@ -67,10 +68,12 @@ class LoadedVersion:
         """Remember how long a run with inputs of this size took.
 
         A run that took longer than twice the mean counts as twice the mean: most likely the CPU was taken away.
+        But only a quick run makes its size one that may run on the event loop's thread.
         """
         known = self.mean_run_ns
         self.mean_run_ns = run_ns if known == math.inf else known + (min(run_ns, 2 * known) - known) / 8
-        self.largest_run_bytes = max(self.largest_run_bytes, size_bytes)
+        if run_ns < _QUICK_RUN_NS:
+            self.largest_run_bytes = max(self.largest_run_bytes, size_bytes)
 
     def close(self) -> None:
         """Unload the model and give its memory back to the system."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
 from edge_agent.serving import oip
@@ -298,6 +298,9 @@ class Pipeline:
                 response = self._render(job, result, cache)
             except RequestError as refusal:
                 error = refusal
+            # A plug-in's results that are none, or no memory: this client must be answered all the same.
+            except Exception as failed:
+                error = ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
         if error is not None:
             response = failure(error)
             job.counters.fail(_kind(error))

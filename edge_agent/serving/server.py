@@ -28,8 +28,9 @@ from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
-from edge_agent.serving.http1 import Application, Connection, Limits
-from edge_agent.serving.memory import use_one_heap
+from edge_agent.serving.http1 import Connection
+from edge_agent.serving.http_messages import Application, Limits
+from edge_agent.serving.memory import keep_pages_between_runs
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
@@ -230,7 +231,7 @@ def main() -> None:
     """Run the process."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s serving: %(message)s")
     options = parse_options(sys.argv[1:])
-    use_one_heap()
+    keep_pages_between_runs()
 
     async def serve() -> None:
         await Server(options).run()

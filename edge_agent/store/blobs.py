@@ -48,8 +48,13 @@ class BlobStore:
         try:
             with self.path(sha256).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        except FileNotFoundError:
+        except OSError:
             return False
+
+    def remove(self, sha256: str) -> None:
+        """Remove a damaged file, so that the next sync fetches it again; raises StorageError."""
+        with mapping_os_errors(self.path(sha256)):
+            self.path(sha256).unlink(missing_ok=True)
 
     def missing_bytes(self, files: dict[str, int]) -> int:
         """Return how many bytes of these files (length by digest) are still to be fetched."""
@@ -90,9 +95,10 @@ class BlobStore:
 
     def discard_parts(self, keep: Collection[str]) -> None:
         """Remove downloads under way, except those of these digests."""
-        for part in self._layout.staging.glob("*.part"):
-            if part.stem not in keep:
-                part.unlink(missing_ok=True)
+        with mapping_os_errors(self._layout.staging):
+            for part in self._layout.staging.glob("*.part"):
+                if part.stem not in keep:
+                    part.unlink(missing_ok=True)
 
     def collect(self, keep: Collection[str]) -> int:
         """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""

@@ -15,6 +15,9 @@ from edge_agent.store.files import mapping_os_errors, write_atomically
 
 STATE_SCHEMA = 1
 
+_UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
+"""How a file fails to be read; msgspec tells text that is not UTF-8 by Python's own error."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeployedState:
@@ -48,11 +51,11 @@ def load(path: Path) -> tuple[DeployedState, str | None]:
         return DeployedState(), None
     try:
         return _read(path), None
-    except (OSError, msgspec.DecodeError) as error:
+    except _UNREADABLE as error:
         reason = f"{path} could not be read ({error})"
     try:
         return _read(older), f"{reason}; the state before it is used."
-    except (OSError, msgspec.DecodeError):
+    except _UNREADABLE:
         return DeployedState(), f"{reason}, nor could {older}; starting empty until the store answers."
 
 

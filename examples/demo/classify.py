@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from edge_agent.client import Client
-
 from edge_agent.documents.errors import EdgeAgentError
 from examples.demo.files import features
 from examples.demo.packages import magika_labels

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from edge_agent.client import Client
-
 from edge_agent.documents.errors import EdgeAgentError
 from examples.demo.files import Sample
 

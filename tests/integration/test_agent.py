@@ -1,13 +1,16 @@
 """The whole agent: real processes, a real signed store in a folder, real ONNX models."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +54,23 @@ def crashing_package(fleet: Fleet, version: str, factor: float, run_limit_s: flo
     folder = fleet.folder / "packages" / "m" / version
     package(folder, model, name="m", version=version, factor=factor, engine="crashing", run_limit_s=run_limit_s)
     fleet.publish_package(folder)
+
+
+@contextmanager
+def small_disk(agent: AgentProcess) -> Iterator[None]:
+    """Give the agent's state folder a file system of 8 MiB: mounted by root, or in a user's own namespace."""
+    agent.state.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(agent.state)]
+    if os.geteuid() != 0:
+        namespace = ("unshare", "--user", "--map-root-user", "--mount")
+        agent.wrapper = (*namespace, "sh", "-c", f'{shlex.join(mount)} && exec "$@"', "sh")
+        yield
+        return
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", agent.state], check=True)
 
 
 # --- the way of a version -----------------------------------------------------------------------------------
@@ -130,6 +150,57 @@ def test_files_that_no_plan_needs_are_removed(agent: AgentProcess, fleet: Fleet)
     assert fleet.blob("m", "4").name in kept
     assert fleet.blob("m", "3").name in kept
     assert fleet.blob("m", "1").name not in kept
+
+
+def local_blob(agent: AgentProcess, fleet: Fleet, version: str) -> Path:
+    name = fleet.blob("m", version).name
+    return agent.state / "blobs" / name[:2] / name
+
+
+def test_a_damaged_file_waits_for_the_store_without_a_storm(agent: AgentProcess, fleet: Fleet) -> None:
+    fleet.release("1", 2.0)
+    agent.sync()
+    fleet.store.rename(fleet.folder / "gone")
+    local_blob(agent, fleet, "1").write_bytes(b"rot")
+    os.kill(agent.ask("status")["process"]["serving_pid"], signal.SIGKILL)
+    wait_until(lambda: agent.reported().sync.state == "failed", "the store is found to be gone")
+    time.sleep(3)
+    assert len(agent.events("state_damaged")) == 1
+    (fleet.folder / "gone").rename(fleet.store)
+    assert agent.sync()["status"] == "unchanged"
+    wait_until(lambda: agent.reported().versions[0].state == "serving", "the file is back and serves")
+
+
+def test_a_file_that_can_be_neither_read_nor_removed_is_left_out(agent: AgentProcess, fleet: Fleet) -> None:
+    fleet.publish("1", 5.0, name="other")
+    fleet.release("1", 2.0)
+    fleet.deploy(other="1")
+    agent.sync()
+    blob = local_blob(agent, fleet, "1")
+    blob.unlink()
+    blob.mkdir()
+    os.kill(agent.ask("status")["process"]["serving_pid"], signal.SIGKILL)
+    wait_until(lambda: agent.reported().versions[0].state == "left_out", "m is left out")
+    wait_until(lambda: agent.reported().versions[1].state == "serving", "the other model serves on")
+    assert agent.factor("other") == (5.0, "1")
+    blob.rmdir()
+    agent.sync(force=True)
+    wait_until(lambda: agent.reported().versions[0].state == "serving", "the file is back and serves")
+
+
+def test_a_file_that_rotted_here_is_fetched_again_and_not_quarantined(
+    agent: AgentProcess, fleet: Fleet
+) -> None:
+    fleet.release("1", 2.0)
+    agent.sync()
+    fleet.release("2", 3.0)
+    agent.sync()
+    local_blob(agent, fleet, "1").write_bytes(b"rot")
+    fleet.deploy(m="1")
+    assert agent.sync()["status"] == "activated"
+    assert agent.factor() == (2.0, "1")
+    assert len(agent.events("state_damaged")) == 1
+    assert agent.events("quarantined") == []
 
 
 # --- what must be refused -----------------------------------------------------------------------------------
@@ -406,16 +477,10 @@ def test_it_stops_cleanly_and_leaves_no_sockets(agent: AgentProcess, fleet: Flee
 
 
 def test_a_full_disk_changes_nothing_that_runs_and_is_told(tmp_path: Path, fleet: Fleet) -> None:
-    """The state folder is a tmpfs of the agent's own mount namespace, too small for the second version."""
+    """The state folder is a tmpfs that is too small for the second version."""
     fleet.release("1", 2.0)
     agent = device(tmp_path, fleet)
-    agent.state.mkdir(parents=True)
-    agent.wrapper = (
-        *("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c"),
-        f'mount -t tmpfs -o size=8m tmpfs "{agent.state}" && exec "$@"',
-        "sh",
-    )
-    with agent:
+    with small_disk(agent), agent:
         wait_until(lambda: agent.reported().serial == 1, "the first version serves")
         fleet.release("2", 3.0, padding_bytes=12 * 2**20)
         outcome = agent.sync()

@@ -55,6 +55,16 @@ def test_the_state_folder_is_found_in_broken_settings(tmp_path: Path) -> None:
     assert recall(config, tmp_path / "etc/elsewhere") == good
 
 
+def test_damaged_former_settings_do_not_stop_the_agent(tmp_path: Path) -> None:
+    config = tmp_path / "etc/config.toml"
+    started()
+    (tmp_path / "state/settings.json").write_bytes(b'{"config": "\xff"}')
+    assert recall(config, tmp_path / "state") is None
+    good, problems = started()
+    assert problems == ()
+    assert recall(config, tmp_path / "state") == good
+
+
 def test_former_settings_of_another_file_are_not_used(tmp_path: Path) -> None:
     started()
     (tmp_path / "etc/config.toml").write_text("[x]\n")

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge_agent.control.children import ChildEnd, converse
+from edge_agent.control.children import ChildEnd, converse, ending
 from edge_agent.control.deployer import verdict_of
 from edge_agent.control.probe import check_outputs, read_golden
 from edge_agent.documents import ipc
@@ -61,9 +62,14 @@ def version(path: Path, golden_path: Path | None, datatype: Datatype = "FP32", *
     )
 
 
-def probe(plan: VersionPlan, module: str = "edge_agent.control.probe", **limits: Any) -> ipc.ProbeVerdict:
+def probe(
+    plan: VersionPlan,
+    module: str = "edge_agent.control.probe",
+    engines: EngineSettings = EngineSettings(threads=1),  # noqa: B008
+    **limits: Any,
+) -> ipc.ProbeVerdict:
     verdicts: list[ipc.ProbeVerdict] = []
-    request = ipc.ProbeRequest(version=plan, engines=EngineSettings(threads=1))
+    request = ipc.ProbeRequest(version=plan, engines=engines)
     end = asyncio.run(converse(module, request, ipc.ProbeVerdict, verdicts.append, silence_s=60, **limits))
     return verdicts[0] if verdicts else verdict_of(end)
 
@@ -105,6 +111,19 @@ def test_a_file_with_another_signature_than_the_manifest_fails(tmp_path: Path) -
 def test_a_missing_file_is_not_the_models_fault(tmp_path: Path) -> None:
     verdict = probe(version(affine(tmp_path / "m", 2.0), tmp_path / "gone.npz"))
     assert verdict.outcome == "inconclusive"
+
+
+def test_a_runtime_that_is_set_up_wrongly_is_not_the_models_fault(tmp_path: Path) -> None:
+    plan = version(affine(tmp_path / "m", 2.0), golden(tmp_path / "g.npz", 2.0))
+    verdict = probe(plan, engines=EngineSettings(onnx_providers=("NoSuchProvider",)))
+    assert verdict.outcome == "inconclusive"
+    assert "change engines.onnx_providers" in verdict.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_probe_that_is_killed_from_outside_says_nothing_of_the_model(number: int) -> None:
+    assert verdict_of(ending(-number)).outcome == "inconclusive"
+    assert verdict_of(ending(-signal.SIGSEGV)).outcome == "failed"
 
 
 def test_damaged_golden_samples_fail(tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ def test_a_new_device_starts_empty_without_a_complaint(tmp_path: Path) -> None:
     assert state_file.load(tmp_path / "state.json") == (DeployedState(), None)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 100, b'{"schema": 99}', b'{"current": 3}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\0" * 100, b'{"schema": 99}', b'{"current": 3}', b"\xff\xfe", b'{"held": "\xff"}'],
+)
 def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "state.json"
     state_file.save(path, FULL)

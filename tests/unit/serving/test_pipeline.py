@@ -1,0 +1,113 @@
+"""The pipeline with engines of the tests' own: what becomes of answers and runs out of the ordinary."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.settings import EngineSettings
+from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.http_messages import Response
+from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.router import Table
+from edge_agent.telemetry.counters import Counters
+from edge_agent.telemetry.health_page import HealthPage
+
+SPECS: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1,)),)
+Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, Any]]
+
+
+class Engine:
+    """Runs a function of the test's."""
+
+    inputs = SPECS
+    outputs = SPECS
+
+    def __init__(self, function: Run) -> None:
+        self._function = function
+
+    @classmethod
+    def runtime(cls, settings: EngineSettings) -> str | None:
+        return None
+
+    @classmethod
+    def load(cls, path: Path, settings: EngineSettings) -> Self:
+        raise NotImplementedError
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        return self._function(inputs)
+
+    def close(self) -> None:
+        return
+
+
+class Waiter:
+    """Waits for one answer."""
+
+    is_abandoned = False
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def send(self, response: Response) -> None:
+        self.answer.set_result(response)
+
+
+def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
+    plan = VersionPlan("m", "1", "test", "fp32", "0" * 64, "/m", 1, SPECS, SPECS)
+    page = HealthPage.create()
+    loaded = LoadedVersion(plan, Engine(run), 0, page)
+    pipeline = Pipeline(page, Counters(), 8, lambda: 0.0)
+    pipeline.switch(Table(Plan(versions=(plan,)), (loaded,)))
+    return pipeline, loaded
+
+
+async def infer(pipeline: Pipeline, size: int) -> Response:
+    waiter = Waiter()
+    tensor = {"name": "x", "datatype": "FP32", "shape": [size], "data": [0.0] * size}
+    pipeline.infer("m", None, json.dumps({"inputs": [tensor]}).encode(), None, waiter)
+    return await asyncio.wait_for(waiter.answer, 10)
+
+
+def test_results_that_cannot_be_written_are_answered_and_nothing_stays_in_flight() -> None:
+    async def scenario() -> None:
+        pipeline, loaded = served(lambda inputs: {})
+        response = await infer(pipeline, 1)
+        assert response.status == 500
+        assert b"The answer cannot be written: KeyError" in bytes(response.body[0])
+        await asyncio.sleep(0)
+        assert loaded.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_large_inputs_of_a_quick_model_never_run_on_the_loops_thread() -> None:
+    """However quick the many small runs are, a slow large one must not stop all other clients."""
+    slow_on: list[str] = []
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        if inputs["x"].size > 1:
+            slow_on.append(threading.current_thread().name)
+            time.sleep(0.02)
+        return {"x": np.zeros(1, np.float32)}
+
+    async def scenario() -> None:
+        pipeline, _ = served(run)
+        for _ in range(3):
+            for _ in range(50):
+                await infer(pipeline, 1)
+            await infer(pipeline, 1000)
+
+    asyncio.run(scenario())
+    assert len(slow_on) == 3
+    assert threading.main_thread().name not in slow_on

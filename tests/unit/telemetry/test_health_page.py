@@ -1,0 +1,111 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from edge_agent.telemetry.health_page import LANES, SLOTS, HealthPage, NativeMark, SlotCounts
+
+WRITER = """
+import os, sys
+from edge_agent.telemetry.health_page import HealthPage
+page = HealthPage.attach(int(sys.argv[1]))
+page.heartbeat()
+page.count(3, requests=2, errors=1, exposures=5, run_ns=700)
+section = page.in_native(63)
+section.__enter__()
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def page():
+    page = HealthPage.create()
+    yield page
+    page.close()
+
+
+def test_a_new_page_is_empty(page):
+    snapshot = page.snapshot()
+    assert snapshot.heartbeat_ns == 0
+    assert snapshot.slots == (SlotCounts(),) * SLOTS
+    assert snapshot.marks == ()
+
+
+def test_what_a_killed_process_has_written_stays(page):
+    before_ns = time.monotonic_ns()
+    done = subprocess.run([sys.executable, "-c", WRITER, str(page.fd)], pass_fds=[page.fd], check=False)
+    assert done.returncode == -9
+    snapshot = page.snapshot()
+    assert before_ns < snapshot.heartbeat_ns < time.monotonic_ns()
+    assert snapshot.slots[3] == SlotCounts(requests=2, errors=1, exposures=5, run_ns=700)
+    (mark,) = snapshot.marks
+    assert mark.slot == 63
+    assert before_ns - 64 <= mark.started_ns < time.monotonic_ns()
+    page.clear_marks()
+    page.clear_slot(3)
+    snapshot = page.snapshot()
+    assert snapshot.marks == ()
+    assert snapshot.slots[3] == SlotCounts()
+
+
+def test_a_section_marks_its_slot_and_takes_the_time(page):
+    with page.in_native(5) as outer:
+        with page.in_native(5):
+            assert [mark.slot for mark in page.snapshot().marks] == [5, 5]
+        assert isinstance(page.snapshot().marks[0], NativeMark)
+    assert page.snapshot().marks == ()
+    assert 0 < outer.run_ns < 10**9
+
+
+def test_a_section_ends_with_an_error(page):
+    with pytest.raises(ZeroDivisionError), page.in_native(0):
+        _ = 1 / 0
+    assert page.snapshot().marks == ()
+
+
+def test_all_lanes_can_be_taken_and_come_back(page):
+    sections = [page.in_native(slot) for slot in range(LANES)]
+    for section in sections:
+        section.__enter__()
+    assert sorted(mark.slot for mark in page.snapshot().marks) == list(range(SLOTS))
+    with pytest.raises(IndexError):
+        page.in_native(0).__enter__()
+    for section in sections:
+        section.__exit__(None, None, None)
+    with page.in_native(1):
+        assert len(page.snapshot().marks) == 1
+
+
+def test_threads_lose_no_count(page):
+    def work():
+        for _ in range(2000):
+            with page.in_native(7) as section:
+                pass
+            page.count(7, requests=1, exposures=1, run_ns=section.run_ns)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = page.snapshot().slots[7]
+    assert (counts.requests, counts.exposures) == (8000, 8000)
+    assert page.snapshot().marks == ()
+
+
+@pytest.mark.parametrize("slot", [-1, SLOTS])
+def test_a_slot_that_is_not_there_is_refused(page, slot):
+    with pytest.raises(ValueError, match="not on the health page"):
+        page.count(slot, requests=1)
+
+
+def test_something_else_is_no_page():
+    fd = os.memfd_create("other")
+    with pytest.raises(ValueError, match="not a health page"):
+        HealthPage.attach(fd)
+    os.ftruncate(fd, os.fstat(HealthPage.create().fd).st_size)
+    with pytest.raises(ValueError, match="not a health page"):
+        HealthPage.attach(fd)
