@@ -79,7 +79,7 @@ class Server:
             self._loop.add_signal_handler(number, self._stopping.set)
         counters = Counters()
         pipeline = Pipeline(self._page, counters, first.http.queue_limit, random.random)
-        app = App(pipeline, counters, time.time(), first.unsigned)
+        app = App(pipeline, counters, time.time(), first.unsigned, first.http.queue_limit)
         await self._listen(app, first)
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page)
@@ -93,6 +93,7 @@ class Server:
             task.add_done_callback(self._note_end)
         await self._stopping.wait()
         app.is_ready = False
+        app.open()
         await self._drain()
 
     async def _listen(self, app: App, configure: Configure) -> None:
@@ -140,6 +141,7 @@ class Server:
             apply = await self._plans.get()
             outcome = await applier.apply(apply)
             app.is_ready = app.is_ready or applier.has_applied
+            app.open()
             _send(writer, outcome)
 
     async def _beat(self) -> None:
