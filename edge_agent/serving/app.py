@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.errors import EdgeAgentError, UnavailableError
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
@@ -36,12 +36,16 @@ class App:
         counters: Counters,
         start_time_s: float,
         unsigned: bool,
+        hold_limit: int,
     ) -> None:
         self._pipeline = pipeline
         self._outcomes = outcomes
         self._counters = counters
         self._start_time_s = start_time_s
         self._unsigned = unsigned
+        self._hold_limit = hold_limit
+        self._held: list[tuple[Request, Reply]] = []
+        self._is_open = False
         self.is_ready = False
         self._monitoring: dict[str, tuple[str, _Handler]] = {
             "/metrics": ("GET", self._metrics),
@@ -53,11 +57,26 @@ class App:
             "/v2/repository/index": ("POST", self._repository_index),
         }
 
+    def open(self) -> None:
+        """Answer requests to models from now on, and those that came before the first plan.
+
+        Until then they are held: a client of a process that has just been started again must not hear that its
+        model does not exist.
+        """
+        self._is_open = True
+        held, self._held = self._held, []
+        for request, reply in held:
+            if not reply.is_abandoned:
+                self(request, reply)
+
     def __call__(self, request: Request, reply: Reply) -> None:
         """Answer any request; the errors of its handling become answers, too."""
         try:
             if request.path.startswith("/v2/models/"):
-                self._dispatch_model(request, reply)
+                if self._is_open:
+                    self._dispatch_model(request, reply)
+                else:
+                    self._hold(request, reply)
             else:
                 reply.send(_handle_fixed(self._fixed, request))
         except EdgeAgentError as error:
@@ -69,6 +88,11 @@ class App:
     def metrics_only(self, request: Request, reply: Reply) -> None:
         """Answer metrics and health, and nothing else."""
         reply.send(_handle_fixed(self._monitoring, request))
+
+    def _hold(self, request: Request, reply: Reply) -> None:
+        if len(self._held) >= self._hold_limit:
+            raise UnavailableError(f"{len(self._held)} requests wait for the models to be loaded; try again.")
+        self._held.append((request, reply))
 
     def _dispatch_model(self, request: Request, reply: Reply) -> None:
         model, version, rest = _split_model_path(request.path)
@@ -155,7 +179,7 @@ class App:
 @lru_cache(maxsize=256)
 def _split_model_path(path: str) -> tuple[str, str | None, tuple[str, ...]]:
     """Return the model, the version if there is one, and what follows, of a path below /v2/models."""
-    model, *rest = (unquote(part) for part in path.rstrip("/").split("/")[3:])
+    model, *rest = (unquote(part) for part in path.removeprefix("/v2/models/").rstrip("/").split("/"))
     if len(rest) >= 2 and rest[0] == "versions":
         return model, rest[1], tuple(rest[2:])
     return model, None, tuple(rest)

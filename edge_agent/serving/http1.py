@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._can_write = True
-        self._set_deadline(self._limits.idle_timeout_s)
+        self._set_deadline(LINGER_S if self._is_lingering else self._limits.idle_timeout_s)
         self._answer_next()
 
     # --- the server's side ------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
         elif self._owes_continue:
             self._owes_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._set_reading(not self._waiting and self._can_write)
+        self._adjust_reading()
 
     def _answer(self, request: Request) -> None:
         self._pending = _Reply(self, request)
@@ -264,7 +264,7 @@ class Connection(asyncio.Protocol):
             # By way of the loop, so that many requests in one packet do not keep other clients waiting.
             self._loop.call_soon(self._answer_next)
         else:
-            self._set_reading(self._can_write)
+            self._adjust_reading()
 
     def _write(self, response: Response, must_close: bool, request: Request | None = None) -> None:
         head = render_head(response, must_close, request is not None and request.is_http10)
@@ -280,14 +280,16 @@ class Connection(asyncio.Protocol):
         """Close once the peer has, or soon: closing on unread input could cost it the answer."""
         self._is_lingering = True
         self._waiting.clear()
-        self._set_deadline(LINGER_S)
+        self._set_deadline(LINGER_S if self._can_write else self._limits.idle_timeout_s)
         if self._has_ended:
             self._transport.close()
         else:
-            self._set_reading(True)
+            self._adjust_reading()
             self._transport.write_eof()
 
-    def _set_reading(self, wanted: bool) -> None:
+    def _adjust_reading(self) -> None:
+        """Read while nothing waits and the answers are read; at the end always, to see the peer close."""
+        wanted = self._is_lingering or (self._can_write and not self._waiting)
         if wanted == self._is_paused and not self._transport.is_closing():
             self._is_paused = not wanted
             (self._transport.resume_reading if wanted else self._transport.pause_reading)()

@@ -94,8 +94,9 @@ class Server:
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(pipeline, outcomes, counters, time.time(), first.unsigned)
+        app = App(pipeline, outcomes, counters, time.time(), first.unsigned, first.http.queue_limit)
         await self._listen(app, first)
+        self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page, first.device)
         tasks = [
@@ -108,6 +109,7 @@ class Server:
             task.add_done_callback(self._note_end)
         await self._stopping.wait()
         app.is_ready = False
+        app.open()
         outcomes.hurry()
         await self._drain()
 
@@ -156,6 +158,7 @@ class Server:
             apply = await self._plans.get()
             outcome = await applier.apply(apply)
             app.is_ready = app.is_ready or applier.has_applied
+            app.open()
             _send(writer, outcome)
 
     async def _beat(self) -> None:

@@ -158,10 +158,12 @@ class ServingProcess:
             listener.listen(4096)
         self._http = http or HttpSettings()
         self._slots: dict[str, int] = {}
+        self._socket: socket.socket | None = None
         self.start()
 
     def start(self) -> None:
         """Start a process on the sockets, and wait until it serves them."""
+        self.hang_up()
         ours, theirs = socket.socketpair()
         ours.settimeout(LIMIT_S)
         listeners = {"infer": self._infer, "http": self._tcp, "metrics": self._metrics}
@@ -229,8 +231,9 @@ class ServingProcess:
 
     def hang_up(self) -> None:
         """Close the channel, as a supervisor does that dies."""
-        self._channel.close()
-        self._socket.close()
+        if self._socket is not None:
+            self._channel.close()
+            self._socket.close()
 
     def wait(self) -> int:
         """Wait for the process to end and return its exit code."""

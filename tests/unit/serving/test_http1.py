@@ -280,6 +280,15 @@ def test_a_slow_reader_gets_everything_and_holds_nothing_else(server):
         assert [len(answers.next()[2]) for _ in range(3)] == [2**22] * 3
 
 
+def test_a_large_last_answer_is_read_to_its_end_and_the_connection_closed(server):
+    with server.connect() as connection:
+        connection.sendall(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: any(not peer._can_write for peer in server.connections))
+        status, headers, body = Answers(connection).next()
+        assert (status, headers["connection"], len(body)) == (200, "close", 2**22)
+    wait_until(lambda: not server.connections)
+
+
 def test_a_client_that_goes_abandons_its_request(server):
     with server.connect() as connection:
         connection.sendall(b"GET /later HTTP/1.1\r\n\r\n")
