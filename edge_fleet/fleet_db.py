@@ -4,18 +4,26 @@ Every message may come twice or again later: storing it a second time changes no
 anybody may read meanwhile.
 """
 
+import fcntl
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, assert_never
+from typing import IO, Any, Self, assert_never
 
 import msgspec
 
-from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError
+from edge_agent.documents.errors import (
+    EdgeAgentError,
+    NotFoundError,
+    OperatorError,
+    StateLockedError,
+    StorageError,
+)
 from edge_agent.documents.messages import AbMessage, EventMessage, MetricsMessage, Reported
+from edge_agent.store.files import mapping_os_errors
 from edge_fleet.uplink import Document, Status
 
 _VERSION = 1
@@ -74,13 +82,15 @@ class AbRow:
 class FleetDb:
     """The collector's database; methods raise StorageError when the disk refuses or the file is damaged."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: IO[bytes] | None = None) -> None:
         self._connection = connection
         self._path = path
+        self._lock = lock
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the database for the collector."""
+        """Open or create the database for the collector; raises StateLockedError if another one has it."""
+        lock = _lock(path)
         try:
             connection = sqlite3.connect(path, timeout=10.0)
             with _closing_on_error(connection):
@@ -88,8 +98,12 @@ class FleetDb:
                     connection.execute(f"PRAGMA {pragma}").close()
                 _create(connection, path)
         except sqlite3.Error as error:
+            lock.close()
             raise _storage_error(path, error) from error
-        return cls(connection, path)
+        except EdgeAgentError:
+            lock.close()
+            raise
+        return cls(connection, path, lock)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -115,6 +129,8 @@ class FleetDb:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def client_id(self) -> str:
@@ -249,6 +265,21 @@ def _store_sums(execute: _Execute, device: str, document: AbMessage) -> sqlite3.
         "body = excluded.body WHERE excluded.revision > revision",
         (*key, document.revision, msgspec.json.encode(document)),
     )
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the database against other collectors: with one session at the broker, each would get half."""
+    name = path.with_name(f"{path.name}.lock")
+    with mapping_os_errors(name):
+        file = name.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StateLockedError(
+            f"Another collector writes to {path}: stop it, or give this one a database of its own."
+        ) from error
+    return file
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
