@@ -172,7 +172,7 @@ class Subscription:
         self.connected = False
         if code.value == _TAKEN_OVER:
             self._fatal = OperatorError(
-                "Another collector uses this database or a copy of it: stop one of them, or give the other a "
+                "Another collector uses a copy of this database: stop one of them, or give the other a "
                 "database of its own."
             )
         elif self.problem is None:

@@ -116,12 +116,11 @@ parse_seconds.__name__ = "number of seconds"  # what argparse calls the type in 
 def _parse(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
-        if url.scheme not in _PORTS or not url.hostname or url.port == 0 or url.path not in ("", "/"):
-            raise ValueError(text)
-    except ValueError as error:  # also a port that is no number or out of range, and half an IPv6 address
-        raise RequestError(
-            "The broker's address is not valid: write mqtt://HOST, or mqtts://USER@HOST:PORT."
-        ) from error
+        usable = url.scheme in _PORTS and url.hostname and url.port != 0 and url.path in ("", "/")
+    except ValueError:  # a port that is no number or out of range, or half an IPv6 address
+        usable = False
+    if not usable:
+        raise RequestError("The broker's address is not valid: write mqtt://HOST, or mqtts://USER@HOST:PORT.")
     if url.password is not None:
         raise RequestError(
             "The broker's address holds a password, which other users of this host could see: put it into a "

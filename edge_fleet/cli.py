@@ -16,6 +16,8 @@ from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_fleet import deploy, show
 from edge_fleet.broker_options import add_broker_options, broker_settings, parse_seconds, required_broker
+from edge_fleet.collector_commands import add_collector_commands
+from edge_fleet.command_parser import add_command
 from edge_fleet.experiments import Terms
 from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, key_folder, load_key
 from edge_fleet.notify import Notified, notify
@@ -50,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="edge-fleet",
-        description="Keys, signed versions and deployments for a fleet of edge agents.",
+        description="Keys, signed versions, deployments and results of a fleet of edge agents.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_refresh(commands)
     _add_list(commands)
     _add_serve(commands)
+    add_collector_commands(commands)
     return parser
 
 
@@ -73,23 +76,10 @@ examples:
   edge-fleet publish store build/digits-20261122_120000 --keys ~/fleet-keys
   edge-fleet deploy store --model digits=20261122_120000 --keys ~/fleet-keys
   edge-fleet serve store
+  edge-fleet collect --mqtt mqtt://broker.example --db fleet.db
 
 Set {_KEYS_VARIABLE} to leave --keys out, and {PASSPHRASE_VARIABLE} to encrypt the keys on disk.
 """
-
-
-def _add_command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -103,13 +93,13 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 
 def _add_init(commands: Any) -> None:
     example = "  edge-fleet init store --keys ~/fleet-keys"
-    parser = _add_command(commands, "init", _init, "make an empty store, and the keys that sign it", example)
+    parser = add_command(commands, "init", _init, "make an empty store, and the keys that sign it", example)
     _add_keys(parser)
 
 
 def _add_publish(commands: Any) -> None:
     example = "  edge-fleet publish store build/digits-1 build/magika-2 --keys ~/fleet-keys"
-    parser = _add_command(commands, "publish", _publish, "sign packages and put them into the store", example)
+    parser = add_command(commands, "publish", _publish, "sign packages and put them into the store", example)
     parser.add_argument(
         "packages", type=Path, nargs="+", metavar="PACKAGE", help="folder made by edge-convert build"
     )
@@ -125,7 +115,7 @@ def _add_deploy(commands: Any) -> None:
   edge-fleet deploy store --group south --model digits=1:50,2:50 --keys ~/fleet-keys      an A/B test
   edge-fleet deploy store --candidate digits=3 --percentage 10 --keys ~/fleet-keys        a tenth of the devices
   edge-fleet deploy store --percentage 50 --keys ~/fleet-keys                             now half of them"""
-    parser = _add_command(commands, "deploy", _deploy, "choose what a group of devices runs", example)
+    parser = add_command(commands, "deploy", _deploy, "choose what a group of devices runs", example)
     parser.add_argument("--group", default="default", help="group of devices (default: %(default)s)")
     parser.add_argument(
         "--model",
@@ -180,7 +170,7 @@ def _add_spread(parser: argparse.ArgumentParser) -> None:
 
 def _add_notify(commands: Any) -> None:
     example = "  edge-fleet notify store --group south --mqtt mqtts://operator@broker.example --spread-s 600"
-    parser = _add_command(commands, "notify", _notify, "tell devices to look at the store now", example)
+    parser = add_command(commands, "notify", _notify, "tell devices to look at the store now", example)
     parser.add_argument("--group", default="default", help="group of devices (default: %(default)s)")
     _add_spread(parser)
     add_broker_options(parser)
@@ -191,7 +181,7 @@ def _add_groups(commands: Any) -> None:
   edge-fleet groups store --rule site=ulm,line=3:south --keys ~/fleet-keys
   edge-fleet groups store --rule id=bench-7:lab --keys ~/fleet-keys                      one device alone
   edge-fleet groups store                                                                show them"""
-    parser = _add_command(commands, "groups", _groups, "map devices to groups by their labels", example)
+    parser = add_command(commands, "groups", _groups, "map devices to groups by their labels", example)
     parser.add_argument(
         "--rule",
         action="append",
@@ -206,18 +196,18 @@ def _add_groups(commands: Any) -> None:
 
 def _add_refresh(commands: Any) -> None:
     example = "  edge-fleet refresh store --keys ~/fleet-keys"
-    parser = _add_command(commands, "refresh", _refresh, "sign metadata again before it expires", example)
+    parser = add_command(commands, "refresh", _refresh, "sign metadata again before it expires", example)
     parser.add_argument("--all", action="store_true", help="every role, with the keys of root and models too")
     _add_keys(parser)
 
 
 def _add_list(commands: Any) -> None:
-    _add_command(commands, "list", _list, "show versions, deployments and expiry", "  edge-fleet list store")
+    add_command(commands, "list", _list, "show versions, deployments and expiry", "  edge-fleet list store")
 
 
 def _add_serve(commands: Any) -> None:
     example = "  edge-fleet serve store --port 8100"
-    parser = _add_command(commands, "serve", _serve, "serve the store by HTTP, for trying things", example)
+    parser = add_command(commands, "serve", _serve, "serve the store by HTTP, for trying things", example)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8100, help="port, 0 for any (default: %(default)s)")
 

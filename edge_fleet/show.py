@@ -104,7 +104,7 @@ def show(result: object) -> None:
 
 @show.register
 def _(created: Created) -> None:
-    console = _console()
+    console = new_console()
     console.print(f"Created the store {created.store}; its private keys are in {created.keys}.")
     console.print("Keep the keys of root and targets offline, and back all of them up.")
     console.print(f"Devices trust the store by {created.root}: copy it to them and set store.root to its path.")
@@ -112,7 +112,7 @@ def _(created: Created) -> None:
 
 @show.register
 def _(published: PublishedAll) -> None:
-    table = _table("model", "version", "state", "variants", "size", "uploaded")
+    table = new_table("model", "version", "state", "variants", "size", "uploaded")
     for version in published.versions:
         table.add_row(
             version.model,
@@ -122,44 +122,44 @@ def _(published: PublishedAll) -> None:
             _kib(version.size_bytes),
             _kib(version.uploaded_bytes),
         )
-    _console().print(table)
+    new_console().print(table)
 
 
 @show.register
 def _(deployed: Deployed) -> None:
     before, after = deployed.before, deployed.after
-    table = _table("model", "before", "now")
+    table = new_table("model", "before", "now")
     old = {} if before is None else _rows(before)
     new = _rows(after)
     for name in sorted(old | new):
         table.add_row(name, old.get(name, "-"), new.get(name, "-"))
-    _console().print(f"Group {after.group}, serial {after.serial}:")
-    _console().print(table)
+    new_console().print(f"Group {after.group}, serial {after.serial}:")
+    new_console().print(table)
     if deployed.notified is not None:
-        _console().print(f"Told the devices on {deployed.notified}.")
+        new_console().print(f"Told the devices on {deployed.notified}.")
 
 
 @show.register
 def _(notified: Notified) -> None:
     hint = notified.hint
     within = f"within {hint.spread_s:g} s" if hint.spread_s else "at once"
-    _console().print(
+    new_console().print(
         f"Told group {notified.group} on {notified.topic} to look {within} for serial {hint.serial}."
     )
 
 
 @show.register
 def _(listed: GroupList) -> None:
-    table = _table("labels", "group")
+    table = new_table("labels", "group")
     for rule in listed.groups.rules:
         table.add_row(", ".join(f"{name}={value}" for name, value in rule.labels.items()) or "any", rule.group)
     table.add_row("all others", listed.groups.default)
-    _console().print(table)
+    new_console().print(table)
 
 
 @show.register
 def _(refreshed: Refreshed) -> None:
-    console = _console()
+    console = new_console()
     console.print(f"Signed again: {', '.join(refreshed.renewed)}.")
     console.print(_expiry_table(refreshed.expires))
     for warning in refreshed.warnings:
@@ -168,12 +168,12 @@ def _(refreshed: Refreshed) -> None:
 
 @show.register
 def _(listed: Listing) -> None:
-    console = _console()
-    versions = _table("model", "versions")
+    console = new_console()
+    versions = new_table("model", "versions")
     for name, published in listed.models.items():
         versions.add_row(name, ", ".join(published))
     console.print(versions)
-    deployments = _table("group", "serial", "model", "runs")
+    deployments = new_table("group", "serial", "model", "runs")
     for deployment in listed.deployments:
         for name, runs in _rows(deployment).items():
             deployments.add_row(deployment.group, str(deployment.serial), name, runs)
@@ -218,17 +218,19 @@ def _terms(model: ModelDeployment) -> str:
 
 
 def _expiry_table(expires: dict[str, datetime]) -> Table:
-    table = _table("role", "expires (UTC)")
+    table = new_table("role", "expires (UTC)")
     for role, time in sorted(expires.items(), key=lambda item: item[1]):
         table.add_row(role, f"{time:%Y-%m-%d %H:%M}")
     return table
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """Return an empty table."""
     return Table(*columns, box=None, header_style="bold", pad_edge=False)
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Return where results are printed: standard output, in colour on a terminal only."""
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 

@@ -32,9 +32,9 @@ import onnxruntime
 
 from edge_agent.client import Client
 from edge_agent.client_calls import Exchange, infer_call
-from edge_agent.documents.ipc import Apply, Configure
+from edge_agent.documents.ipc import Applied, Apply, Configure, FromServing, Ready
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
-from edge_agent.documents.settings import EngineSettings, HttpSettings
+from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
 from edge_agent.telemetry.health_page import HealthPage
 
 TARGET_US = 80.0
@@ -85,16 +85,19 @@ def main() -> int:
 def measure(stack: ExitStack, folder: Path, rounds: int) -> dict[str, list[float]]:
     """Return the microseconds of every exchange, by what was exchanged."""
     path = magika_model()
-    request = infer_call("magika", None, {"bytes": TOKENS}, None, None, None).request
+    request = infer_call("magika", None, {"bytes": TOKENS}, None, {"cache": False}, None).request
+    repeated = infer_call("magika", None, {"bytes": TOKENS}, None, None, None).request
     infer_socket = stack.enter_context(serving(folder, path))
     client = stack.enter_context(Client(infer_socket))
     assert np.allclose(client.infer("magika", TOKENS).outputs["target_label"], bare_session(path)())
     answer_bytes = http_answer_size(infer_socket, request)
+    hit_bytes = http_answer_size(infer_socket, repeated)
     echo_socket = stack.enter_context(echoing(folder, len(request), answer_bytes))
     calls = {
         "request": exchanging(infer_socket, request, answer_bytes),
         "run": bare_session(path),
         "echo": exchanging(echo_socket, request, answer_bytes),
+        "hit": exchanging(infer_socket, repeated, hit_bytes),
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(WARM_UP_ROUNDS + rounds):
@@ -102,7 +105,10 @@ def measure(stack: ExitStack, folder: Path, rounds: int) -> dict[str, list[float
             elapsed_us = timed_us(call)
             if number >= WARM_UP_ROUNDS:
                 times[name].append(elapsed_us)
-    times["client"] = [timed_us(lambda: client.infer("magika", {"bytes": TOKENS})) for _ in range(rounds // 4)]
+    times["client"] = [
+        timed_us(lambda: client.infer("magika", {"bytes": TOKENS}, parameters={"cache": False}))
+        for _ in range(rounds // 4)
+    ]
     return times
 
 
@@ -116,6 +122,7 @@ def report(times: dict[str, list[float]]) -> list[dict[str, object]]:
         row("serving: p50 of an echo of as many bytes", p50["echo"]),
         row("serving: p50 added to session.run and echo", added, TARGET_US),
         row("serving: p50 through edge_agent.client.Client", p50["client"]),
+        row("serving: p50 of a binary request that is remembered", p50["hit"]),
     ]
 
 
@@ -194,13 +201,21 @@ def serving(folder: Path, model: Path) -> Iterator[Path]:
         command += ["--health", str(descriptors[1]), "--listen", f"infer:{descriptors[2]}"]
         process = subprocess.Popen(command, pass_fds=descriptors, stderr=subprocess.DEVNULL)
         theirs.close()
-        for message in (
-            Configure(device="bench", http=HttpSettings(), engines=EngineSettings(threads=1)),
-            Apply(plan=with_id(Plan(versions=(version,))), slots={version.key: 0}),
-        ):
+        configure = Configure(
+            device="bench",
+            http=HttpSettings(),
+            engines=EngineSettings(threads=1),
+            cache=CacheSettings(),
+            outcomes=OutcomeSettings(),
+            outcomes_db=str(folder / "outcomes.db"),
+            secret=bytes(32).hex(),
+        )
+        apply = Apply(plan=with_id(Plan(versions=(version,))), slots={version.key: 0})
+        for message, answer in ((configure, Ready), (apply, Applied)):
             channel.write(msgspec.json.encode(message) + b"\n")
             channel.flush()
-            channel.readline()
+            while not isinstance(msgspec.json.decode(channel.readline(), type=FromServing), answer):
+                pass
         yield path
         process.kill()
         process.wait()

@@ -151,6 +151,7 @@ class Agent:
             layout.outcomes,
             self._deployer,
             self._state,
+            self._serving,
             self.report,
         )
         self._launch = launch

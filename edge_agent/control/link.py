@@ -24,6 +24,7 @@ from edge_agent.documents.topics import Topics
 log = logging.getLogger(__name__)
 
 RESTART_S: Final = 10.0
+SHOW_INTERVAL_S: Final = 2.0
 
 
 class FleetLink:
@@ -41,10 +42,12 @@ class FleetLink:
         commands: Mapping[str, Command],
         newest_serial: Callable[[], int],
         look: Callable[[], None],
+        show: Callable[[bool, int], None],
     ) -> None:
         topics = Topics(settings.prefix, settings.fleet)
         complaints = Complaints(journal)
         self._settings = settings
+        self._show = show
         self._farewell = Message(topics.up(device, "status"), b"offline", retain=True)
         self._client = MqttClient(
             broker_options(settings, device, self._farewell),
@@ -60,7 +63,7 @@ class FleetLink:
         )
         self._ab = reporting.AbReports(publisher, journal, exposures, outcomes_db)
         self._remote = Remote(self._client, complaints, topics, device, commands, newest_serial, look)
-        self._wakes = {name: asyncio.Event() for name in ("status", "metrics", "ab")}
+        self._wakes = {name: asyncio.Event() for name in ("status", "metrics", "ab", "numbers")}
 
     @property
     def status(self) -> LinkStatus:
@@ -107,9 +110,14 @@ class FleetLink:
                     "metrics",
                     reporting.repeat(self._metrics.step, settings.metrics_interval_s, wakes["metrics"]),
                 ),
+                ("numbers", reporting.repeat(self._show_numbers, SHOW_INTERVAL_S, wakes["numbers"])),
                 ("ab", reporting.repeat(self._ab.step, settings.ab_interval_s, wakes["ab"])),
             ):
                 tasks.create_task(work, name=f"link {name}")
+
+    async def _show_numbers(self) -> None:
+        """Tell serving, whose `/metrics` shows them; again and again, since it may be a new process."""
+        self._show(self._client.status.up, self._outbox.length)
 
     async def _tell_status(self) -> None:
         self._remote.follow((await self._status.step()).group)

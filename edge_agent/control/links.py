@@ -11,7 +11,7 @@ from edge_agent.control.deployer import Deployer
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.exposures import Exposures
 from edge_agent.control.journal import Journal
-from edge_agent.control.supervise import Notice, ServingEnded
+from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.messages import Reported
@@ -35,12 +35,14 @@ class Links:
         outcomes_db: Path,
         deployer: Deployer,
         state: DurableState,
+        serving: ServingProcess,
         report: Callable[[], Reported],
     ) -> None:
         self._journal = journal
         self._exposures = exposures
         self._deployer = deployer
         self._state = state
+        self._serving = serving
         self._report = report
         self.fleet: FleetLink | None = None
         if settings.mqtt.url is not None:
@@ -90,6 +92,7 @@ class Links:
             commands={"sync": self._sync, "snapshot": self._snapshot, "loglevel": self._log_level},
             newest_serial=self._newest_serial,
             look=self._look,
+            show=self._serving.tell_link,
         )
 
     async def _sync(self, _arguments: Mapping[str, Any]) -> Any:

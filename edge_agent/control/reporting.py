@@ -27,8 +27,8 @@ PAYLOAD_LIMIT_BYTES: Final = 100_000
 LOOK_INTERVAL_S: Final = 0.5
 """How often the report is compared with the one that was told last."""
 
-_EpochKey = tuple[str, str, int]
-"""Model, experiment, epoch."""
+_EpochKey = tuple[str, str, str, int]
+"""Database, model, experiment, epoch."""
 
 
 class Publisher:
@@ -142,15 +142,14 @@ class AbReports:
         """Store the exposures, then tell the sums that changed. Raises StorageError."""
         counts = self.store()
         for key in sorted(set(self._sums) | set(counts)):
-            model, experiment, epoch = key
             sums, exposures = self._sums.get(key), counts.get(key, {})
             # Each of the two only grows, so that this grows with either and never falls.
             revision = ((sums.revision if sums is not None else 0) << 32) + sum(exposures.values())
             if self._told.get(key) == revision:
                 continue
-            message = AbMessage(self._mark.database, revision, model, experiment, epoch, exposures, ())
-            rows = sums.sums if sums is not None else ()
-            if await self._tell(key, message, rows):
+            database, model, experiment, epoch = key
+            message = AbMessage(database, revision, model, experiment, epoch, exposures, ())
+            if await self._tell(key, message, sums.sums if sums is not None else ()):
                 self._told[key] = revision
 
     def store(self) -> dict[_EpochKey, dict[str, int]]:
@@ -158,17 +157,17 @@ class AbReports:
         reading = read_sums(self._path, self._mark)
         if reading.mark.database != self._mark.database:
             self._sums.clear()
-            self._told.clear()
         self._mark = reading.mark
-        self._sums |= {(epoch.model, epoch.experiment, epoch.epoch): epoch for epoch in reading.epochs}
+        for epoch in reading.epochs:
+            self._sums[reading.mark.database, epoch.model, epoch.experiment, epoch.epoch] = epoch
         self._exposures.collect()
-        db, database = self._journal.db, reading.mark.database
-        if db is None or not database:
-            return {}  # exposures wait until there is a database that they belong to
-        self._exposures.store(db, database)
+        db = self._journal.db
+        if db is None:
+            return {}
+        self._exposures.store(db, reading.mark.database or db.epoch)
         found: dict[_EpochKey, dict[str, int]] = {}
-        for key, count in db.exposures(database).items():
-            found.setdefault((key.model, key.experiment, key.epoch), {})[key.arm] = count
+        for key, count in db.exposures().items():
+            found.setdefault((key.database, key.model, key.experiment, key.epoch), {})[key.arm] = count
         return found
 
     async def _tell(self, key: _EpochKey, message: AbMessage, rows: tuple[ArmSums, ...]) -> bool:

@@ -96,6 +96,10 @@ class ServingProcess:
         self._pending = plan
         self._send(ipc.Apply(plan=plan, slots={key: self.slots[key] for key in keys}))
 
+    def tell_link(self, up: bool, outbox_events: int) -> None:
+        """Send how the link to the fleet is, for `/metrics`."""
+        self._send(ipc.Link(up=up, outbox_events=outbox_events))
+
     async def run(self) -> None:
         """Keep a serving process alive until `stop`."""
         while not self._stopping.is_set():

@@ -77,7 +77,14 @@ class Drain(_Message, frozen=True):
     """Answer what has begun with `Connection: close`, then exit 0."""
 
 
-ToServing = Configure | Apply | Drain
+class Link(_Message, frozen=True):
+    """How the link to the fleet is, for `/metrics`; sent every few seconds, never without a link."""
+
+    up: bool
+    outbox_events: int
+
+
+ToServing = Configure | Apply | Drain | Link
 
 
 # --- serving to supervisor ----------------------------------------------------------------------------------

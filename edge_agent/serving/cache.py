@@ -189,8 +189,9 @@ def _relevant(parameters: Mapping[str, Any]) -> str | None:
     """Return the parameters that could change an answer as text, or None for one that depends on others."""
     if any(name.startswith(_STATEFUL) for name in parameters):
         return None
+    relevant = sorted(item for item in parameters.items() if item[0] not in _NEUTRAL)
     # As Python writes them, since MessagePack has no room for integers of any size.
-    return repr(sorted(item for item in parameters.items() if item[0] not in _NEUTRAL))
+    return repr(relevant) if relevant else ""
 
 
 def _size_bytes(array: NDArray[Any]) -> int:

@@ -8,6 +8,7 @@ The channel is one end of a socketpair that speaks `documents.ipc`; the process 
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import random
@@ -24,17 +25,28 @@ from typing import Final
 import msgspec
 import uvloop
 
-from edge_agent.documents.ipc import Apply, Configure, Drain, FromServing, Ready, StateDamaged, ToServing
+from edge_agent.documents.ipc import (
+    Apply,
+    Configure,
+    Drain,
+    FromServing,
+    Link,
+    Metrics,
+    Ready,
+    StateDamaged,
+    ToServing,
+)
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http1 import Connection
 from edge_agent.serving.http_messages import Application, Limits
 from edge_agent.serving.memory import keep_pages_between_runs
+from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
-from edge_agent.telemetry.counters import Counters
+from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
 
 BACKLOG: Final = 4096
@@ -46,6 +58,8 @@ DRAIN_GRACE_S: Final = 0.25
 DRAIN_LIMIT_S: Final = 25.0
 
 _SWEEP_S: Final = 1.0
+_TELL_S: Final = 2.0
+"""How often the supervisor is told what was counted."""
 _MAX_LINE_BYTES: Final = 64 * 2**20
 _LOG: Final = logging.getLogger(__name__)
 _MESSAGES: Final = msgspec.json.Decoder(ToServing)
@@ -100,10 +114,11 @@ class Server:
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page, first.device)
         tasks = [
-            asyncio.create_task(self._obey(reader), name="obey"),
+            asyncio.create_task(self._obey(reader, counters), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
             asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
             task.add_done_callback(self._note_end)
@@ -139,11 +154,23 @@ class Server:
             )
         return await self._loop.create_unix_server(connect, sock=listening, backlog=BACKLOG)
 
-    async def _obey(self, reader: asyncio.StreamReader) -> None:
+    async def _tell(self, counters: Counters, pipeline: Pipeline, writer: asyncio.StreamWriter) -> None:
+        """Tell the supervisor what was counted, when anything was."""
+        started_s, told = time.time(), None
+        while True:
+            now = metrics_message(counters, pipeline.table.plan, started_s, 0.0)
+            if now != told:
+                told = now
+                _send(writer, Metrics(metrics=dataclasses.replace(now, time_s=time.time())))
+            await asyncio.sleep(_TELL_S)
+
+    async def _obey(self, reader: asyncio.StreamReader, counters: Counters) -> None:
         while not self._stopping.is_set():
             match await _read(reader):
                 case Apply() as apply:
                     self._plans.put_nowait(apply)
+                case Link() as link:
+                    counters.link = LinkState(link.up, link.outbox_events)
                 case Drain():
                     _LOG.info("Draining, as the supervisor asked")
                     self._stopping.set()

@@ -33,7 +33,11 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class ExposureKey:
-    """What exposures are counted by; `database` is the id of the outcomes database they belong to."""
+    """What exposures are counted by.
+
+    `database` is the id of the outcomes database of their time, this one's epoch before there was any: sums and
+    exposures of one database are told together, and begin again together.
+    """
 
     database: str
     model: str
@@ -142,10 +146,10 @@ class EventsDb:
                 rows,
             )
 
-    def exposures(self, database: str) -> dict[ExposureKey, int]:
-        """Return how often each arm answered, for as long as this outcomes database exists."""
+    def exposures(self) -> dict[ExposureKey, int]:
+        """Return how often each arm answered."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT * FROM exposure WHERE outcomes = ?", (database,)).fetchall()
+            rows = connection.execute("SELECT * FROM exposure").fetchall()
         return {ExposureKey(*key): count for *key, count in rows}
 
     # --- reading ---------------------------------------------------------------------------------------------

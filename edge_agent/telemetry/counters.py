@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edge_agent.telemetry.sketch import Sketch
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 BUCKETS_S: Final = (
@@ -38,12 +40,15 @@ class VersionCounters:
     cache_misses: int = 0
     cache_bypasses: int = 0
     """Requests that were neither looked up nor remembered."""
+    latency_s: Sketch = field(default_factory=Sketch)
+    """The durations again, as they can be merged over devices."""
 
     def observe(self, duration_s: float) -> None:
         """Count an answered request and how long it took from its last byte to its answer."""
         self.requests += 1
         self.duration_s += duration_s
         self.buckets[bisect_left(BUCKETS_S, duration_s)] += 1
+        self.latency_s.add(duration_s)
 
     def note_arm(self, arm: str) -> None:
         """Count a request that was assigned and answered."""
@@ -65,6 +70,14 @@ class CacheCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkState:
+    """How the link to the fleet is."""
+
+    up: bool
+    outbox_events: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServingInfo:
     """What `/metrics` tells beside the counts; `loaded` is (model, version, engine, precision)."""
 
@@ -80,6 +93,13 @@ class Counters:
     def __init__(self) -> None:
         self._versions: dict[tuple[str, str], VersionCounters] = {}
         self.cache = CacheCounters()
+        self.link: LinkState | None = None
+        """What the supervisor said of its link to the fleet, None while it has none."""
+
+    @property
+    def versions(self) -> "_Versions":
+        """All counters, by model and version."""
+        return self._versions
 
     def of(self, model: str, version: str) -> VersionCounters:
         """Return a version's counters, new ones at its first mention."""
@@ -91,7 +111,8 @@ class Counters:
     def render(self, info: ServingInfo) -> bytes:
         """Return all of it as text."""
         lines: list[str] = []
-        for name, kind, text, samples in _families(self._versions, self.cache, info):
+        families = (*_families(self._versions, self.cache, info), *_link_families(self.link))
+        for name, kind, text, samples in families:
             lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples)
         return ("\n".join(lines) + "\n").encode()
 
@@ -177,6 +198,16 @@ def _cache_size_families(cache: CacheCounters) -> Iterable[_Family]:
     yield name, "gauge", "Remembered results.", [f"{name} {cache.entries}"]
     name = "edge_agent_cache_evictions_total"
     yield name, "counter", "Results that made room for others.", [f"{name} {cache.evictions}"]
+
+
+def _link_families(link: LinkState | None) -> Iterable[_Family]:
+    if link is None:
+        return
+    name = "edge_agent_link_up"
+    yield name, "gauge", "Whether there is a connection to the fleet's broker.", [f"{name} {int(link.up)}"]
+    name = "edge_agent_outbox_events"
+    text = "Events that the fleet's broker has not acknowledged."
+    yield name, "gauge", text, [f"{name} {link.outbox_events}"]
 
 
 def _process_families(info: ServingInfo) -> Iterable[_Family]:

@@ -1,0 +1,23 @@
+"""How every command of `edge-fleet` is added to the parser."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_command(
+    commands: Any, name: str, run: Any, summary: str, example: str, store: bool = True
+) -> argparse.ArgumentParser:
+    """Add a command with its help; most work on a store."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if store:
+        parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+    return parser
