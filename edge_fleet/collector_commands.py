@@ -6,6 +6,8 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +100,8 @@ def _add_ab(commands: Any) -> None:
 def _collect(options: argparse.Namespace) -> Progress | None:
     broker = required_broker(options)
     until = Until(options.seconds, _QUIET_S if options.once else None)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logging.basicConfig(stream=sys.stderr, format="edge-fleet: %(message)s", level=logging.INFO)
     tell = _tell_json if options.json else _tell_terminal if sys.stderr.isatty() else None
-    with FleetDb.open(options.db) as db:
+    with _logging_to_stderr(), _signals() as stop, FleetDb.open(options.db) as db:
         done = collect(db, broker, until, options.session_expiry_s, stop.is_set, tell)
     if tell is _tell_terminal:
         sys.stderr.write("\r\x1b[K")
@@ -111,6 +109,31 @@ def _collect(options: argparse.Namespace) -> Progress | None:
         return done
     _tell_json(done)
     return None
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Set an event on SIGTERM and SIGINT, so that what is under way is stored and acknowledged first."""
+    stop = threading.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    logger, handler = logging.getLogger("edge_fleet"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("edge-fleet: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _tell_json(progress: Progress) -> None:

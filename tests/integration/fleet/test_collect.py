@@ -2,10 +2,7 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from edge_agent.documents.messages import AbMessage, ArmSums, Event, EventMessag
 from edge_fleet.cli import main
 from edge_fleet.fleet_db import FleetDb, Received
 from support.agent import wait_until
+from support.collector import Collector
 
 PREFIX = "edge/v1/default"
 
@@ -61,42 +59,13 @@ def device(mosquitto: tuple[str, int]) -> Iterator[Device]:
     device.close()
 
 
-class Tools:
-    """The commands, against one broker and one database."""
-
-    def __init__(self, folder: Path, address: tuple[str, int]) -> None:
-        self.db = folder / "fleet.db"
-        self.broker = f"--mqtt=mqtt://{address[0]}:{address[1]}"
-
-    @contextmanager
-    def collecting(self) -> Iterator[subprocess.Popen[str]]:
-        program = Path(sys.executable).parent / "edge-fleet"
-        process = subprocess.Popen(
-            [program, "collect", self.broker, "--db", self.db, "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            assert json.loads(process.stdout.readline())["messages"] >= 0
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    def counts(self) -> dict[str, int]:
-        with FleetDb.read(self.db) as db:
-            return db.counts()
-
-
 @pytest.fixture
-def tools(tmp_path: Path, mosquitto: tuple[str, int]) -> Tools:
-    return Tools(tmp_path, mosquitto)
+def tools(tmp_path: Path, mosquitto: tuple[str, int]) -> Collector:
+    return Collector(tmp_path / "fleet.db", f"mqtt://{mosquitto[0]}:{mosquitto[1]}")
 
 
 def test_what_devices_tell_is_stored_and_shown(
-    tools: Tools, device: Device, capsys: pytest.CaptureFixture[str]
+    tools: Collector, device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with tools.collecting() as process:
         device.tell_all()
@@ -143,7 +112,7 @@ def test_what_devices_tell_is_stored_and_shown(
     assert "-0.100 ±" in table
 
 
-def test_nothing_is_lost_while_no_collector_runs(tools: Tools, device: Device) -> None:
+def test_nothing_is_lost_while_no_collector_runs(tools: Collector, device: Device) -> None:
     assert main(["collect", tools.broker, "--db", str(tools.db), "--once"]) == 0
     for number in range(50):
         device.event(number)
@@ -152,7 +121,7 @@ def test_nothing_is_lost_while_no_collector_runs(tools: Tools, device: Device) -
     assert tools.counts()["events"] == 50
 
 
-def test_a_collector_that_is_killed_loses_and_doubles_nothing(tools: Tools, device: Device) -> None:
+def test_a_collector_that_is_killed_loses_and_doubles_nothing(tools: Collector, device: Device) -> None:
     sent = 0
     for _ in range(4):
         with tools.collecting() as process:
@@ -164,7 +133,9 @@ def test_a_collector_that_is_killed_loses_and_doubles_nothing(tools: Tools, devi
     assert tools.counts()["events"] == sent
 
 
-def test_a_second_collector_with_the_same_database(tools: Tools, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_collector_with_the_same_database(
+    tools: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
     with tools.collecting():
         assert main(["collect", tools.broker, "--db", str(tools.db), "--once"]) == 2
         assert "Another collector writes to" in capsys.readouterr().err
