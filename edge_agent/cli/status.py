@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_agent.cli.admin_client import call
 from edge_agent.cli.output import Output, duration
@@ -42,6 +43,16 @@ class SocketStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """A connection to a broker; `since_s` is Unix time, `outbox_events` are not acknowledged by it yet."""
+
+    state: Literal["off", "up", "down"] = "off"
+    since_s: float = 0.0
+    message: str = ""
+    outbox_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The answer to the verb `status`."""
 
@@ -49,6 +60,8 @@ class Status:
     process: ProcessStatus
     sockets: SocketStatus
     events: tuple[Event, ...] = ()
+    link: LinkStatus = LinkStatus()
+    local_link: LinkStatus = LinkStatus()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +89,9 @@ def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
     )
     yield f"Plan      {_plan(reported)}"
     yield f"Store     {sync_sentence(reported.sync, now_s)}"
+    for name, link in (("Fleet", status.link), ("App MQTT", status.local_link)):
+        if link.state != "off":
+            yield f"{name.ljust(9)} {_link(link, now_s)}"
     for address in (sockets.infer, sockets.http and f"http://{sockets.http}"):
         if address:
             yield f"Apps use  {address}"
@@ -98,3 +114,9 @@ def _plan(reported: Reported) -> str:
         return "none yet"
     waiting = f"; serial {reported.target_serial} is not active" if reported.target_serial is not None else ""
     return f"{reported.plan_id}, serial {reported.serial}{waiting}"
+
+
+def _link(link: LinkStatus, now_s: float) -> str:
+    since = duration(max(0.0, now_s - link.since_s))
+    how = f"connected for {since}" if link.state == "up" else f"not connected for {since}: {link.message}"
+    return f"{how}; {link.outbox_events} events wait" if link.outbox_events else how

@@ -72,7 +72,7 @@ class Commands:
                 "restarts": max(0, self._serving.starts - 1),
             },
             "sockets": {role: self._addresses.get(role) for role in ("infer", "http", "metrics")},
-            "link": self._links.status(),
+            **self._links.status(),
             "progress": msgspec.to_builtins(self._watch.progress),
             "events": msgspec.to_builtins(self._journal.newest(EVENTS_IN_STATUS)),
         }

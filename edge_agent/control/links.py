@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from edge_agent.control.complaints import Complaints
 from edge_agent.control.deployer import Deployer
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.exposures import Exposures
@@ -16,10 +17,12 @@ from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.messages import Reported
 from edge_agent.documents.settings import Settings
+from edge_agent.store.layout import runtime_layout
 
 if TYPE_CHECKING:
     from edge_agent.control.broker_link import LinkStatus
     from edge_agent.control.link import FleetLink
+    from edge_agent.control.local_apps import LocalApps
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,18 @@ class Links:
         self.fleet: FleetLink | None = None
         if settings.mqtt.url is not None:
             self.fleet = self._fleet_link(settings, outcomes_db)
+        self.apps: LocalApps | None = None
+        if settings.local_mqtt.url is not None:
+            self.apps = self._local_apps(settings)
 
     def works(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what has to run for the links, by name."""
-        return {} if self.fleet is None else {"fleet link": self.fleet.run()}
+        works = {}
+        if self.fleet is not None:
+            works["fleet link"] = self.fleet.run()
+        if self.apps is not None:
+            works["local apps"] = self.apps.run()
+        return works
 
     def notice(self, notice: Notice) -> None:
         """Take what serving tells."""
@@ -63,12 +74,17 @@ class Links:
 
     def status(self) -> dict[str, Any]:
         """Say how the links are, for the admin socket."""
-        if self.fleet is None:
-            return {"state": "off"}
-        return {**_status(self.fleet.status), "outbox_events": self.fleet.outbox_events}
+        off = {"state": "off"}
+        fleet, apps = self.fleet, self.apps
+        return {
+            "link": off if fleet is None else {**_status(fleet.status), "outbox_events": fleet.outbox_events},
+            "local_link": off if apps is None else _status(apps.status),
+        }
 
     async def stop(self) -> None:
         """Say farewell and disconnect; call before cancelling the works."""
+        if self.apps is not None:
+            await self.apps.stop()
         if self.fleet is not None:
             await self.fleet.stop()
 
@@ -93,6 +109,17 @@ class Links:
             newest_serial=self._newest_serial,
             look=self._look,
             show=self._serving.tell_link,
+        )
+
+    def _local_apps(self, settings: Settings) -> "LocalApps":
+        from edge_agent.control.local_apps import LocalApps
+
+        return LocalApps(
+            settings.local_mqtt,
+            settings.device.id,
+            runtime_layout(settings.paths).infer_socket,
+            Complaints(self._journal),
+            settings.mqtt.prefix,
         )
 
     async def _sync(self, _arguments: Mapping[str, Any]) -> Any:

@@ -79,9 +79,9 @@ class Remote:
             else:
                 raise RequestError("nothing is expected there")  # noqa: TRY301
         except EdgeAgentError as error:
-            self._complaints.tell(f"A message on {_shown(message.topic)} was ignored: {error}.")
+            self._complaints.tell(f"A message on {shown(message.topic)} was ignored: {error}.")
         except Exception:
-            log.exception("A message on %s failed", _shown(message.topic))
+            log.exception("A message on %s failed", shown(message.topic))
 
     def stop(self) -> None:
         """Drop what is under way."""
@@ -125,7 +125,7 @@ class Remote:
             raise RequestError(f"it has more than {PAYLOAD_LIMIT_BYTES} bytes")
         if len(self._tasks) >= COMMANDS_LIMIT:
             raise RequestError(f"{COMMANDS_LIMIT} commands are under way already")
-        task = asyncio.create_task(self._obey(verb, message), name=f"command {_shown(verb)}")
+        task = asyncio.create_task(self._obey(verb, message), name=f"command {shown(verb)}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -145,9 +145,9 @@ class Remote:
         except EdgeAgentError as error:
             answer = {"error": str(error)}
             if message.response_topic is None:
-                self._complaints.tell(f"The command '{_shown(verb)}' failed: {error}")
+                self._complaints.tell(f"The command '{shown(verb)}' failed: {error}")
         except Exception:
-            log.exception("The command %s failed", _shown(verb))
+            log.exception("The command %s failed", shown(verb))
             answer = {"error": "The agent failed at this command; its log says where."}
         if message.response_topic is not None:
             await self._answer(message, answer)
@@ -156,7 +156,7 @@ class Remote:
         command = self._commands.get(verb)
         if command is None:
             known = ", ".join(sorted(self._commands))
-            raise RequestError(f"No command is named '{_shown(verb)}'; there are {known}.")
+            raise RequestError(f"No command is named '{shown(verb)}'; there are {known}.")
         try:
             arguments = msgspec.json.decode(payload, type=dict[str, Any]) if payload else {}
             return await command(arguments)
@@ -179,7 +179,7 @@ class Remote:
             self._complaints.tell(str(error))
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return foreign text as it may stand in a sentence: printable and short."""
     clean = _UNPRINTABLE.sub("?", text)
     return clean if len(clean) <= 120 else f"{clean[:117]}..."

@@ -1,5 +1,6 @@
 """Says in words what a type allows, so that an error about a setting can tell what to write instead."""
 
+import dataclasses
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,6 +22,8 @@ def allowed(annotation: Any) -> str:
         return f"a list of {allowed(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
         return f"a table of {allowed(get_args(annotation)[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "{" + ", ".join(field.name for field in dataclasses.fields(annotation)) + "}"
     return _NAMES[annotation]
 
 

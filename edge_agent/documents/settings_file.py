@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edge_agent.documents.allowed import accepts_none, accepts_text, allowed
+from edge_agent.documents.broker_checks import broker_problems
 from edge_agent.documents.errors import SettingsError
 from edge_agent.documents.places import MAX_SOCKET_PATH_BYTES, Places, default_device_id, default_places
 from edge_agent.documents.settings import PathSettings, Settings
@@ -40,6 +41,11 @@ _PATH_KEYS = {
     ("store", "bearer_token_file"),
     ("store", "client_certificate"),
     ("store", "client_key"),
+    *(
+        (section, key)
+        for section in ("mqtt", "local_mqtt")
+        for key in ("password_file", "ca_bundle", "client_certificate", "client_key")
+    ),
 }
 # Kubernetes gives every pod such variables for a Service that is named edge-agent.
 _KUBERNETES = re.compile(r"EDGE_AGENT_(SERVICE_(HOST|PORT(_.*)?)|PORT(_.*)?)")
@@ -265,6 +271,8 @@ def _inconsistencies(settings: Settings, gathered: _Gathered) -> Iterator[str]:
         )
     if store.client_key is not None and store.client_certificate is None:
         yield f"{where('store', 'client_key')}: store.client_key needs store.client_certificate; set both."
+    for section, key, problem in broker_problems(settings):
+        yield f"{where(section, key)}: {section}.{key} {problem}"
     if http.tcp_port and http.tcp_port == http.metrics_port:
         yield (
             f"{where('http', 'metrics_port')}: http.metrics_port and http.tcp_port are both {http.tcp_port}; "

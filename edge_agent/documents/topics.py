@@ -39,3 +39,27 @@ class Topics:
         if not topic.startswith(head) or len(levels) < 2 or levels[0] != "up" or not LEVEL.fullmatch(device):
             return None
         return device, tuple(levels[1:])
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Say whether a filter takes a topic, as MQTT 5 has it in section 4.7."""
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(given) or level not in ("+", given[index]):
+            return False
+    return len(given) == len(wanted)
+
+
+def is_filter(text: str) -> bool:
+    """Say whether a text is a topic filter: wildcards stand alone in their level, `#` in the last."""
+    levels = text.split("/")
+    return (
+        0 < len(text.encode()) < 2**16
+        and "\0" not in text
+        and all(level in ("+", "#") or not set(level) & set("+#") for level in levels)
+        and "#" not in levels[:-1]
+    )

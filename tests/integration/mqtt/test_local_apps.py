@@ -1,0 +1,106 @@
+"""Inference and outcomes over MQTT, with a real agent and a real broker."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from support.agent import AgentProcess, wait_until
+from support.broker import Broker, Listener
+from support.fleet import Fleet
+
+REQUEST = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1.0, 2.0, 3.0]}]}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    made = Fleet(tmp_path_factory.mktemp("fleet"))
+    made.release("1", 2.0)
+    return made
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "broker") as running:
+        yield running
+
+
+def serving(tmp_path: Path, broker: Broker, fleet: Fleet, **local: Any) -> AgentProcess:
+    agent = AgentProcess(
+        tmp_path / "device",
+        {
+            "device": {"id": "device"},
+            "store": {"url": fleet.url, "root": str(fleet.root), "poll_interval_s": 3600},
+            "local_mqtt": {"url": broker.url, **local},
+        },
+    )
+    agent.start()
+    wait_until(lambda: agent.reported().plan_id and agent.reported().serial == 1, "the version serves")
+    wait_until(lambda: agent.ask("status")["local_link"]["state"] == "up", "the link is up")
+    return agent
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_an_app_is_answered_on_the_result_topic(
+    tmp_path: Path, broker: Broker, fleet: Fleet, protocol: str
+) -> None:
+    agent = serving(tmp_path, broker, fleet, protocol=protocol)
+    version = mqtt.MQTTv5 if protocol == "5" else mqtt.MQTTv311
+    try:
+        with Listener(broker.port, "edge-agent/result/+", protocol=version) as app:
+            app.tell("edge-agent/infer/m", {**REQUEST, "id": "seven"})
+            answer = wait_until(lambda: app.json("edge-agent/result/m"), "the answer")[0]
+            assert (answer["id"], answer["model_version"]) == ("seven", "1")
+            assert answer["outputs"][0]["data"] == [2.0, 4.0, 6.0]
+            values = [{"prediction_id": answer["parameters"]["prediction_id"], "values": {"correct": 1}}]
+            app.tell("edge-agent/outcomes/m", {"outcomes": values, "id": "eight"})
+            taken = wait_until(lambda: app.json("edge-agent/result/m")[1:], "the outcome is taken")[0]
+            assert (taken["id"], taken["accepted"]) == ("eight", 1)
+            app.tell("edge-agent/infer/nothing", {**REQUEST, "id": "nine"})
+            wrong = wait_until(lambda: app.json("edge-agent/result/nothing"), "the error")[0]
+            assert wrong["id"] == "nine"
+            assert "nothing" in wrong["error"]
+            app.tell("edge-agent/infer/m", b"\xff no JSON")
+            wrong = wait_until(lambda: app.json("edge-agent/result/m")[2:], "the error")[0]
+            assert "no JSON object" in wrong["error"]
+    finally:
+        agent.stop()
+
+
+def test_the_response_topic_and_bindings_say_where_answers_go(
+    tmp_path: Path, broker: Broker, fleet: Fleet
+) -> None:
+    more = tmp_path / "device/conf.d/bindings.toml"
+    more.parent.mkdir(parents=True)
+    more.write_text('[[local_mqtt.bindings]]\nfilter = "plant/+/camera"\nmodel = "m"\nresult = "plant/seen"\n')
+    agent = serving(tmp_path, broker, fleet)
+    try:
+        with Listener(broker.port, "answers/#", "plant/seen", "edge/#") as app:
+            app.ask("edge-agent/infer/m", {**REQUEST, "id": "1"}, "answers/mine", b"\x00\x01")
+            found = wait_until(lambda: app.on("answers/mine"), "the answer")[0]
+            assert found.properties.CorrelationData == b"\x00\x01"
+            app.tell("plant/4/camera", REQUEST)
+            assert wait_until(lambda: app.json("plant/seen"), "the answer")[0]["model_name"] == "m"
+            # Neither a loop nor a command to a device in the name of the agent.
+            app.ask("edge-agent/infer/m", REQUEST, "edge-agent/infer/m")
+            app.ask("edge-agent/infer/m", REQUEST, "edge/v1/default/device/down/cmd/sync")
+            app.tell("edge-agent/infer/m", REQUEST, retain=True)
+            app.tell("edge-agent/infer/m", b"", retain=True)
+            wait_until(lambda: len(agent.events("warning")) == 3, "three refusals")
+            assert not app.on("edge/#")
+    finally:
+        agent.stop()
+
+
+def test_many_requests_at_once_are_all_answered(tmp_path: Path, broker: Broker, fleet: Fleet) -> None:
+    agent = serving(tmp_path, broker, fleet)
+    try:
+        with Listener(broker.port, "edge-agent/result/+") as app:
+            for number in range(200):
+                app.tell("edge-agent/infer/m", {**REQUEST, "id": str(number)})
+            wait_until(lambda: len(app.json("edge-agent/result/m")) == 200, "all answers")
+            assert {answer["id"] for answer in app.json("edge-agent/result/m")} == {str(n) for n in range(200)}
+    finally:
+        agent.stop()
