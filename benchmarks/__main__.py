@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-MODULES = ("benchmarks.serving.latency", "benchmarks.footprint")
+MODULES = ("benchmarks.serving.latency", "benchmarks.outcomes", "benchmarks.footprint")
 
 
 def main() -> int:
