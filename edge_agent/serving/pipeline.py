@@ -110,26 +110,21 @@ class Pipeline:
         started_s = perf_counter()
         route = self.table.route(model)
         # What cannot be read is assigned to nobody; it counts for the version that it would most likely be.
-        loaded = route.versions[0] if version is None else route.named(version)
-        counters = self._counters.of(model, loaded.plan.version)
-        arm = None
+        first = route.versions[0] if version is None else route.named(version)
         try:
             unbound = oip.read(body, header_length)
             choice = self._choose(route, version, unbound, unit)
-            counters, arm = self._counters.of(model, choice.loaded.plan.version), choice.arm
-            request = oip.bind(unbound, choice.loaded.signature)
-            size_bytes = 0
-            for tensor in request.inputs.values():
-                size_bytes += tensor.nbytes
-            key = self._key(choice, request, size_bytes)
-            job = _Job(choice, counters, request, size_bytes, started_s, reply, key, [])
+        except EdgeAgentError as error:
+            _count_refusal(self._counters.of(model, first.plan.version), error, started_s)
+            raise
+        counters = self._counters.of(model, choice.loaded.plan.version)
+        try:
+            job = self._job(choice, counters, unbound, started_s, reply)
             if not self._is_spared(job):
                 self._begin(job)
         except EdgeAgentError as error:
-            counters.fail(_kind(error))
-            counters.observe(perf_counter() - started_s)
-            if arm is not None:
-                counters.note_arm(arm)
+            counters.note_arm(choice.arm)
+            _count_refusal(counters, error, started_s)
             raise
 
     def _choose(self, route: Route, version: str | None, unbound: oip.Unbound, header: bytes | None) -> Choice:
@@ -137,6 +132,16 @@ class Pipeline:
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
+
+    def _job(
+        self, choice: Choice, counters: VersionCounters, unbound: oip.Unbound, started_s: float, reply: Reply
+    ) -> _Job:
+        request = oip.bind(unbound, choice.loaded.signature)
+        size_bytes = 0
+        for tensor in request.inputs.values():
+            size_bytes += tensor.nbytes
+        key = self._key(choice, request, size_bytes)
+        return _Job(choice, counters, request, size_bytes, started_s, reply, key, [])
 
     def _key(self, choice: Choice, request: oip.InferRequest, size_bytes: int) -> bytes | None:
         """Return what the request's result is remembered by, None if it bypasses the cache."""
@@ -155,25 +160,28 @@ class Pipeline:
         if job.key is None:
             job.counters.cache_bypasses += 1
             return False
-        choice, loaded = job.choice, job.loaded
-        results = self._cache.get(job.key, choice.policy.cache_ttl_s)
-        leader = self._leaders.get(job.key) if results is None else None
-        if results is None and leader is None:
-            job.counters.cache_misses += 1
-            return False
+        results = self._cache.get(job.key, job.choice.policy.cache_ttl_s)
+        if results is not None:
+            self._note_hit(job)
+            job.reply.send(self._respond(job, results, 0, "hit"))
+            return True
+        leader = self._leaders.get(job.key)
         if leader is not None:
-            self._check_queue(loaded)
+            self._check_queue(job.loaded)
+            self._note_hit(job)
+            leader.followers.append(job)
+            job.loaded.followers += 1
+            job.counters.in_flight += 1
+            return True
+        job.counters.cache_misses += 1
+        return False
+
+    def _note_hit(self, job: _Job) -> None:
+        loaded = job.loaded
         job.counters.cache_hits += 1
+        self._page.count(loaded.slot, exposures=int(job.choice.is_exposure))
         if loaded.mean_run_ns < math.inf:
             self._cache.worth(loaded.plan.sha256).note_saved(loaded.mean_run_ns)
-        self._page.count(loaded.slot, exposures=int(choice.is_exposure))
-        if leader is not None:
-            leader.followers.append(job)
-            loaded.followers += 1
-            job.counters.in_flight += 1
-        elif results is not None:
-            job.reply.send(self._respond(job, results, 0, "hit"))
-        return True
 
     def _begin(self, job: _Job) -> None:
         if self._runs_inline(job):
@@ -324,6 +332,11 @@ class Pipeline:
         if header_length is None:
             return Response(200, body)
         return Response(200, body, "application/octet-stream", ((oip.HEADER_LENGTH, str(header_length)),))
+
+
+def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_s: float) -> None:
+    counters.fail(_kind(error))
+    counters.observe(perf_counter() - started_s)
 
 
 def _kind(error: EdgeAgentError) -> str:
