@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.control.children import ChildEnd, converse
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
+from edge_agent.control.prober import try_version
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
-from edge_agent.control.supervise import FROM_OUTSIDE, Notice, ServingEnded, ServingProcess
+from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
@@ -257,20 +257,10 @@ class Deployer:
     async def _probe(self, version: VersionPlan) -> None:
         self.probing = version.key
         self._watch.tell(f"Trying {version.model} {version.version} on this device")
-        verdicts: list[ipc.ProbeVerdict] = []
-        limits = self._settings.probe
         try:
-            end = await converse(
-                "edge_agent.control.probe",
-                ipc.ProbeRequest(version=version, engines=self._settings.engines),
-                ipc.ProbeVerdict,
-                verdicts.append,
-                silence_s=limits.timeout_s,
-                memory_limit_bytes=limits.memory_limit_bytes,
-            )
+            verdict = await try_version(version, self._settings)
         finally:
             self.probing = None
-        verdict = verdicts[-1] if verdicts else verdict_of(end)
         damaged = await asyncio.to_thread(self._damaged, version) if verdict.outcome == "failed" else []
         if damaged:
             self._start_over(version, damaged)
@@ -427,11 +417,3 @@ def _fail(waited_for: asyncio.Future[None], message: str) -> None:
     """Tell who waits, unless nobody does any more."""
     if not waited_for.done():
         waited_for.set_exception(UnavailableError(message))
-
-
-def verdict_of(end: ChildEnd) -> ipc.ProbeVerdict:
-    """Judge a probe that ended without a verdict: a crash or hang is the model's fault, a kill is not."""
-    if end.cause == "signal" and end.code in FROM_OUTSIDE:
-        reason = "the probe was killed from outside, perhaps for lack of memory"
-        return ipc.ProbeVerdict(outcome="inconclusive", reason=reason)
-    return ipc.ProbeVerdict(outcome="failed", reason=f"The probe {end.how} while it tried the model.")

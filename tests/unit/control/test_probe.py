@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edge_agent.control.children import ChildEnd, converse, ending
-from edge_agent.control.deployer import verdict_of
 from edge_agent.control.probe import check_outputs, read_golden
+from edge_agent.control.prober import verdict_of
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import GoldenError
 from edge_agent.documents.plan import Limit, VersionPlan
