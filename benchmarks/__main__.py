@@ -8,7 +8,12 @@ import json
 import subprocess
 import sys
 
-MODULES = ("benchmarks.serving.latency", "benchmarks.outcomes", "benchmarks.footprint")
+MODULES = (
+    "benchmarks.serving.latency",
+    "benchmarks.cache_digest",
+    "benchmarks.outcomes",
+    "benchmarks.footprint",
+)
 
 
 def main() -> int:
