@@ -29,7 +29,8 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.client import AsyncClient
-from edge_agent.documents.ipc import Configure
+from edge_agent.documents.ipc import Apply, Configure
+from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
 from edge_agent.policy.prediction_id import Prediction, encode
 from edge_agent.store.outcomes_db import FOLD_ROWS
@@ -168,9 +169,10 @@ def serving(interval_s: float) -> Iterator[tuple[Path, int]]:
             outcomes_db=str(Path(name).absolute() / "outcomes.db"),
             secret=SECRET.hex(),
         )
-        channel.write(msgspec.json.encode(configure) + b"\n")
-        channel.flush()
-        channel.readline()
+        for message in (configure, Apply(plan=with_id(Plan()), slots={})):
+            channel.write(msgspec.json.encode(message) + b"\n")
+            channel.flush()
+            channel.readline()
         yield path, process.pid
 
 

@@ -14,7 +14,17 @@ import msgspec
 
 from edge_agent.client import Client
 from edge_agent.client_calls import Exchange
-from edge_agent.documents.ipc import Configure, Drain, FromServing, Ready, StateDamaged, ToServing
+from edge_agent.documents.ipc import (
+    Applied,
+    Apply,
+    Configure,
+    Drain,
+    FromServing,
+    Ready,
+    StateDamaged,
+    ToServing,
+)
+from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
 from edge_agent.policy.prediction_id import Prediction, encode
 from edge_agent.store.outcomes_db import read_sums
@@ -89,6 +99,8 @@ class OutcomeServing:
             )
         )
         assert self.receive(Ready)
+        self._send(Apply(plan=with_id(Plan()), slots={}))
+        assert self.receive(Applied)
 
     def receive(self, kind: type[Any]) -> Any:
         """Return the next message of a kind that serving sends."""
