@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import singledispatch
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -19,6 +19,9 @@ from edge_fleet.notify import Notified
 from edge_fleet.publish import Published
 from edge_fleet.refresh import Refreshed
 from edge_fleet.repository import Contents
+
+
+_WIDTH_IN_FILES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +234,11 @@ def new_table(*columns: str) -> Table:
 
 def new_console() -> Console:
     """Return where results are printed: standard output, in colour on a terminal only."""
-    return Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        # What reads a pipe or a file would only be hindered by tables folded to 80 columns.
+        console.width = _WIDTH_IN_FILES
+    return console
 
 
 def _kib(size_bytes: int) -> str:

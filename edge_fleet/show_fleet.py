@@ -127,8 +127,8 @@ def _interval(estimate: Estimate, sign: str = "") -> str:
 
 
 def _places(error: float) -> int:
-    """Return how many decimals show two digits of a standard error."""
-    return 4 if error <= 0 else min(max(1 - math.floor(math.log10(error)), 0), 9)
+    """Return how many decimals show two digits of a standard error, where it is more than rounding."""
+    return 4 if error < 1e-9 else min(max(1 - math.floor(math.log10(error)), 0), 9)
 
 
 def _ratio(ratio: RatioCheck) -> tuple[str, bool]:
