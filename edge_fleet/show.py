@@ -20,7 +20,6 @@ from edge_fleet.publish import Published
 from edge_fleet.refresh import Refreshed
 from edge_fleet.repository import Contents
 
-
 _WIDTH_IN_FILES: Final = 200
 
 
