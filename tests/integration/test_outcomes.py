@@ -217,6 +217,16 @@ def test_a_damaged_database_is_set_aside_and_reported(tmp_path: Path) -> None:
     assert database.with_name("outcomes.db.damaged").read_bytes().startswith(b"no database")
 
 
+def test_many_outcomes_do_not_wait_for_the_interval(tmp_path: Path) -> None:
+    with OutcomeServing(tmp_path, interval_s=60.0) as serving:
+        assert serving.tell(prediction_id(1), x=1)[0] == 202
+        connection = serving.begin(one(prediction_id(2), x=1))
+        many = [{"prediction_id": prediction_id(number), "values": {"x": 1}} for number in range(3, 103)]
+        assert serving.post({"outcomes": many})[0] == 202
+        assert serving.end(connection)[0] == 202
+        assert serving.totals() == {"x": (102, 102.0)}
+
+
 def test_outcomes_that_wait_are_answered_before_the_process_ends(tmp_path: Path) -> None:
     with OutcomeServing(tmp_path, interval_s=60.0) as serving:
         assert serving.tell(prediction_id(1), x=1)[0] == 202
