@@ -19,6 +19,10 @@ CONNECT_LIMIT_S: Final = 30.0
 FAREWELL_LIMIT_S: Final = 2.0
 SETTLED_S: Final = 600.0
 """A connection that held for so long is not counted as one more in a row that failed."""
+BRIEF_S: Final = 30.0
+BRIEF_LIMIT: Final = 3
+"""So many connections in a row that were made and lost within `BRIEF_S` are taken for a fight over the id: not
+every broker says that another client took over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,21 @@ class MqttClient:
 
     async def run(self) -> None:
         """Connect, and connect again whenever the connection is lost, until cancelled."""
-        failures = takeovers = 0
+        failures = takeovers = brief = 0
         while True:
             began_s = time.monotonic()
             end = await self._live()
-            if time.monotonic() - began_s > SETTLED_S:
+            lasted_s = time.monotonic() - began_s
+            if lasted_s > SETTLED_S:
                 failures = takeovers = 0
-            if end.taken_over:
+            brief = brief + 1 if self.status.up and lasted_s < BRIEF_S else 0
+            if end.taken_over or brief >= BRIEF_LIMIT:
+                self._complain(
+                    f"Another client seems to use the id '{self._options.client_id}' at "
+                    f"{self._options.address}: give each device an id of its own."
+                )
                 takeovers += 1
+                brief = 0
                 delay_s = rival_delay_s(takeovers, random.random())  # noqa: S311
             else:
                 failures = 1 if self.status.up else failures + 1
@@ -114,11 +125,12 @@ class MqttClient:
         session.start()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                await asyncio.wait((session.connected, session.ended), return_when=asyncio.FIRST_COMPLETED)
-            if session.connected.done():
+                await _either(session.connected, session.ended)
+                if session.connected.done():
+                    await _either(session.subscribe(self._filters), session.ended)
+            if not session.ended.done():
                 self.status = LinkStatus(up=True, since_s=time.time())
                 log.info("Connected to %s", self._options.address)
-                session.subscribe(self._filters)
                 self._up.set()
                 self._came_up()
             return await session.ended
@@ -134,3 +146,7 @@ class MqttClient:
             log.warning("No connection to %s: %s", self._options.address, reason)
             since_s = time.time() if self.status.up else self.status.since_s
             self.status = LinkStatus(up=False, since_s=since_s, reason=reason)
+
+
+async def _either(first: asyncio.Future[None], other: asyncio.Future[End]) -> None:
+    await asyncio.wait((first, other), return_when=asyncio.FIRST_COMPLETED)

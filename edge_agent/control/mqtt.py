@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -93,7 +93,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._backlog = threading.Semaphore(_BACKLOG)
         self._client: paho.Client | None = None
-        self._subscribing: dict[int, tuple[str, ...]] = {}
+        self._subscribing: dict[int, tuple[tuple[str, ...], asyncio.Future[None]]] = {}
         self._waiting: dict[int, asyncio.Future[ReasonCode]] = {}
         self._window = asyncio.Semaphore(WINDOW)
         self._limit_bytes: int | None = None
@@ -114,10 +114,9 @@ class Session:
         if self._client is not None:
             self._client.disconnect()
 
-    def subscribe(self, filters: dict[str, bool]) -> None:
-        """Ask for the messages of filters; the value says to leave out one's own."""
-        if not filters or self._client is None:
-            return
+    def subscribe(self, filters: Mapping[str, bool]) -> asyncio.Future[None]:
+        """Ask for messages of filters, True leaves out one's own; done when the broker has answered."""
+        done: asyncio.Future[None] = self._loop.create_future()
         asked: list[Any]
         if self._options.protocol == "5":
             asked = [
@@ -126,9 +125,12 @@ class Session:
             ]
         else:
             asked = [(name, 1) for name in filters]
-        _, mid = self._client.subscribe(asked)
-        if mid is not None:
-            self._subscribing[mid] = tuple(filters)
+        _, mid = self._client.subscribe(asked) if self._client is not None and asked else (None, None)
+        if mid is None:
+            done.set_result(None)
+        else:
+            self._subscribing[mid] = (tuple(filters), done)
+        return done
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Take no more messages of a filter."""
@@ -197,7 +199,12 @@ class Session:
             future.set_result(reason)
 
     def _now_subscribed(self, mid: int, reasons: list[ReasonCode]) -> None:
-        for name, reason in zip(self._subscribing.pop(mid, ()), reasons, strict=False):
+        if mid not in self._subscribing:
+            return
+        names, done = self._subscribing.pop(mid)
+        if not done.done():
+            done.set_result(None)
+        for name, reason in zip(names, reasons, strict=False):
             if reason.is_failure:
                 self._complain(f"The broker refuses the subscription to {name} ({reason}); check its rules.")
 
@@ -210,11 +217,6 @@ class Session:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(UnavailableError(f"The connection to the broker was lost: {end.reason}."))
-        if end.taken_over:
-            self._complain(
-                f"Another client uses the id '{self._options.client_id}' at {self._options.address}: give each "
-                "device an id of its own."
-            )
         if not self.ended.done():
             self.ended.set_result(end)
 

@@ -86,6 +86,7 @@ class Listener:
         *filters: str,
         client_id: str = "",
         username: str | None = None,
+        password: str = "",
         protocol: Any = mqtt.MQTTv5,
         session_expiry_s: int = 0,
     ) -> None:
@@ -95,7 +96,7 @@ class Listener:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
         self.client.reconnect_delay_set(1, 1)
         if username is not None:
-            self.client.username_pw_set(username, "")
+            self.client.username_pw_set(username, password)
         self.client.on_connect = self._connected
         self.client.on_subscribe = lambda *_: self._ready.put(None)
         self.client.on_message = lambda _c, _u, message: self.messages.append(message)
