@@ -252,11 +252,13 @@ class Pipeline:
 
     def _answer(self, job: _Job, result: _Result, run_ns: int) -> None:
         """Answer a job that has run and those that waited for it, and remember the result."""
-        job.reply.send(self._respond(job, result, run_ns, "bypass" if job.key is None else "miss"))
+        response = self._respond(job, result, run_ns, "bypass" if job.key is None else "miss")
+        job.reply.send(response)
         if job.key is None:
             return
         self._leaders.pop(job.key, None)
-        if not isinstance(result, EdgeAgentError):
+        # What could not be written once need not be remembered: a plug-in's results may be anything.
+        if response.status == 200 and not isinstance(result, EdgeAgentError):
             started_ns = perf_counter_ns()
             sha256 = job.loaded.plan.sha256
             self._cache.put(job.key, sha256, result)

@@ -21,8 +21,8 @@ from edge_agent.documents.errors import (
     RequestError,
     UnavailableError,
 )
-from edge_agent.documents.ipc import Applied, Configure, Refused
-from edge_agent.documents.settings import EngineSettings, HttpSettings
+from edge_agent.documents.ipc import Applied, Refused
+from edge_agent.documents.settings import HttpSettings
 from edge_agent.documents.tensors import TensorSpec
 from support.serving import (
     ServingProcess,
@@ -165,7 +165,7 @@ class TestModels:
         assert 240 < counts["2"] < 360  # 300 expected; 60 is seven standard deviations
         assert client.infer("m", X, version="1").model_version == "1"
         slots = serving.page.snapshot().slots
-        assert slots[serving.slot(one)].exposures + slots[serving.slot(two)].exposures == 401
+        assert slots[serving.slot(one)].exposures + slots[serving.slot(two)].exposures == 400
 
 
 class TestProtocol:
@@ -452,7 +452,7 @@ class TestDrain:
 
 
 def test_a_heartbeat_and_a_second_configuration(serving):
-    serving.send(Configure(device="other", http=HttpSettings(), engines=EngineSettings()))
+    serving.send(serving.configuration())
     first = serving.page.snapshot().heartbeat_ns
     assert first > 0
     wait_until(lambda: serving.page.snapshot().heartbeat_ns > first)

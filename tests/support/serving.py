@@ -17,9 +17,19 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
-from edge_agent.documents.ipc import Applied, Apply, Configure, Drain, FromServing, Ready, Refused, ToServing
+from edge_agent.documents.ipc import (
+    Applied,
+    Apply,
+    Configure,
+    Drain,
+    FromServing,
+    Metrics,
+    Ready,
+    Refused,
+    ToServing,
+)
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
-from edge_agent.documents.settings import EngineSettings, HttpSettings
+from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
 from edge_agent.telemetry.health_page import HealthPage
 
 LIMIT_S = 20.0
@@ -176,8 +186,20 @@ class ServingProcess:
         theirs.close()
         self._socket = ours
         self._channel = ours.makefile("rwb")
-        self.send(Configure(device="test", http=self._http, engines=EngineSettings(threads=1)))
+        self.send(self.configuration())
         assert self.receive() == Ready(pid=self.process.pid)
+
+    def configuration(self) -> Configure:
+        """Return how the process serves; nothing is remembered, so that every request runs the model."""
+        return Configure(
+            device="test",
+            http=self._http,
+            engines=EngineSettings(threads=1),
+            cache=CacheSettings(max_bytes=0),
+            outcomes=OutcomeSettings(),
+            outcomes_db=str(self.path.parent / "outcomes.db"),
+            secret=bytes(32).hex(),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -202,10 +224,13 @@ class ServingProcess:
         self._channel.flush()
 
     def receive(self) -> FromServing:
-        """Return the next message that comes up."""
-        line = self._channel.readline()
-        assert line, self.log
-        return msgspec.json.decode(line, type=FromServing)
+        """Return the next message that comes up, but for metrics, which come when they are due."""
+        while True:
+            line = self._channel.readline()
+            assert line, self.log
+            message: FromServing = msgspec.json.decode(line, type=FromServing)
+            if not isinstance(message, Metrics):
+                return message
 
     def apply(self, *versions: VersionPlan) -> Applied | Refused:
         """Have a plan of these versions applied, and return what came of it."""

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.plan import Plan, VersionPlan
-from edge_agent.documents.settings import EngineSettings
+from edge_agent.documents.settings import CacheSettings, EngineSettings
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http_messages import Response
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Table
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
@@ -67,15 +69,17 @@ def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
     plan = VersionPlan("m", "1", "test", "fp32", "0" * 64, "/m", 1, SPECS, SPECS)
     page = HealthPage.create()
     loaded = LoadedVersion(plan, Engine(run), 0, page)
-    pipeline = Pipeline(page, Counters(), 8, lambda: 0.0)
-    pipeline.switch(Table(Plan(versions=(plan,)), (loaded,)))
+    counters = Counters()
+    cache = ResultCache(CacheSettings(max_bytes=0), bytes(64), counters.cache, lambda: 0.0)
+    pipeline = Pipeline(page, counters, cache, PredictionIds(bytes(32)), 8, lambda: 0.0)
+    pipeline.switch(Table(Plan(versions=(plan,)), (loaded,), "device"))
     return pipeline, loaded
 
 
 async def infer(pipeline: Pipeline, size: int) -> Response:
     waiter = Waiter()
     tensor = {"name": "x", "datatype": "FP32", "shape": [size], "data": [0.0] * size}
-    pipeline.infer("m", None, json.dumps({"inputs": [tensor]}).encode(), None, waiter)
+    pipeline.infer("m", None, json.dumps({"inputs": [tensor]}).encode(), None, None, waiter)
     return await asyncio.wait_for(waiter.answer, 10)
 
 
