@@ -14,7 +14,7 @@ padding of, in network byte order:
     n bytes   the arm's name
     8 bytes   MAC: BLAKE2b (RFC 7693) keyed with the device's secret over all before it
 
-That is 56 to 90 characters for usual names, and 294 at most. A forger has one chance in 2^64 for each try.
+That is 40 to 100 characters for usual names, and 294 at most. A forger has one chance in 2^64 for each try.
 """
 
 import base64
