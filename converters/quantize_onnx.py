@@ -13,6 +13,7 @@ from typing import Any, Final
 from converters import onnx_model
 from converters.arrays import Sample
 from converters.errors import ConversionError, missing
+from edge_agent.engines.runtimes import keep_onnxruntime_silent
 
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 
@@ -52,6 +53,7 @@ def quantize_static(source: Path, target: Path, samples: list[Sample], *, signed
 
 def _prepared(source: Path, target: Path) -> Path:
     """Write the model at a fit opset, with shapes inferred and BatchNorm folded, beside the target."""
+    keep_onnxruntime_silent()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     upgraded = target.with_suffix(".upgraded.onnx")
@@ -94,6 +96,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _import() -> Any:
+    keep_onnxruntime_silent()
     try:
         from onnxruntime import quantization
     except ImportError as error:

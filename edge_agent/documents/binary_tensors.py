@@ -26,6 +26,8 @@ def encode(tensor: NDArray[Any], datatype: str) -> memoryview:
             content = item.encode() if isinstance(item, str) else bytes(item)
             parts += (_LENGTH.pack(len(content)), content)
         return memoryview(b"".join(parts))
+    if not tensor.dtype.isnative:
+        tensor = tensor.astype(tensor.dtype.newbyteorder("="))
     return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
 
 

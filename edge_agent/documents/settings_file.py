@@ -207,8 +207,15 @@ def _from_text(text: str, annotation: Any) -> Any:
 
 def _absolute(section: str, key: str, value: Any, folder: Path) -> Any:
     if (section, key) in _PATH_KEYS and isinstance(value, str) and value:
-        return os.path.normpath(folder.absolute() / Path(value).expanduser())
+        return os.path.normpath(folder.absolute() / _expanded(value))
     return value
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user: then it is the name of a file
+        return Path(path)
 
 
 def _unreadable(path: Path, error: OSError) -> str:

@@ -17,7 +17,7 @@ from edge_agent.documents.errors import EngineSetupError, ModelLoadError, Reques
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import Datatype, TensorSpec
 from edge_agent.engines.base import Tensors
-from edge_agent.engines.runtimes import sentence, thread_count
+from edge_agent.engines.runtimes import keep_onnxruntime_silent, sentence, thread_count
 
 _DATATYPES: Final[dict[str, Datatype]] = {
     "tensor(bool)": "BOOL",
@@ -103,6 +103,7 @@ class OnnxEngine:
 
 
 def _import_runtime() -> ModuleType:
+    keep_onnxruntime_silent()
     try:
         import onnxruntime
     except Exception as error:

@@ -14,6 +14,14 @@ def thread_count(settings: EngineSettings) -> int:
     return settings.threads or len(os.sched_getaffinity(0))
 
 
+def keep_onnxruntime_silent() -> None:
+    """Call before onnxruntime is imported: since 1.29 it reports its use to its maker unless this is set.
+
+    Its own `disable_telemetry_events()` comes too late: by then it has written a device id to the home folder.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def sentence(error: BaseException) -> str:
     """Return the first line of a runtime's message without code and stop, to end a sentence with."""
     lines = _CODE.sub("", str(error).strip()).splitlines()
