@@ -16,7 +16,7 @@ from edge_fleet.broker_options import BrokerSettings
 from edge_fleet.fleet_db import FleetDb, Received
 from edge_fleet.uplink import parse_device, read_message
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 BATCH = 500
 """Messages in one transaction, at most."""
@@ -88,7 +88,7 @@ class Collector:
         if device in self._named or len(self._named) >= _NAMED_DEVICES:
             return
         self._named.add(device)
-        _LOG.warning(
+        log.warning(
             "Device %s sent an invalid message on %r: %s; further ones are only counted.", device, topic, error
         )
 
@@ -132,7 +132,7 @@ def _tell_link(subscription: Subscription, told: str) -> str:
     """Log how the link to the broker is, if that is not what was told last."""
     now = "Connected to the broker." if subscription.connected else str(subscription.problem or told)
     if now != told:
-        _LOG.info("%s", now)
+        log.info("%s", now)
     return now
 
 

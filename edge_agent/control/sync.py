@@ -40,7 +40,7 @@ Kind = Literal["network", "trust", "model", "operator"]
 TIMESTAMP: Final = "metadata/timestamp.json"
 MAX_TIMESTAMP_BYTES: Final = 16384
 
-_log = logging.getLogger("edge_agent.sync")
+log = logging.getLogger("edge_agent.sync")
 
 
 class LastSync(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def _run(line: bytes) -> SyncResult:
     except EdgeAgentError as error:
         return failure(error)
     except Exception as error:
-        _log.exception("The sync stopped at an error of its own")
+        log.exception("The sync stopped at an error of its own")
         return failure(error)
 
 

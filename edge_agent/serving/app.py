@@ -18,7 +18,7 @@ from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
-_LOG: Final = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _EXTENSIONS: Final = ("binary_tensor_data",)
 _HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
@@ -82,7 +82,7 @@ class App:
         except EdgeAgentError as error:
             reply.send(failure(error))
         except Exception:
-            _LOG.exception("A request to %s failed", request.path)
+            log.exception("A request to %s failed", request.path)
             reply.send(error_response(500, "The server failed on this request; its log says more."))
 
     def metrics_only(self, request: Request, reply: Reply) -> None:

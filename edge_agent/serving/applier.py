@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
 
 from edge_agent.documents.errors import ModelError, ModelLoadError
 from edge_agent.documents.ipc import Applied, Apply, Refused
@@ -15,7 +14,7 @@ from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.router import Table
 from edge_agent.telemetry.health_page import HealthPage
 
-_LOG: Final = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Applier:
@@ -44,7 +43,7 @@ class Applier:
             except ModelError as error:
                 for loaded in new.values():
                     loaded.close()
-                _LOG.warning("Refused plan %s: %s: %s", plan.id, version.key, error)
+                log.warning("Refused plan %s: %s: %s", plan.id, version.key, error)
                 return Refused(plan_id=plan.id, key=version.key, reason=str(error))
             load_s[version.key] = time.monotonic() - started_s
         table = []
@@ -55,7 +54,7 @@ class Applier:
         self._pipeline.switch(Table(plan, table, self._device))
         self.has_applied = True
         names = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
-        _LOG.info("Serving plan %s: %s", plan.id, names or "no models")
+        log.info("Serving plan %s: %s", plan.id, names or "no models")
         return Applied(plan_id=plan.id, load_s=load_s)
 
     async def _load(self, version: VersionPlan, slots: dict[str, int]) -> LoadedVersion:

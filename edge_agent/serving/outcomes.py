@@ -27,7 +27,7 @@ WAITING_LIMIT: Final = 4096
 RETRY_AFTER_S: Final = 5.0
 
 _FAILED: Final = "The server failed on this request; its log says more."
-_LOG: Final = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Outcomes:
             self._answer(given.reply, failure(error))
             return None
         except Exception:
-            _LOG.exception("Reading outcomes failed")
+            log.exception("Reading outcomes failed")
             self._answer(given.reply, error_response(500, _FAILED))
             return None
         if waiting.outcomes:
@@ -147,10 +147,10 @@ class Outcomes:
             self._store(batch)
             responses = [outcome_bodies.respond(waiting.results) for waiting in batch]
         except StorageError as error:
-            _LOG.warning("%s", error)
+            log.warning("%s", error)
             responses = [failure(UnavailableError(str(error), RETRY_AFTER_S))] * len(batch)
         except Exception:
-            _LOG.exception("Storing outcomes failed")
+            log.exception("Storing outcomes failed")
             responses = [error_response(500, _FAILED)] * len(batch)
         for waiting, response in zip(batch, responses, strict=True):
             self._answer(waiting.reply, response)
@@ -171,7 +171,7 @@ class Outcomes:
                 "and an outcome that the old one held could be counted again."
             )
             self._db.set_aside = None
-            _LOG.warning("%s", message)
+            log.warning("%s", message)
             self._loop.call_soon_threadsafe(self._on_damage, message)
 
     def _answer(self, reply: Reply, response: Response) -> None:

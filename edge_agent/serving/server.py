@@ -61,7 +61,7 @@ _SWEEP_S: Final = 1.0
 _TELL_S: Final = 2.0
 """How often the supervisor is told what was counted."""
 _MAX_LINE_BYTES: Final = 64 * 2**20
-_LOG: Final = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _MESSAGES: Final = msgspec.json.Decoder(ToServing)
 
 
@@ -172,13 +172,13 @@ class Server:
                 case Link() as link:
                     counters.link = LinkState(link.up, link.outbox_events)
                 case Drain():
-                    _LOG.info("Draining, as the supervisor asked")
+                    log.info("Draining, as the supervisor asked")
                     self._stopping.set()
                 case None:
-                    _LOG.info("Draining, as the supervisor is gone")
+                    log.info("Draining, as the supervisor is gone")
                     self._stopping.set()
                 case Configure():
-                    _LOG.warning("Ignored a second configuration; it needs a new process")
+                    log.warning("Ignored a second configuration; it needs a new process")
 
     async def _apply(self, applier: Applier, app: App, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -203,7 +203,7 @@ class Server:
     def _note_end(self, task: asyncio.Task[None]) -> None:
         """Stop when a task of the process has died: the supervisor starts a sound one."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("The task '%s' died", task.get_name(), exc_info=error)
+            log.error("The task '%s' died", task.get_name(), exc_info=error)
             self._stopping.set()
 
     async def _drain(self) -> None:
@@ -271,7 +271,7 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())
     except Exception:
-        _LOG.exception("The serving process failed")
+        log.exception("The serving process failed")
         code = 1
     # Without waiting for worker threads: all answers are out, and one may hang in native code for ever.
     os._exit(code)
