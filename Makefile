@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 KEEP ?=
+BROKER ?=
 TESTS ?= tests
 BENCH ?=
 
@@ -19,11 +20,12 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  make demo KEEP=1            leave the demo running afterwards, with commands to try"
+	@echo "  make demo BROKER=mqtt://…   use this broker and start no own"
 	@echo "  make test TESTS=tests/unit  run a part of the tests"
 
-demo: .venv/.ready-demo ## from a model file to a device that serves it, in under two minutes
+demo: .venv/.ready-demo ## from a model file to a fleet that compares versions, in under two minutes
 	@scripts/fetch-models
-	@$(PY) -m examples.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+	@$(PY) -m examples.demo $(if $(filter-out 0 no,$(KEEP)),--keep) $(if $(BROKER),--broker $(BROKER))
 
 test: .venv/.ready-test ## all tests, with a real broker, real processes and real models
 	@scripts/fetch-mosquitto

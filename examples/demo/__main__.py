@@ -1,10 +1,11 @@
-"""`make demo`: from a model file to a device that serves it, told in numbered steps."""
+"""`make demo`: from a model file to a fleet that knows how it does, told in numbered steps."""
 
 import argparse
 import signal
 import sys
 from types import FrameType
 
+from examples.demo.broker import Broker
 from examples.demo.machine import DemoError, Machine, stop_earlier
 from examples.demo.narrator import Narrator
 from examples.demo.story import Story
@@ -13,7 +14,10 @@ from examples.demo.story import Story
 def main() -> int:
     """Tell the story; 0 if everything in it came true."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave store and agent running afterwards")
+    parser.add_argument("--keep", action="store_true", help="leave store, broker and agent running afterwards")
+    parser.add_argument(
+        "--broker", metavar="URL", help="use this MQTT 5 broker, mqtt://HOST[:PORT], and no own"
+    )
     parser.add_argument("--stop", action="store_true", help="end what an earlier --keep left running")
     args = parser.parse_args()
     narrator = Narrator()
@@ -24,13 +28,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     machine = Machine(narrator)
     try:
-        Story(narrator, machine).tell(keep=args.keep)
+        Story(narrator, machine, Broker(machine, args.broker)).tell(keep=args.keep)
     except DemoError as error:
         sys.stdout.flush()
         sys.stderr.write(f"\nThe demo failed: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; store and agent are being stopped.\n")
+        sys.stderr.write("\nInterrupted; what runs in the background is being stopped.\n")
         return 130
     finally:
         machine.stop()

@@ -85,6 +85,12 @@ class Machine:
                 )
             time.sleep(0.05)
 
+    def kill(self, name: str) -> None:
+        """End a background command with SIGKILL."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
     def stop(self) -> None:
         """End the background commands, the last one first."""
         for process in reversed(self._processes.values()):
@@ -129,9 +135,11 @@ def _is_ours(pid: int) -> bool:
     try:
         directory = Path(f"/proc/{pid}/cwd").readlink()
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return directory == CHECKOUT and state != "Z" and b"edge" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+    # The agent replaces its command line; every other one names a file of the demo.
+    return directory == CHECKOUT and state != "Z" and (b"edge" in command or b".demo/" in command)
 
 
 def free_port() -> int:

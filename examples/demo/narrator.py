@@ -10,6 +10,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+TOO_WIDE = 12
+
 BOLD, DIM, GREEN, CYAN = "1", "2", "32", "36"
 
 
@@ -36,11 +38,14 @@ class Narrator:
         self._print(self._style(f"  $ {shlex.join(words)}", CYAN) + (f"   # {note}" if note else ""))
 
     def output(self, text: str) -> None:
-        """Show what a command printed."""
-        for line in text.strip("\n").splitlines():
-            if line.strip():
+        """Show what a command printed; a row that is only a little too wide is left whole."""
+        for line in map(str.rstrip, text.strip("\n").splitlines()):
+            if line:
                 for part in textwrap.wrap(
-                    line, self._width - 4, subsequent_indent="    ", drop_whitespace=False
+                    line,
+                    self._width - 4 if len(line) > self._width + TOO_WIDE else len(line),
+                    subsequent_indent="    ",
+                    drop_whitespace=False,
                 ):
                     self._print(self._style(f"    {part.rstrip()}", DIM))
 

@@ -1,20 +1,21 @@
 """The steps of the demo, in order; each checks what it claims."""
 
 import json
-import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import numpy as np
 
 from edge_agent.client import Client
 from examples.demo import faces, files, packages
+from examples.demo.broker import Broker
+from examples.demo.comparison import FleetStory, Scene
 from examples.demo.files import Sample
 from examples.demo.machine import DEMO, DemoError, Machine, free_port, is_listening, shown
+from examples.demo.metrics import read_metric
 from examples.demo.narrator import Narrator
 from examples.demo.traffic import Answer, Load, Tally, classify
 
@@ -31,9 +32,10 @@ FACES, FACES_SMALL = "1", "2"
 class Story:
     """A workshop that builds models, a store that offers them, and a device that serves them."""
 
-    def __init__(self, narrator: Narrator, machine: Machine) -> None:
+    def __init__(self, narrator: Narrator, machine: Machine, broker: Broker) -> None:
         self._narrator = narrator
         self._machine = machine
+        self._broker = broker
         self._workshop = DEMO / "workshop"
         self._packages = DEMO / "packages"
         self._store = DEMO / "store"
@@ -48,9 +50,10 @@ class Story:
     def tell(self, keep: bool) -> None:
         """Run all steps; raises DemoError where one does not come out as told."""
         self._narrator.say(
-            "This is Edge Agent on one machine, which plays three roles: a workshop that turns trained models "
-            "into artifacts for devices, a store that offers signed versions, and a device that pulls, checks "
-            f"and serves them. Everything happens under {shown(DEMO)}/ and on the loopback interface."
+            "This is Edge Agent on one machine, which plays all roles: a workshop that turns trained models "
+            "into artifacts for devices, a store that offers signed versions, a device that pulls, checks and "
+            "serves them, and a fleet that is told over MQTT how it goes. Everything happens under "
+            f"{shown(DEMO)}/ and on the loopback interface."
         )
         self._convert()
         self._publish_and_deploy()
@@ -59,6 +62,7 @@ class Story:
         self._find_faces()
         self._update_under_load(answers)
         self._refuse_what_was_tampered_with()
+        self._compare()
         self._sum_up()
         if keep:
             self._keep()
@@ -96,15 +100,16 @@ class Story:
         tell, machine = self._narrator, self._machine
         tell.step("The device: pull, check, serve")
         tell.say(
-            "A device is given the store's address and its root.json, the one thing it trusts. At its start it "
-            "knows no model. It looks at the store, verifies every signature and digest, tries each "
-            "version in a separate process against its golden samples, and only then serves it."
+            "A device is given the addresses of store and broker, and the store's root.json, the one thing it "
+            "trusts. At its start it knows no model. It looks at the store, verifies every signature and "
+            "digest, tries each version in a separate process against its golden samples, and only then serves it."
         )
         root = shown(self._store / "root.json")
         machine.run("cp", root, shown(self._config.parent / "root.json"))
         self._write_config()
         tell.command(["cat", shown(self._config)])
         tell.output(self._config.read_text())
+        self._broker.start()
         machine.start("agent", "edge-agent", "run", *self._with_config())
         machine.wait_until("the agent", lambda: self._socket.exists())
         both = {("magika", FLOAT), ("faces", FACES)}
@@ -221,6 +226,11 @@ class Story:
             "sufficed."
         )
 
+    def _compare(self) -> None:
+        scene = Scene(self._store, self._keys, self._config, self._socket, self._samples, self._labels)
+        sent = FleetStory(self._narrator, self._machine, self._broker, scene).tell(FLOAT, QUANTIZED)
+        self._sent.update({("magika", version): count for version, count in sent.items()})
+
     def _sum_up(self) -> None:
         tell = self._narrator
         tell.step("What happened")
@@ -242,7 +252,7 @@ class Story:
     def _keep(self) -> None:
         tell = self._narrator
         self._machine.leave_running()
-        tell.step("Store and agent are left running; commands to try")
+        tell.step("All is left running; commands to try")
         socket, config = shown(self._socket), self._with_config()
         example = shown(self._samples[0].path)
         for note, words in (
@@ -251,6 +261,8 @@ class Story:
             ("which type a file has", ["python", "-m", "examples.demo.classify", example, "--socket", socket]),
             ("back to what ran before", ["edge-agent", "rollback", *config]),
             ("checks of this host", ["edge-agent", "doctor", *config]),
+            ("what the fleet runs", ["edge-fleet", "status", "--db", shown(DEMO / "fleet.db")]),
+            ("which version does better", ["edge-fleet", "ab", "--db", shown(DEMO / "fleet.db")]),
             ("what is published and deployed", ["edge-fleet", "list", shown(self._store)]),
             ("to end it all", ["python", "-m", "examples.demo", "--stop"]),
         ):
@@ -307,7 +319,8 @@ class Story:
         self._config.write_text(
             f'[device]\nid = "demo-device"\n\n'
             f'[paths]\nstate = "{self._config.parent / "state"}"\nruntime = "{self._runtime}"\n\n'
-            f'[store]\nurl = "http://127.0.0.1:{self._port}"\nroot = "{self._config.parent / "root.json"}"\n'
+            f'[store]\nurl = "http://127.0.0.1:{self._port}"\nroot = "{self._config.parent / "root.json"}"\n\n'
+            f'[mqtt]\nurl = "{self._broker.url}"\nab_interval_s = 1\nmetrics_interval_s = 5\n'
         )
 
     @property
@@ -375,13 +388,8 @@ class Story:
 
     def _counted_by_agent(self) -> Counter[tuple[str, str]]:
         """Return the agent's own count of requests by model and version, from its /metrics."""
-        transport = httpx.HTTPTransport(uds=str(self._socket))
-        with httpx.Client(transport=transport) as client:
-            text = client.get("http://localhost/metrics").text
-        pattern = r'^edge_agent_requests_total\{model="([^"]+)",version="([^"]+)"\} (\d+)$'
-        return Counter(
-            {(model, version): int(count) for model, version, count in re.findall(pattern, text, re.M)}
-        )
+        samples = read_metric(self._socket, "edge_agent_requests_total")
+        return Counter({(labels["model"], labels["version"]): int(value) for labels, value in samples})
 
     def _check(self, holds: bool, claim: str) -> None:
         if not holds:
