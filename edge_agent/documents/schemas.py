@@ -32,7 +32,7 @@ def schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema of a document by its name in `DOCUMENTS`."""
     generated = TypeAdapter(DOCUMENTS[name]).json_schema(mode="validation")
     for part in (generated, *generated.get("$defs", {}).values()):
-        _describe(part)
+        describe(part)
         if name == "settings" and "properties" in part:
             # Unknown fields of signed documents are ignored; unknown settings are errors.
             part["additionalProperties"] = False
@@ -72,7 +72,7 @@ def attribute_docstrings(cls: type[Any]) -> dict[str, str]:
     return found
 
 
-def _describe(part: dict[str, Any]) -> None:
+def describe(part: dict[str, Any]) -> None:
     """Add the attribute docstrings of the class that an object schema was made from."""
     cls = next((vars(module)[part["title"]] for module in _MODULES if part.get("title") in vars(module)), None)
     if cls is None or "properties" not in part:
