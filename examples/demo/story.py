@@ -102,7 +102,8 @@ class Story:
         tell.say(
             "A device is given the addresses of store and broker, and the store's root.json, the one thing it "
             "trusts. At its start it knows no model. It looks at the store, verifies every signature and "
-            "digest, tries each version in a separate process against its golden samples, and only then serves it."
+            "digest, tries each version in a separate process against its golden samples, and only then "
+            "serves it."
         )
         root = shown(self._store / "root.json")
         machine.run("cp", root, shown(self._config.parent / "root.json"))
