@@ -23,6 +23,8 @@ _EXTENSIONS: Final = ("binary_tensor_data",)
 _HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
 
+_STOPPING: Final = "The server stops before its models were loaded; try again, the next one answers."
+
 _Handler = Callable[[Request], Response]
 
 
@@ -46,6 +48,7 @@ class App:
         self._hold_limit = hold_limit
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
+        self._is_stopping = False
         self.is_ready = False
         self._monitoring: dict[str, tuple[str, _Handler]] = {
             "/metrics": ("GET", self._metrics),
@@ -69,6 +72,14 @@ class App:
             if not reply.is_abandoned:
                 self(request, reply)
 
+    def stop(self) -> None:
+        """Be ready no more; requests that came before the first plan are refused, the next process has it."""
+        self.is_ready, self._is_stopping = False, True
+        held, self._held = self._held, []
+        for _, reply in held:
+            if not reply.is_abandoned:
+                reply.send(failure(UnavailableError(_STOPPING)))
+
     def __call__(self, request: Request, reply: Reply) -> None:
         """Answer any request; the errors of its handling become answers, too."""
         try:
@@ -90,6 +101,8 @@ class App:
         reply.send(_handle_fixed(self._monitoring, request))
 
     def _hold(self, request: Request, reply: Reply) -> None:
+        if self._is_stopping:
+            raise UnavailableError(_STOPPING)
         if len(self._held) >= self._hold_limit:
             raise UnavailableError(f"{len(self._held)} requests wait for the models to be loaded; try again.")
         self._held.append((request, reply))

@@ -7,7 +7,6 @@ The channel is one end of a socketpair that speaks `documents.ipc`; the process 
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
@@ -123,8 +122,7 @@ class Server:
         for task in tasks:
             task.add_done_callback(self._note_end)
         await self._stopping.wait()
-        app.is_ready = False
-        app.open()
+        app.stop()
         outcomes.hurry()
         await self._drain()
 
@@ -233,7 +231,8 @@ async def _read(reader: asyncio.StreamReader) -> ToServing | None:
 
 
 def _send(writer: asyncio.StreamWriter, message: FromServing) -> None:
-    with contextlib.suppress(ConnectionError):
+    # The supervisor may be gone, which whoever reads from it notices.
+    if not writer.is_closing():
         writer.write(msgspec.json.encode(message) + b"\n")
 
 

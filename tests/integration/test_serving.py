@@ -432,6 +432,15 @@ class TestDrain:
             serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
             assert early.recv(100).startswith(b"HTTP/1.1 200 OK")
 
+    @pytest.mark.parametrize("how", ["drain", "terminate", "hang_up"])
+    def test_requests_that_still_wait_when_it_stops_are_to_be_sent_again(self, serving, how):
+        with socket.create_connection(serving.tcp, LIMIT_S) as early:
+            early.sendall(b"GET /v2/models/m/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: ask(serving.tcp, "GET", "/v2/health/ready")[0] == 400)
+            getattr(serving, how)()
+            assert early.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert serving.wait() == 0
+
     def test_what_runs_is_answered_before_the_end(self, serving, tmp_path):
         serving.apply(version_plan(slow_onnx(tmp_path / "m.onnx", rounds=40)))
         answers: list[object] = []
