@@ -13,6 +13,7 @@ MODULES = (
     "benchmarks.cache_digest",
     "benchmarks.outcomes",
     "benchmarks.footprint",
+    "benchmarks.update_hint",
 )
 
 
