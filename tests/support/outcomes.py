@@ -34,6 +34,10 @@ LIMIT_S = 30.0
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
+STARTED_S = time.time()
+"""When the predictions of this run were made: an id that is asked for twice must be the same one."""
+
+
 def prediction_id(
     number: int | None = None,
     *,
@@ -45,7 +49,7 @@ def prediction_id(
 ) -> str:
     """Return the id of a prediction that this device made, of a nonce that the number names."""
     nonce = secrets.token_bytes(8) if number is None else number.to_bytes(8, "big")
-    return encode(secret, Prediction(model, "e", 1, arm, bucket, int(time.time() - age_s), nonce))
+    return encode(secret, Prediction(model, "e", 1, arm, bucket, int(STARTED_S - age_s), nonce))
 
 
 def one(text: str, **values: object) -> dict[str, Any]:
