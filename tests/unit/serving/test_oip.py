@@ -312,6 +312,43 @@ def test_outputs_are_chosen_and_mixed():
     assert whole[length:] == np.float16(1.5).tobytes()
 
 
+def test_a_head_that_comes_again_reads_other_data():
+    dimensions = one()
+    for number in range(3):
+        array = np.full((1, 2), number, np.float32)
+        whole, length = binary(array, parameters={"binary_data_output": True, "unit": "u"})
+        parsed = oip.parse(whole, length, dimensions)
+        assert parsed.parameters["unit"] == "u"
+        np.testing.assert_array_equal(parsed.inputs["x"], array)
+        for rows in (1, 3, 1):
+            result = np.full((rows, 2), number, np.float32)
+            parts, size = oip.render(parsed, "m", "1", dimensions, {"y": result})
+            joined = b"".join(parts)
+            assert json.loads(joined[:size])["outputs"][0]["shape"] == [rows, 2]
+            assert joined[size:] == result.tobytes()
+        with pytest.raises(RequestError, match="has 9 bytes of binary data"):
+            oip.parse(whole + b"x", length, dimensions)
+        with pytest.raises(RequestError, match="has 7 bytes"):
+            oip.parse(whole[:-1], length, dimensions)
+    assert len(dimensions.heads) == 1
+
+
+def test_only_heads_that_say_all_are_kept_and_not_without_end():
+    dimensions = one()
+    for number in range(200):
+        whole, length = binary(FLOATS, parameters={"binary_data_output": True, "unit": number})
+        assert oip.parse(whole, length, dimensions).parameters["unit"] == number
+    assert 0 < len(dimensions.heads) <= 64
+    dimensions.heads.clear()
+    for changes in ({"id": "a"}, {}):  # an id of its own; an answer in JSON
+        whole, length = binary(FLOATS, **changes)
+        oip.parse(whole, length, dimensions)
+    oip.parse(body(parameters={"binary_data_output": True}), None, dimensions)
+    whole, length = binary(FLOATS, parameters={"binary_data_output": True, "unit": "u" * 5000})
+    oip.parse(whole, length, dimensions)
+    assert dimensions.heads == {}
+
+
 @given(st.binary(max_size=300), st.one_of(st.none(), st.binary(max_size=4)))
 def test_garbage_is_only_ever_refused(content, length):
     with pytest.raises(RequestError):
