@@ -16,7 +16,7 @@ from edge_agent.control.broker_link import LinkStatus, MqttClient
 from edge_agent.control.complaints import Complaints
 from edge_agent.control.inference_client import InferenceClient
 from edge_agent.control.mqtt import BrokerOptions, Message
-from edge_agent.control.remote import shown
+from edge_agent.control.remote import UNREADABLE, shown
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.mqtt_url import broker_address
 from edge_agent.documents.settings import LocalMqttSettings
@@ -28,6 +28,9 @@ IN_FLIGHT: Final = 16
 """Requests that are with serving at once."""
 WAITING_LIMIT: Final = 256
 """Requests that may wait for that; more are answered with an error at once."""
+PACKET_LIMIT_BYTES: Final = 4 * 2**20
+WAITING_LIMIT_BYTES: Final = 16 * 2**20
+"""What all requests that are with serving or wait may have together: the supervisor stays small."""
 ANSWER_EXPIRY_S: Final = 60
 
 
@@ -53,6 +56,7 @@ class LocalApps:
         self._serving = InferenceClient(socket)
         self._places = asyncio.Semaphore(IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held_bytes = 0
         self._filters = (
             f"{settings.topic}/infer/+",
             f"{settings.topic}/outcomes/+",
@@ -91,14 +95,23 @@ class LocalApps:
         except RequestError as error:
             self._complaints.tell(f"A message on {shown(message.topic)} was ignored: {error}.")
             return
-        if len(self._tasks) >= 2 * (IN_FLIGHT + WAITING_LIMIT):
+        size_bytes = len(message.payload)
+        if (
+            len(self._tasks) >= 2 * (IN_FLIGHT + WAITING_LIMIT)
+            or self._held_bytes + size_bytes > WAITING_LIMIT_BYTES
+        ):
             self._complaints.tell(
                 "Requests over MQTT come faster than they can even be refused; some were dropped."
             )
             return
         task = asyncio.create_task(self._answer(job), name=f"local app's request to {shown(job.model)}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._held_bytes += size_bytes
+        task.add_done_callback(lambda task: self._forget(task, size_bytes))
+
+    def _forget(self, task: asyncio.Task[None], size_bytes: int) -> None:
+        self._tasks.discard(task)
+        self._held_bytes -= size_bytes
 
     def _job(self, message: Message) -> _Job:
         """Return what a message asks for; raises RequestError for one that must not be answered."""
@@ -171,13 +184,14 @@ def broker_options(settings: LocalMqttSettings, device: str) -> BrokerOptions:
         ca_bundle=settings.ca_bundle,
         client_certificate=settings.client_certificate,
         client_key=settings.client_key,
+        packet_limit_bytes=PACKET_LIMIT_BYTES,
     )
 
 
 def _content(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise RequestError(f"The request is no JSON object: {error}.") from error
 
 

@@ -35,7 +35,7 @@ WINDOW: Final = 20
 ACKNOWLEDGE_LIMIT_S: Final = 60.0
 """A broker that takes longer to acknowledge is given up, and the connection made anew."""
 
-_BACKLOG: Final = 100
+_BACKLOG: Final = 16
 """Incoming messages that may wait for the event loop; then the network thread, and so the broker, waits."""
 _TAKEN_OVER: Final = 0x8E
 _OVERHEAD_BYTES: Final = 32
@@ -69,6 +69,8 @@ class BrokerOptions:
     keepalive_s: int = 60
     session_expiry_s: int = 0
     """How long the broker keeps what it could not deliver; 0 begins afresh with each connection."""
+    packet_limit_bytes: int = 2**18
+    """A broker of MQTT 5 keeps larger packets to itself; by 3.1.1 they come, and are dropped."""
     will: Message | None = None
     will_delay_s: int = 0
 
@@ -272,6 +274,7 @@ class Session:
         if options.protocol == "5":
             properties = _properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = options.session_expiry_s
+            properties.MaximumPacketSize = options.packet_limit_bytes
             clean = options.session_expiry_s == 0
             client.connect(
                 address.host, address.port, options.keepalive_s, clean_start=clean, properties=properties
@@ -297,6 +300,10 @@ class Session:
             topic = message.topic
         except UnicodeDecodeError:
             topic = "\N{REPLACEMENT CHARACTER}"
+        size, limit = len(message.payload), self._options.packet_limit_bytes
+        if size > limit:
+            self._tell(self._complain, f"A message of {size} bytes was dropped; {limit} are taken at most.")
+            return
         properties = message.properties
         self._backlog.acquire()
         self._tell(

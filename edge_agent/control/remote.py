@@ -25,8 +25,12 @@ COMMANDS_LIMIT: Final = 8
 """Commands that may be under way at once."""
 PAYLOAD_LIMIT_BYTES: Final = 64 * 1024
 SPREAD_LIMIT_S: Final = 86_400.0
+VAIN_LOOK_S: Final = 5.0
+"""How long after a look that brought nothing yet the next hint is heeded."""
 ANSWER_EXPIRY_S: Final = 3600
 _RESPONSE_LEVELS: Final = 8
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, is not UTF-8, is nested too deeply, or means something else."""
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -56,6 +60,8 @@ class Remote:
         self._group = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.TimerHandle | None = None
+        self._looked: tuple[float, int] | None = None
+        """When a hint made this device look last, and the serial that it had."""
         client.subscribe(topics.down(device, "cmd", "#"))
 
     def follow(self, group: str) -> None:
@@ -99,19 +105,22 @@ class Remote:
             return  # the hint was cleared
         try:
             hint = msgspec.json.decode(message.payload, type=DesiredHint)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise RequestError(f"it is no hint, {error}") from error
         if hint.serial <= self._newest_serial():
             return
-        delay_s = random.random() * min(hint.spread_s, SPREAD_LIMIT_S)  # noqa: S311
-        due_s = asyncio.get_running_loop().time() + delay_s
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + random.random() * min(hint.spread_s, SPREAD_LIMIT_S)  # noqa: S311
+        if self._looked is not None and self._looked[1] == self._newest_serial():
+            due_s = max(due_s, self._looked[0] + VAIN_LOOK_S)
         if self._due is None or due_s < self._due.when():
             if self._due is not None:
                 self._due.cancel()
-            self._due = asyncio.get_running_loop().call_later(delay_s, self._look_now)
+            self._due = loop.call_at(due_s, self._look_now)
 
     def _look_now(self) -> None:
         self._due = None
+        self._looked = asyncio.get_running_loop().time(), self._newest_serial()
         self._look()
 
     # --- commands --------------------------------------------------------------------------------------------
@@ -160,7 +169,7 @@ class Remote:
         try:
             arguments = msgspec.json.decode(payload, type=dict[str, Any]) if payload else {}
             return await command(arguments)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise RequestError(f"The command's payload is malformed: {error}.") from error
 
     async def _answer(self, message: Message, answer: Mapping[str, Any]) -> None:

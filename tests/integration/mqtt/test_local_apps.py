@@ -104,3 +104,57 @@ def test_many_requests_at_once_are_all_answered(tmp_path: Path, broker: Broker, 
             assert {answer["id"] for answer in app.json("edge-agent/result/m")} == {str(n) for n in range(200)}
     finally:
         agent.stop()
+
+
+Served = tuple[AgentProcess, Broker]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, fleet: Fleet) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    with Broker(folder / "broker") as running:
+        agent = serving(folder, running, fleet)
+        yield agent, running
+        agent.stop()
+
+
+@pytest.mark.parametrize("payload", [b'{"\xff": 1}', b'{"id": "seven", "a": ' + b"[" * 50_000, b"\xff", b""])
+def test_what_is_no_json_is_answered_with_the_reason(served: Served, payload: bytes) -> None:
+    agent, broker = served
+    with Listener(broker.port, "edge-agent/result/+") as app:
+        app.tell("edge-agent/infer/m", payload)
+        answer = wait_until(lambda: app.json("edge-agent/result/m"), "the answer")[0]
+        assert "is no JSON object" in answer["error"]
+        assert "Traceback" not in agent.log.read_text()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_large_requests_do_not_make_the_supervisor_large(
+    tmp_path: Path, broker: Broker, fleet: Fleet, protocol: str
+) -> None:
+    agent = serving(tmp_path, broker, fleet, protocol=protocol)
+    try:
+        with Listener(broker.port, "edge-agent/result/+") as app:
+            assert agent.process is not None
+            before = peak_bytes(agent.process.pid)
+            for _ in range(5):
+                app.tell("edge-agent/infer/m", b'{"a": "' + b"x" * 20_000_000 + b'"}')
+            for _ in range(40):
+                app.tell("edge-agent/infer/m", b'{"a": "' + b"x" * 2_000_000 + b'"}')
+            app.tell("edge-agent/infer/m", {**REQUEST, "id": "last"})
+            wait_until(
+                lambda: [a for a in app.json("edge-agent/result/m") if a.get("id") == "last"], "the last"
+            )
+            assert len(app.on("edge-agent/result/m")) <= 41
+            # By 3.1.1 a broker cannot be told to keep them to itself: one at a time is there for a moment.
+            assert peak_bytes(agent.process.pid) - before < (150e6 if protocol == "5" else 200e6)
+            dropped = [e for e in agent.events("warning") if "4194304 are taken at most" in e.message]
+            assert len(dropped) == (0 if protocol == "5" else 1)
+    finally:
+        agent.stop()
+
+
+def peak_bytes(pid: int) -> float:
+    """Return the most memory that a process has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
