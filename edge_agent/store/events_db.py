@@ -103,13 +103,16 @@ class EventsDb:
     def unsent(self, limit: int) -> list[StoredEvent]:
         """Return the oldest events that were neither acknowledged nor refused, in order."""
         return self._select(
-            "SELECT seq, body FROM event WHERE seq > (SELECT acknowledged FROM outbox) ORDER BY seq LIMIT ?",
+            "SELECT seq, time_s, body FROM event WHERE seq > (SELECT acknowledged FROM outbox) "
+            "ORDER BY seq LIMIT ?",
             limit,
         )
 
     def refused(self, limit: int) -> list[StoredEvent]:
         """Return the oldest events that the broker refused, in order."""
-        return self._select("SELECT seq, body FROM event NATURAL JOIN refused ORDER BY seq LIMIT ?", limit)
+        return self._select(
+            "SELECT seq, time_s, body FROM event NATURAL JOIN refused ORDER BY seq LIMIT ?", limit
+        )
 
     def unsent_count(self) -> int:
         """Return how many events the broker has not acknowledged, those it refused included."""
@@ -156,13 +159,13 @@ class EventsDb:
 
     def newest(self, limit: int) -> list[Event]:
         """Return up to `limit` events, the newest last."""
-        found = self._select("SELECT seq, body FROM event ORDER BY seq DESC LIMIT ?", limit)
+        found = self._select("SELECT seq, time_s, body FROM event ORDER BY seq DESC LIMIT ?", limit)
         return [stored.event for stored in reversed(found)]
 
     def _select(self, query: str, limit: int) -> list[StoredEvent]:
         with self._reading() as connection:
             rows = connection.execute(query, (limit,)).fetchall()
-        return [StoredEvent(seq, msgspec.json.decode(body, type=Event)) for seq, body in rows]
+        return [StoredEvent(seq, _event(time_s, body)) for seq, time_s, body in rows]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -193,6 +196,14 @@ _TABLES = (
     "exposure(outcomes TEXT, model TEXT, experiment TEXT, epoch INTEGER, arm TEXT, count INTEGER NOT NULL, "
     "PRIMARY KEY (outcomes, model, experiment, epoch, arm)) WITHOUT ROWID",
 )
+
+
+def _event(time_s: float, body: bytes) -> Event:
+    """Return a stored event; one that this agent cannot read must not keep back those after it."""
+    try:
+        return msgspec.json.decode(body, type=Event)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return Event("warning", time_s, f"A stored event cannot be read, perhaps of a newer agent: {error}.")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

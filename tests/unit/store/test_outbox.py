@@ -1,3 +1,4 @@
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -61,4 +62,18 @@ def test_exposures_add_up_over_restarts(tmp_path: Path) -> None:
         db.close()
     db = EventsDb.open(tmp_path / "events.db")
     assert db.exposures() == {ARM: 6}
+    db.close()
+
+
+def test_an_event_that_cannot_be_read_does_not_keep_back_the_others(tmp_path: Path) -> None:
+    db = EventsDb.open(tmp_path / "events.db", keep_unsent=True)
+    db.append([event(1), event(2), event(3)])
+    with sqlite3.connect(tmp_path / "events.db") as other:
+        other.execute("UPDATE event SET body = replace(body, 'warning', 'from_the_future') WHERE seq = 1")
+        other.execute("UPDATE event SET body = x'ff' WHERE seq = 2")
+    other.close()
+    found = db.unsent(9)
+    assert [stored.seq for stored in found] == [1, 2, 3]
+    assert [stored.event.time_s for stored in found] == [1.0, 2.0, 3.0]
+    assert ["cannot be read" in stored.event.message for stored in found] == [True, True, False]
     db.close()
