@@ -143,8 +143,9 @@ class AbReports:
         counts = self.store()
         for key in sorted(set(self._sums) | set(counts)):
             sums, exposures = self._sums.get(key), counts.get(key, {})
-            # Each of the two only grows, so that this grows with either and never falls.
-            revision = ((sums.revision if sums is not None else 0) << 32) + sum(exposures.values())
+            # Each of the two only grows, so that this grows with either and never falls. Outcomes weigh
+            # more, since exposures begin again with a new events database; receivers take 63 bits.
+            revision = ((sums.revision if sums is not None else 0) << 24) + sum(exposures.values())
             if self._told.get(key) == revision:
                 continue
             database, model, experiment, epoch = key
