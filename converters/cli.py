@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a mistake of this program, 2 the caller must change someth
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -23,11 +24,13 @@ from converters.inspection import find_manifest, inspect_model
 from converters.quantize import OFFERED
 from converters.trials import Bench
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.errors import EdgeAgentError, unexpected
 
 PROGRAM = "edge-convert"
 INTERRUPTED = 130
 TERMINATED = 143
+READER_GONE = 141
+"""As the shell reports a program that SIGPIPE ended."""
 
 _BUILD_EXAMPLES = """\
 examples:
@@ -64,24 +67,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes standard output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{PROGRAM}: interrupted; nothing was written.\n")
         return INTERRUPTED
     except EdgeAgentError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        if getattr(args, "json", False):
-            _print_json({"error": str(error), "exit_code": error.exit_code})
-        return error.exit_code
+        return _failed(str(error), error.exit_code, args)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        sys.stderr.write(
-            f"{PROGRAM}: unexpected {type(error).__name__}: {error} "
-            f"({Path(place.filename).name}:{place.lineno}); please report this with the command you gave.\n"
-        )
-        return 1
+        return _failed(unexpected(error), 1, args)
     finally:
         signal.signal(signal.SIGTERM, before)
+    return code
+
+
+def _failed(message: str, exit_code: int, args: argparse.Namespace) -> int:
+    if args.debug:
+        traceback.print_exc()
+    sys.stderr.write(f"{PROGRAM}: {message}\n")
+    if getattr(args, "json", False):
+        _print_json({"error": message, "exit_code": exit_code})
+    return exit_code
 
 
 def build_parser() -> Parser:
@@ -170,7 +180,7 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _command(
     commands: "argparse._SubParsersAction[Parser]", name: str, summary: str, examples: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -178,6 +188,8 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--debug", action="store_true", help="on an error, show where in the program it arose")
+    return parser
 
 
 def _build(args: argparse.Namespace) -> int:

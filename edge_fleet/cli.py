@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError, unexpected
 from edge_fleet import deploy, show
 from edge_fleet.broker_options import add_broker_options, broker_settings, parse_seconds, required_broker
 from edge_fleet.collector_commands import add_collector_commands
@@ -27,25 +28,41 @@ from edge_fleet.repository import Repository
 from edge_fleet.static_server import StaticServer
 
 _KEYS_VARIABLE = "EDGE_FLEET_KEYS"
+_READER_GONE = 141
+"""As the shell reports a program that SIGPIPE ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 for what the caller can correct."""
+    """Run one command; returns the exit code: 0, 1 if it failed, or 2 for what the caller can correct."""
     options = build_parser().parse_args(arguments)
     try:
-        result = options.run(options)
+        _print(options.run(options), options.json)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes standard output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
     except EdgeAgentError as error:
-        sys.stderr.write(f"edge-fleet: {error}\n")
-        return error.exit_code
+        return _failed(str(error), error.exit_code, options.debug)
     except KeyboardInterrupt:
         return 130
-    if result is None:
-        return 0
-    if options.json:
-        sys.stdout.write(json.dumps(show.to_json(result), indent=2) + "\n")
-    else:
-        show.show(result)
+    except Exception as error:
+        return _failed(unexpected(error), 1, options.debug)
     return 0
+
+
+def _print(result: Any, as_json: bool) -> None:
+    if result is not None and as_json:
+        sys.stdout.write(json.dumps(show.to_json(result), indent=2) + "\n")
+    elif result is not None:
+        show.show(result)
+    sys.stdout.flush()
+
+
+def _failed(message: str, exit_code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"edge-fleet: {message}\n")
+    return exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -209,7 +226,7 @@ def _add_serve(commands: Any) -> None:
     example = "  edge-fleet serve store --port 8100"
     parser = add_command(commands, "serve", _serve, "serve the store by HTTP, for trying things", example)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8100, help="port, 0 for any (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8100, help="port, 0 for any (default: %(default)s)")
 
 
 def _init(options: argparse.Namespace) -> show.Created:
@@ -309,6 +326,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _log(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise ValueError(text)
+    return value
+
+
+_port.__name__ = "port number"  # what argparse calls the type in its message
 
 
 def _serial(text: str) -> int | None:

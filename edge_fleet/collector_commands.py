@@ -49,12 +49,23 @@ def _add_collect(commands: Any) -> None:
     )
     parser.add_argument(
         "--session-expiry-s",
-        type=int,
+        type=_parse_expiry,
         default=7 * 86_400,
         metavar="N",
         help="how long the broker keeps messages while no collector runs (default: %(default)s)",
     )
     add_broker_options(parser)
+
+
+def _parse_expiry(text: str) -> int:
+    """Read what MQTT can say: 32 bits."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError(text)
+    return value
+
+
+_parse_expiry.__name__ = "whole number of seconds"  # what argparse calls the type in its message
 
 
 def _add_status(commands: Any) -> None:

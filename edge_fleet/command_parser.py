@@ -19,5 +19,6 @@ def add_command(
     if store:
         parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--debug", action="store_true", help="on an error, show where in the program it arose")
     parser.set_defaults(run=run)
     return parser

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.errors import EdgeAgentError, unexpected
 
 PROGRAM = "edge-agent"
 INTERRUPTED = 130
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeAgentError as error:
         return _failed(str(error), error.exit_code, words)
     except Exception as error:
-        return _failed(_unexpected(error), 1, words)
+        return _failed(unexpected(error), 1, words)
     return code
 
 
@@ -113,11 +113,6 @@ def _failed(message: str, exit_code: int, words: Sequence[str]) -> int:
     if "--json" in words:
         sys.stdout.write(json.dumps({"error": message, "exit_code": exit_code}) + "\n")
     return exit_code
-
-
-def _unexpected(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return f"Unexpected {type(error).__name__}{': ' if said else ''}{said}; --debug shows where."
 
 
 if __name__ == "__main__":

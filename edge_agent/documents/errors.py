@@ -5,6 +5,12 @@ these once, at the seam where a library is called; nothing above the seam catche
 """
 
 
+def unexpected(error: Exception) -> str:
+    """Return what a command line says of an error that nobody foresaw, in one line."""
+    said = " ".join(str(error).split())
+    return f"Unexpected {type(error).__name__}{': ' if said else ''}{said}; --debug shows where."
+
+
 class EdgeAgentError(Exception):
     """Base of all errors shown to a person; `exit_code` is the command line's, `status` is HTTP's."""
 
