@@ -122,7 +122,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Edge Agent over MQTT",
             "version": "1",
-            "description": "Topics and payloads. What goes to the fleet has at most 100 KB; quality of service is 1.",
+            "description": "Topics and payloads. What goes to the fleet has at most 100 KB; all with QoS 1.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
