@@ -68,9 +68,11 @@ class MqttClient:
                 failures = takeovers = 0
             brief = brief + 1 if self.status.up and lasted_s < BRIEF_S else 0
             if end.taken_over or brief >= BRIEF_LIMIT:
+                # Where the broker tells it is sure; mosquitto 2.0.11 for one only ends the connection.
+                doubt = "" if end.taken_over else " (if they have, the broker's log says why it ends them)"
                 self._complain(
                     f"Another client seems to use the id '{self._options.client_id}' at "
-                    f"{self._options.address}: give each device an id of its own."
+                    f"{self._options.address}: give each device an id of its own{doubt}."
                 )
                 takeovers += 1
                 brief = 0

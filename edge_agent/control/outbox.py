@@ -86,7 +86,8 @@ class Outbox:
                 refused.append(stored.seq)
                 self._complaints.tell(str(error))
             upto = stored.seq
-        db.acknowledge(upto, refused)
+        if upto >= events[0].seq:  # a connection that is lost at once, again and again, must not wear the disk
+            db.acknowledge(upto, refused)
         return True
 
     async def _publish(self, db: EventsDb, events: list[StoredEvent]) -> list[EdgeAgentError | None]:
