@@ -1,9 +1,11 @@
 """Inference and outcomes over MQTT, with a real agent and a real broker."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import paho.mqtt.client as mqtt
 import pytest
 
@@ -116,6 +118,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, fleet: Fleet) -> Iterator[S
         agent = serving(folder, running, fleet)
         yield agent, running
         agent.stop()
+
+
+def test_an_answer_does_not_wait_for_the_network_thread(served: Served) -> None:
+    _, broker = served
+    with Listener(broker.port, "edge-agent/result/+") as app:
+        took_s = []
+        for number in range(1, 6):
+            began_s = time.monotonic()
+            app.client.publish("edge-agent/infer/m", msgspec.json.encode(REQUEST))
+            wait_until(lambda count=number: len(app.messages) >= count, "the answer")
+            took_s.append(time.monotonic() - began_s)
+        assert min(took_s) < 0.5
 
 
 @pytest.mark.parametrize("payload", [b'{"\xff": 1}', b'{"id": "seven", "a": ' + b"[" * 50_000, b"\xff", b""])
