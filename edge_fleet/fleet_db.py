@@ -21,6 +21,7 @@ from edge_agent.documents.errors import (
     OperatorError,
     StateLockedError,
     StorageError,
+    UnavailableError,
 )
 from edge_agent.documents.messages import AbMessage, EventMessage, MetricsMessage, Reported
 from edge_agent.store.files import mapping_os_errors
@@ -296,6 +297,9 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == 0 and tables == 0:
+        raise UnavailableError(f"{path} is empty as yet: try again once edge-fleet collect has begun.")
     if version != _VERSION:
         raise OperatorError(
             f"{path} is no database of this edge-fleet (version {version}, not {_VERSION}): name another."

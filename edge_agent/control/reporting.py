@@ -24,6 +24,8 @@ from edge_agent.documents.topics import Topics
 from edge_agent.store.outcomes_db import EpochSums, Mark, read_sums
 
 PAYLOAD_LIMIT_BYTES: Final = 100_000
+RETELL_INTERVAL_S: Final = 600.0
+"""How often unchanged sums are told: a broker that forgot them, or had no collector, has them again."""
 LOOK_INTERVAL_S: Final = 0.5
 """How often the report is compared with the one that was told last."""
 
@@ -133,13 +135,17 @@ class AbReports:
         self._sums: dict[_EpochKey, EpochSums] = {}
         self._told: dict[_EpochKey, int] = {}
         self._parts: dict[_EpochKey, int] = {}
+        self._all_told_s = time.monotonic()
 
     def came_up(self) -> None:
         """Tell all sums again."""
         self._told.clear()
+        self._all_told_s = time.monotonic()
 
     async def step(self) -> None:
         """Store the exposures, then tell the sums that changed. Raises StorageError."""
+        if time.monotonic() - self._all_told_s >= RETELL_INTERVAL_S:
+            self.came_up()
         counts = self.store()
         for key in sorted(set(self._sums) | set(counts)):
             sums, exposures = self._sums.get(key), counts.get(key, {})

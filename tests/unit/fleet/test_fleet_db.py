@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError
+from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError, UnavailableError
 from edge_agent.documents.messages import AbMessage, ArmSums, Event, EventMessage, MetricsMessage, Reported
 from edge_fleet.fleet_db import FleetDb, Received
 from edge_fleet.uplink import Document, Status
@@ -90,6 +90,9 @@ def test_files_that_are_no_database_of_ours(tmp_path: Path) -> None:
     for open_ in (FleetDb.open, FleetDb.read):
         with pytest.raises(StorageError, match="not a database"):
             open_(tmp_path / "text")
+    (tmp_path / "begun.db").touch()
+    with pytest.raises(UnavailableError, match="is empty as yet"):
+        FleetDb.read(tmp_path / "begun.db")
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE mine(x)")
     other.close()
