@@ -6,7 +6,7 @@ A real serving process with the default settings takes outcomes by HTTP on a Uni
 before it was acknowledged. What is written are the bytes that /proc/PID/io says the process has sent to the
 disk: whole pages of 4 KiB, the file system's own journal comes on top. The database holds 20,000 outcomes
 already, of two arms and 64 buckets, and predictions are up to 25 minutes old. Ten outcomes a second are five
-for each write at the default commit interval of 0.5 s. What is written rarely has its share only in a run of
+for each write at the default commit interval. What is written rarely has its share only in a run of
 some thousand outcomes, for which both the pace and the interval are 50 times faster.
 """
 

@@ -128,7 +128,7 @@ class OutcomeSettings:
 
     window_s: Annotated[float, Ge(60)] = 7 * 86_400.0
     """How long after a prediction its outcome is taken."""
-    commit_interval_s: Annotated[float, Ge(0.0), Le(60)] = 0.5
+    commit_interval_s: Annotated[float, Ge(0.0), Le(60)] = 0.6
     """Outcomes of this time share one write to the disk; longer spares flash, shorter answers sooner."""
 
 
