@@ -55,3 +55,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_missing_extra_is_named_with_the_way_to_install_it() -> None:
+    program = "import sys; sys.modules['rich'] = None; from edge_fleet.script import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "edge-fleet: rich is not installed; install it with: pip install 'edge-inference-agent[fleet]'.\n"
+    )
