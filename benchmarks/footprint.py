@@ -238,19 +238,24 @@ def served_fleet() -> Iterator[Fleet]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document with all rows")
-    args = parser.parse_args()
-    with served_fleet() as fleet:
-        rows = list(measure(fleet))
-    if args.json:
+def tell(rows: list[Row], as_json: bool) -> int:
+    """Print rows as a table or as JSON; return the exit code, 1 while a target is missed."""
+    if as_json:
         print(json.dumps([{**dataclasses.asdict(row), "met": row.met} for row in rows]))
     else:
         for row in rows:
             verdict = "met" if row.met else "MISSED"
             print(f"{row.name:52} {row.value:8.2f} {row.unit:9} target <= {row.target:g}  {verdict}")
     return 0 if all(row.met for row in rows) else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON document with all rows")
+    args = parser.parse_args()
+    with served_fleet() as fleet:
+        rows = list(measure(fleet))
+    return tell(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ as `edge-fleet notify` does it, to the first answer of the new 3 MB version. It 
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.footprint import WAIT_LIMIT_S, Fleet, Row, _wait, served_fleet
+from benchmarks.footprint import WAIT_LIMIT_S, Fleet, Row, _wait, served_fleet, tell
 from edge_agent.documents.topics import Topics
 from edge_fleet.broker_options import BrokerSettings
 from edge_fleet.notify import notify
@@ -84,13 +83,7 @@ def main() -> int:
     args = parser.parse_args()
     with served_fleet() as fleet, broker(fleet.folder) as port:
         rows = list(measure(fleet, port))
-    if args.json:
-        print(json.dumps([{**dataclasses.asdict(row), "met": row.met} for row in rows]))
-    else:
-        for row in rows:
-            verdict = "met" if row.met else "MISSED"
-            print(f"{row.name:52} {row.value:8.2f} {row.unit:9} target <= {row.target:g}  {verdict}")
-    return 0 if all(row.met for row in rows) else 1
+    return tell(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from edge_agent.store.layout import RuntimeLayout
 
 T = TypeVar("T")
 
-_HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _JSON: Final = "Content-Type: application/json\r\n"
 _SERVICE: Final = Path("/run/edge-agent")
 _ERRORS: Final[dict[int, type[EdgeAgentError]]] = {
@@ -256,7 +255,7 @@ def infer_call(
     if request_id is not None:
         content["id"] = request_id
     json = msgspec.json.encode(content)
-    head = f"{_HEADER_LENGTH}: {len(json)}\r\nContent-Type: application/octet-stream\r\n"
+    head = f"{binary_tensors.HEADER_LENGTH}: {len(json)}\r\nContent-Type: application/octet-stream\r\n"
     return Call(_request("POST", f"{_model_path(model, version)}/infer", head, (json, *blobs)), _read_result)
 
 
@@ -332,7 +331,7 @@ class _Answer(msgspec.Struct):
 
 def _read_result(reply: Reply) -> InferResult:
     body = memoryview(reply.body)
-    length = int(reply.headers.get(_HEADER_LENGTH.lower().encode(), len(body)))
+    length = int(reply.headers.get(binary_tensors.HEADER_LENGTH.lower().encode(), len(body)))
     answer = _decode(reply, _Answer, body[:length])
     tensors: dict[str, NDArray[Any]] = {}
     position = length

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, NUMPY_NAME
 
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+"""The HTTP header that tells how many bytes of a body are JSON; the rest are tensors."""
+
 _LENGTH: Final = struct.Struct("<I")
 _DTYPES: Final = {datatype: np.dtype(name) for datatype, name in NUMPY_NAME.items()}
 

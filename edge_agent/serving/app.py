@@ -9,18 +9,18 @@ from urllib.parse import unquote
 import msgspec
 
 from edge_agent import __version__
+from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import EdgeAgentError, UnavailableError
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
-from edge_agent.serving.oip import HEADER_LENGTH
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
 _EXTENSIONS: Final = ("binary_tensor_data",)
-_HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
+_HEADER_LENGTH: Final = binary_tensors.HEADER_LENGTH.lower().encode()
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
 
 _STOPPING: Final = "The server stops before its models were loaded; try again, the next one answers."

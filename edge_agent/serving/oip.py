@@ -16,8 +16,6 @@ from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving import json_tensors
 
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-
 _MAX_DIMENSION: Final = 2**31 - 1
 _UNSUPPORTED: Final = ("shared_memory_region", "classification")
 
@@ -142,7 +140,7 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
         return whole, whole[:0]
     if not header_length.isdigit() or len(header_length) > 18 or int(header_length) > len(body):
         raise RequestError(
-            f"{HEADER_LENGTH} must be a number of bytes that the body has, which is {len(body)}."
+            f"{binary_tensors.HEADER_LENGTH} must be a number of bytes that the body has, which is {len(body)}."
         )
     length = int(header_length)
     return whole[:length], whole[length:]

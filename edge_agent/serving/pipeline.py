@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from edge_agent.documents.binary_tensors import HEADER_LENGTH
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
@@ -333,7 +334,7 @@ class Pipeline:
         )
         if header_length is None:
             return Response(200, body)
-        return Response(200, body, "application/octet-stream", ((oip.HEADER_LENGTH, str(header_length)),))
+        return Response(200, body, "application/octet-stream", ((HEADER_LENGTH, str(header_length)),))
 
 
 def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_s: float) -> None:
