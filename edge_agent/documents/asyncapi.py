@@ -85,7 +85,7 @@ def channels() -> tuple[Channel, ...]:
             "ab",
             topics.up(device, "ab", "{experiment}"),
             "send",
-            "Cumulative sums of outcomes, told when they change and after each connection.",
+            "Cumulative sums of outcomes, told when they change, after each connection and every 10 minutes.",
             messages.AbMessage,
         ),
         Channel(
