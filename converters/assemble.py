@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from converters import evaluate, gate
+from converters.checks import evaluate, gate
+from converters.checks.gate import Gate
+from converters.checks.judge import Judged, Reference
 from converters.errors import GateError
-from converters.gate import Gate
-from converters.judge import Judged, Reference
 from converters.report import VariantRow
 from edge_agent.documents.manifest import (
     File,

@@ -15,17 +15,20 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from converters import arrays, assemble, calibrate, evaluate, quantize
+from converters import arrays, assemble
 from converters.assemble import Identity
-from converters.calibrate import Range, Samples
+from converters.checks import evaluate
+from converters.checks.gate import DEFAULT_MAX_DROP, Gate
+from converters.checks.judge import Judged, Reference, judge, take_reference
+from converters.data import sampling
+from converters.data.sampling import Range, Samples
 from converters.errors import ConversionError, DataError
-from converters.gate import DEFAULT_MAX_DROP, Gate
-from converters.judge import Judged, Reference, judge, take_reference
+from converters.formats.sources import SourceModel, read_source
 from converters.package import describe, mapping_os_errors, write_package
-from converters.quantize import Candidate
+from converters.quantize import variants
+from converters.quantize.variants import Candidate
 from converters.report import Package, VariantRow
-from converters.sources import SourceModel, read_source
-from converters.trials import Bench, Loaded, installed_runtimes
+from converters.workers.trials import Bench, Loaded, installed_runtimes
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, RequestError
 from edge_agent.documents.manifest import ModelName, Precision, Version
 
@@ -52,7 +55,7 @@ class Options:
     data: Path | Mapping[str, arrays.Array] | None = None
     ranges: Mapping[str, Range] | None = None
     shapes: Mapping[str, tuple[int, ...]] | None = None
-    samples: int = calibrate.GENERATED
+    samples: int = sampling.GENERATED
     order: tuple[str, ...] | None = None
     gate: Gate = field(default_factory=Gate)
 
@@ -72,7 +75,7 @@ def convert(
     order: Sequence[str] | None = None,
     ranges: Mapping[str, Range] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    samples: int = calibrate.GENERATED,
+    samples: int = sampling.GENERATED,
     progress: Progress = lambda step, share: None,
 ) -> Package:
     """Convert an ONNX or TFLite file, check every variant on this host's runtimes, and package the good ones.
@@ -136,7 +139,7 @@ class _Conversion:
         """Do all steps and return the package."""
         options, source = self._options, self._source
         runtimes = installed_runtimes(source.engine)
-        precisions = quantize.wanted(source, options.precisions, has_data=options.data is not None)
+        precisions = variants.wanted(source, options.precisions, has_data=options.data is not None)
         self._check_order(precisions)
         self._progress("load the source model", 0.02)
         loaded = self._load_source(runtimes)
@@ -161,20 +164,20 @@ class _Conversion:
                 refusals.append(error)
         raise refusals[0]
 
-    def _split(self, loaded: Loaded, precisions: Sequence[Precision]) -> calibrate.Split:
+    def _split(self, loaded: Loaded, precisions: Sequence[Precision]) -> sampling.Split:
         data = self._options.data
         if data is None:
-            generated = calibrate.generate(
+            generated = sampling.generate(
                 loaded.inputs, self._options.ranges or {}, self._options.shapes or {}, self._options.samples
             )
-            return calibrate.Split(Samples(()), generated)
+            return sampling.Split(Samples(()), generated)
         samples = (
-            calibrate.read_data(data, loaded.inputs)
+            sampling.read_data(data, loaded.inputs)
             if isinstance(data, Path)
-            else calibrate.from_arrays(data, loaded.inputs)
+            else sampling.from_arrays(data, loaded.inputs)
         )
-        needs = any(one in quantize.NEEDS_DATA and one != self._source.precision for one in precisions)
-        return calibrate.split(samples, calibrating=needs)
+        needs = any(one in variants.NEEDS_DATA and one != self._source.precision for one in precisions)
+        return sampling.split(samples, calibrating=needs)
 
     def _make(
         self, precisions: Sequence[Precision], calibration: Samples
@@ -185,7 +188,7 @@ class _Conversion:
         for index, precision in enumerate(precisions):
             self._progress(f"make {precision}", 0.25 + 0.25 * index / len(precisions))
             try:
-                files = quantize.make(self._bench, self._source, precision, calibration.inputs, self._folder)
+                files = variants.make(self._bench, self._source, precision, calibration.inputs, self._folder)
                 if self._options.precisions is None and precision != self._source.precision:
                     self._check_smaller(files)
                 made += files

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from converters import calibrate, show
+from converters import show
 from converters.build import convert
+from converters.checks.gate import DEFAULT_MAX_DROP
+from converters.data import sampling
 from converters.errors import missing
-from converters.gate import DEFAULT_MAX_DROP
 from converters.inspection import find_manifest, inspect_model
-from converters.quantize import OFFERED
-from converters.trials import Bench
+from converters.quantize.variants import OFFERED
+from converters.workers.trials import Bench
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, unexpected
 
@@ -164,12 +165,12 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
         default=[],
         metavar="NAME=1,3,48,320",
         help="shape to generate where dimensions are free (default: 1 for the first, "
-        f"{calibrate.FREE_DIMENSION} for others)",
+        f"{sampling.FREE_DIMENSION} for others)",
     )
     build.add_argument(
         "--samples",
         type=_count,
-        default=calibrate.GENERATED,
+        default=sampling.GENERATED,
         metavar="N",
         help="how many to generate without --data (default: %(default)s)",
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from converters import package
-from converters.sources import read_source
-from converters.trials import RUNTIMES, Bench
+from converters.formats.sources import read_source
+from converters.workers.trials import RUNTIMES, Bench
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError
 from edge_agent.documents.manifest import Manifest
 from edge_agent.documents.tensors import TensorSpec

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import Package, convert, quantize_onnx
+from converters import Package, convert
 from converters.errors import ConversionError, DataError, GateError
 from converters.package import read_manifest
+from converters.quantize import onnx as quantize_onnx
 from edge_agent.documents.errors import ModelError, NotFoundError, RequestError
 from edge_agent.documents.manifest import Manifest, Variant, blob_path
 from edge_agent.documents.settings import EngineSettings

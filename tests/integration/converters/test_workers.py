@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from converters import messages
 from converters.errors import WorkerError
-from converters.trials import RUNTIMES, Bench
-from converters.workers import worker
+from converters.workers import messages
+from converters.workers.trials import RUNTIMES, Bench
+from converters.workers.worker import worker
 from edge_agent.documents.errors import ModelLoadError
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from converters import assemble
 from converters.assemble import Verdict
+from converters.checks.judge import Judged
 from converters.errors import GateError
-from converters.judge import Judged
-from converters.quantize import Candidate
+from converters.quantize.variants import Candidate
 
 
 def verdict(

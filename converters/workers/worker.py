@@ -17,8 +17,8 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from converters import messages
 from converters.errors import ConversionError, ToolMissingError, WorkerError
+from converters.workers import messages
 from edge_agent.documents.errors import ModelLoadError, StorageError
 
 ANSWER_LIMIT_S: Final = 900.0
@@ -100,7 +100,7 @@ def worker(folder: Path, limit_s: float = ANSWER_LIMIT_S) -> Iterator[Worker]:
     errors = folder / f"worker-{time.monotonic_ns()}.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "converters.child"],
+            [sys.executable, "-P", "-m", "converters.workers.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

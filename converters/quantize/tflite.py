@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from converters import tflite_model
 from converters.arrays import Sample
 from converters.errors import ConversionError, missing
+from converters.formats import tflite_model
 
 _HALF_BITS: Final = 16
 _HALF_OPERATORS: Final = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters import onnx_model, tflite_model
+from converters.formats import onnx_model, tflite_model
 from edge_agent.documents.errors import ModelError, NotFoundError
 from edge_agent.documents.manifest import Precision
 

@@ -1,6 +1,6 @@
 import pytest
 
-from converters.gate import Gate, Measured, refusal
+from converters.checks.gate import Gate, Measured, refusal
 
 GOOD = Measured(size_bytes=1000, agreement=0.995, latency_ms=2.0, accuracy=0.97, float_accuracy=0.98)
 

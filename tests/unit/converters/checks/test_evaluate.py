@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from converters import evaluate
+from converters.checks import evaluate
 from edge_agent.documents.tensors import TensorSpec
 
 SCORES = TensorSpec("scores", "FP32", (1, 4))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from converters import onnx_model, tflite_model
-from converters.sources import read_source
+from converters.formats import onnx_model, tflite_model
+from converters.formats.sources import read_source
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.tflite import TfliteEngine

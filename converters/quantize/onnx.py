@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from converters import onnx_model
 from converters.arrays import Sample
 from converters.errors import ConversionError, missing
+from converters.formats import onnx_model
 from edge_agent.engines.runtimes import keep_onnxruntime_silent
 
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")

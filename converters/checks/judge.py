@@ -6,13 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from converters import calibrate, evaluate
 from converters.arrays import Sample
-from converters.calibrate import Samples
+from converters.checks import evaluate
+from converters.data import sampling
+from converters.data.sampling import Samples
 from converters.errors import ConversionError
-from converters.quantize import Candidate
-from converters.sources import SourceModel
-from converters.trials import Bench, Loaded
+from converters.formats.sources import SourceModel
+from converters.quantize.variants import Candidate
+from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, OperatorError
 from edge_agent.documents.tensors import TensorSpec
 
@@ -177,7 +178,7 @@ def _hint(samples: Samples) -> str:
         return ""
     return (
         " with generated inputs (floats 0 to 1, integers 0 to 255, free dimensions "
-        f"{calibrate.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
+        f"{sampling.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
         "NAME=LOW:HIGH and --shape NAME=1,3,48,320"
     )
 

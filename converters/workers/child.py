@@ -1,7 +1,8 @@
 """A worker process: runs one model in one runtime, or one quantizer, for the converter that started it.
 
-`python -m converters.child` reads a message a line from standard input and answers on standard output until its
-input ends. What the libraries print goes to standard error. A crash in native code ends this process alone.
+`python -m converters.workers.child` reads a message a line from standard input and answers on standard output
+until its input ends. What the libraries print goes to standard error. A crash in native code ends this process
+alone.
 """
 
 import os
@@ -13,9 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-from converters import arrays, messages
+from converters import arrays
 from converters.errors import ConversionError, ToolMissingError
 from converters.package import mapping_os_errors
+from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
 
@@ -83,7 +85,8 @@ class Child:
 
 def quantize(ask: messages.Quantize) -> messages.Done:
     """Make one quantized file; raises ConversionError or ToolMissingError."""
-    from converters import quantize_onnx, quantize_tflite
+    from converters.quantize import onnx as quantize_onnx
+    from converters.quantize import tflite as quantize_tflite
 
     source, target = Path(ask.source), Path(ask.target)
     match ask.method:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from converters import messages, onnx_model
 from converters.arrays import Sample
 from converters.errors import ConversionError
-from converters.sources import SourceModel, read_source
-from converters.trials import Bench
+from converters.formats import onnx_model
+from converters.formats.sources import SourceModel, read_source
+from converters.workers import messages
+from converters.workers.trials import Bench
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import Precision
 

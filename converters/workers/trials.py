@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from converters import arrays, messages
+from converters import arrays
 from converters.arrays import Sample
 from converters.errors import missing
-from converters.workers import Worker, worker
+from converters.workers import messages
+from converters.workers.worker import Worker, worker
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.engines import base

@@ -1,0 +1,1 @@
+"""The samples of a conversion: read, checked against the model, split, generated."""

@@ -1,0 +1,1 @@
+"""Model files: which format one has, what is in it, and rewriting it."""

@@ -1,0 +1,1 @@
+"""Which variants to make of a source, and making them."""
