@@ -1,7 +1,9 @@
 """Which variants are good enough to be packaged. Pure."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+from annotated_types import Ge
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy, or of agreement without labels. One point is what post-training int8 commonly costs a
@@ -12,10 +14,12 @@ healthy CNN, twice the half point that a good one loses, and two of the 200 gene
 class Gate:
     """Limits of a variant; None sets no limit."""
 
-    max_drop: float = DEFAULT_MAX_DROP
+    max_drop: Annotated[float, Ge(0)] = DEFAULT_MAX_DROP
     """Points (hundredths) of accuracy or agreement that may be lost against the float model."""
-    max_size_bytes: int | None = None
-    max_latency_ms: float | None = None
+    max_size_bytes: Annotated[int, Ge(1)] | None = None
+    max_latency_ms: Annotated[float, Ge(0)] | None = None
+    min_agreement: Annotated[float, Ge(0)] | None = None
+    """Least share of answers, 0 to 1, that must be the float model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ def refusal(gate: Gate, measured: Measured) -> str | None:
     if measured.drop > gate.max_drop + 1e-9:
         what = "agreement" if measured.accuracy is None else "accuracy"
         return f"it loses {measured.drop:.2f} points of {what}, {gate.max_drop:g} allowed"
+    if gate.min_agreement is not None and measured.agreement < gate.min_agreement - 1e-9:
+        return (
+            f"it agrees to {100 * measured.agreement:.2f} %, at least {100 * gate.min_agreement:g} % asked for"
+        )
     if gate.max_size_bytes is not None and measured.size_bytes > gate.max_size_bytes:
         return f"it has {measured.size_bytes:,} bytes, {gate.max_size_bytes:,} allowed"
     latency = measured.latency_ms

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from converters.frameworks.base import Format, Origin
+from converters.prune.settings import PruneSettings
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 
@@ -53,7 +55,33 @@ class Measure(_Message, frozen=True):
     seconds: float
 
 
-Ask = Quantize | Load | Run | Measure
+class Export(_Message, frozen=True):
+    """Write a framework's model to files, by format; with `prune` also a pruned and fine-tuned copy.
+
+    `data` holds arrays by input name, samples along axis 0, and the targets in `y`: to fine-tune with, and for
+    example inputs.
+    """
+
+    origin: Origin
+    targets: dict[Format, str]
+    data: str = ""
+    prune: PruneSettings | None = None
+    pruned_targets: dict[Format, str] = {}
+
+
+class InputNames(_Message, frozen=True):
+    """Tell the names of a framework's model's inputs."""
+
+    origin: Origin
+
+
+class Named(_Message, frozen=True):
+    """The names of the inputs, in order."""
+
+    names: tuple[str, ...]
+
+
+Ask = Quantize | Load | Run | Measure | Export | InputNames
 
 
 class Done(_Message, frozen=True):
@@ -74,6 +102,19 @@ class Measured(_Message, frozen=True):
     runs_s: tuple[float, ...]
 
 
+class Advanced(_Message, frozen=True):
+    """Not an answer yet: the share of the work that is done, 0 to 1."""
+
+    share: float
+
+
+class Exported(_Message, frozen=True):
+    """The files are written; sparsities are shares of the prunable weights, 0 where nothing was pruned."""
+
+    sparsity: float = 0.0
+    layers: dict[str, float] = {}
+
+
 class Failed(_Message, frozen=True):
     """It did not work; `kind` names the error class that the converter raises."""
 
@@ -81,4 +122,4 @@ class Failed(_Message, frozen=True):
     message: str
 
 
-Reply = Done | Loaded | Measured | Failed
+Reply = Done | Loaded | Measured | Exported | Named | Advanced | Failed

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
@@ -22,7 +22,8 @@ from converters.workers import messages
 from edge_agent.documents.errors import ModelLoadError, StorageError
 
 ANSWER_LIMIT_S: Final = 900.0
-"""How long one answer may take before the worker counts as hung; a large model's calibration takes minutes."""
+"""How long one answer, or the next word of progress, may take before the worker counts as hung; a large model's
+calibration takes minutes."""
 
 _ERRORS: Final = {
     "model": ModelLoadError,
@@ -32,7 +33,7 @@ _ERRORS: Final = {
 }
 _CHUNK_BYTES: Final = 65536
 
-R = TypeVar("R", messages.Done, messages.Loaded, messages.Measured)
+R = TypeVar("R", messages.Done, messages.Loaded, messages.Measured, messages.Exported, messages.Named)
 
 
 class Worker:
@@ -48,8 +49,13 @@ class Worker:
         """The child's process id."""
         return self._process.pid
 
-    def ask(self, message: messages.Ask, reply: type[R]) -> R:
-        """Send a message and return the answer.
+    def ask(
+        self,
+        message: messages.Ask,
+        reply: type[R],
+        advanced: Callable[[float], None] = lambda share: None,
+    ) -> R:
+        """Send a message and return the answer; `advanced` hears the share of the work that is done.
 
         Raises the error that the child reports (ModelLoadError, ConversionError, an OperatorError), or
         WorkerError when the child dies or does not answer in time.
@@ -61,6 +67,9 @@ class Worker:
         except BrokenPipeError:
             raise self._died() from None
         answer = msgspec.json.decode(self._line(), type=messages.Reply)
+        while isinstance(answer, messages.Advanced):
+            advanced(answer.share)
+            answer = msgspec.json.decode(self._line(), type=messages.Reply)
         if isinstance(answer, messages.Failed):
             raise _ERRORS[answer.kind](answer.message)
         if not isinstance(answer, reply):

@@ -1,0 +1,1 @@
+"""Frameworks that models are trained with: one module each, found by name, imported only when used."""

@@ -1,0 +1,1 @@
+"""Pre- and postprocessing written into a model's graph."""

@@ -1,0 +1,1 @@
+"""Pruning: the schedule, and its way through each framework."""
