@@ -18,9 +18,8 @@ def sparsity_at(step: int, settings: PruneSettings) -> float:
         return 0.0
     span = max(1, settings.end_step - settings.begin_step)
     left = 1.0 - min(1.0, (step - settings.begin_step) / span)
-    return (
-        settings.final_sparsity + (settings.initial_sparsity - settings.final_sparsity) * left**settings.power
-    )
+    first, last = settings.initial_sparsity, settings.final_sparsity
+    return last + (first - last) * math.pow(left, settings.power)
 
 
 def updates_at(step: int, settings: PruneSettings) -> bool:
