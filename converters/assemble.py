@@ -8,6 +8,7 @@ from typing import Any, Final
 from converters.checks import evaluate, gate
 from converters.checks.gate import Gate
 from converters.checks.judge import Judged, Reference
+from converters.checks.metrics import ACCURACY, Metric
 from converters.errors import GateError
 from converters.report import VariantRow
 from edge_agent.documents.manifest import (
@@ -89,10 +90,12 @@ def ordered(found: Sequence[Verdict], order: Sequence[str] | None, *, by_latency
     return _by_latency(packaged) if by_latency else packaged
 
 
-def rows(found: Sequence[Verdict], best_first: Sequence[Verdict]) -> tuple[VariantRow, ...]:
+def rows(
+    reference: Reference, found: Sequence[Verdict], best_first: Sequence[Verdict]
+) -> tuple[VariantRow, ...]:
     """Return the report's rows: the packaged ones in order, then the others."""
     others = [verdict for verdict in found if verdict.reason]
-    return tuple(_row(verdict) for verdict in (*best_first, *others))
+    return tuple(_row(reference.metric, verdict) for verdict in (*best_first, *others))
 
 
 def manifest(
@@ -154,15 +157,15 @@ def _measured(reference: Reference, judged: Judged) -> gate.Measured:
         judged.candidate.size_bytes,
         judged.agreement or 0.0,
         judged.latency_ms,
-        judged.accuracy,
-        reference.accuracy,
+        reference.metric.name,
+        judged.lost,
     )
 
 
 def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Variant:
     metrics = {"agreement": _rounded(judged.agreement or 0.0)}
-    if judged.accuracy is not None:
-        metrics["accuracy"] = _rounded(judged.accuracy)
+    if judged.score is not None:
+        metrics[reference.metric.name] = _rounded(judged.score)
     if judged.latency_ms is not None and with_latency:
         metrics["latency_ms"] = round(judged.latency_ms, 3)
     candidate = judged.candidate
@@ -178,7 +181,7 @@ def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Var
     )
 
 
-def _row(verdict: Verdict) -> VariantRow:
+def _row(metric: Metric, verdict: Verdict) -> VariantRow:
     judged = verdict.judged
     refused = "; ".join(f"not for {name}: {reason}" for name, reason in judged.refused.items())
     return VariantRow(
@@ -191,7 +194,10 @@ def _row(verdict: Verdict) -> VariantRow:
         size_bytes=judged.candidate.size_bytes,
         latency_ms=judged.latency_ms,
         agreement=judged.agreement,
-        accuracy=judged.accuracy,
+        accuracy=judged.score if metric.name == ACCURACY else None,
+        metric=metric.name,
+        score=judged.score,
+        drop=judged.lost,
         max_error=judged.golden_errors or None,
     )
 

@@ -1,6 +1,5 @@
 """From a model file to a packaged version: the Python call behind the command, and the order of its steps."""
 
-import hashlib
 import os
 import platform
 import re
@@ -20,9 +19,15 @@ from converters.assemble import Identity
 from converters.checks import evaluate
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
 from converters.checks.judge import Judged, Reference, judge, take_reference
-from converters.data import sampling
-from converters.data.sampling import Range, Samples
-from converters.errors import ConversionError, DataError
+from converters.checks.metrics import is_class_number
+from converters.data import generate, targets
+from converters.data.columns import Columns
+from converters.data.fitting import samples_of
+from converters.data.read import read_columns
+from converters.data.samples import Samples, Split
+from converters.data.settings import DataSettings, Range
+from converters.data.splitting import split
+from converters.errors import ConversionError
 from converters.formats.sources import SourceModel, read_source
 from converters.package import describe, mapping_os_errors, write_package
 from converters.quantize import variants
@@ -55,7 +60,7 @@ class Options:
     data: Path | Mapping[str, arrays.Array] | None = None
     ranges: Mapping[str, Range] | None = None
     shapes: Mapping[str, tuple[int, ...]] | None = None
-    samples: int = sampling.GENERATED
+    samples: int = generate.GENERATED
     order: tuple[str, ...] | None = None
     gate: Gate = field(default_factory=Gate)
 
@@ -75,7 +80,7 @@ def convert(
     order: Sequence[str] | None = None,
     ranges: Mapping[str, Range] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    samples: int = sampling.GENERATED,
+    samples: int = generate.GENERATED,
     progress: Progress = lambda step, share: None,
 ) -> Package:
     """Convert an ONNX or TFLite file, check every variant on this host's runtimes, and package the good ones.
@@ -134,6 +139,7 @@ class _Conversion:
         self._folder = folder
         self._progress = progress
         self._notes: list[str] = []
+        self._columns: Columns | None = None
 
     def package(self, out: Path) -> Package:
         """Do all steps and return the package."""
@@ -164,20 +170,19 @@ class _Conversion:
                 refusals.append(error)
         raise refusals[0]
 
-    def _split(self, loaded: Loaded, precisions: Sequence[Precision]) -> sampling.Split:
+    def _split(self, loaded: Loaded, precisions: Sequence[Precision]) -> Split:
         data = self._options.data
         if data is None:
-            generated = sampling.generate(
+            generated = generate.generate(
                 loaded.inputs, self._options.ranges or {}, self._options.shapes or {}, self._options.samples
             )
-            return sampling.Split(Samples(()), generated)
-        samples = (
-            sampling.read_data(data, loaded.inputs)
-            if isinstance(data, Path)
-            else sampling.from_arrays(data, loaded.inputs)
-        )
+            return Split(Samples(()), generated)
+        settings = DataSettings(path=str(data) if isinstance(data, Path) else "")
+        live = None if isinstance(data, Path) else data
+        limit = settings.calibration_samples + settings.evaluation_samples
+        self._columns = read_columns(settings, live, limit)
         needs = any(one in variants.NEEDS_DATA and one != self._source.precision for one in precisions)
-        return sampling.split(samples, calibrating=needs)
+        return split(samples_of(self._columns, loaded.inputs), settings, calibrating=needs)
 
     def _make(
         self, precisions: Sequence[Precision], calibration: Samples
@@ -244,24 +249,22 @@ class _Conversion:
         blobs = {manifest.golden.file.sha256: golden} if manifest.golden else {}
         blobs |= {verdict.judged.candidate.sha256: verdict.judged.candidate.path for verdict in best}
         folder, is_new = write_package(out, manifest, blobs)
-        rows = (*assemble.rows(verdicts, best), *skipped)
+        rows = (*assemble.rows(reference, verdicts, best), *skipped)
         self._progress("done", 1.0)
         return Package(folder, manifest, rows, tuple(self._notes), is_new)
 
     def _metadata(self, reference: Reference) -> dict[str, Any]:
         data = self._options.data
         own: dict[str, Any] = {"precision": self._source.precision, "size_bytes": self._source.size_bytes}
-        if reference.accuracy is not None:
-            own["accuracy"] = round(reference.accuracy, 6)
+        if reference.score is not None:
+            own[reference.metric.name] = round(reference.score, 6)
         return {
             "float": own,
             "evaluation": {
                 "samples": len(reference.evaluation),
                 "data": "generated" if data is None else "given",
-                "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest()
-                if isinstance(data, Path)
-                else None,
-                "metric": "accuracy" if reference.accuracy is not None else "agreement",
+                "data_sha256": None if self._columns is None else self._columns.sha256,
+                "metric": reference.metric.name,
                 "classifier": reference.classifier,
                 "max_drop": self._options.gate.max_drop,
             },
@@ -269,6 +272,8 @@ class _Conversion:
         }
 
     def _note_answers(self, reference: Reference) -> None:
+        if reference.metric.reads_classes and self._columns is not None and self._columns.classes is not None:
+            self._notes += targets.notes(self._columns.classes, self._columns.class_names)
         if self._source.is_quantized:
             self._notes.append(
                 f"The model was quantized already ({self._source.precision}) and was left alone; what is "
@@ -286,16 +291,11 @@ class _Conversion:
     def _check_classes(self, reference: Reference) -> None:
         first = reference.answers[0][reference.first_output]
         classes = first.shape[-1] if first.ndim else 1
-        names, numbers = len(self._identity.labels), reference.evaluation.labels
-        if names not in (0, classes):
+        names = len(self._identity.labels)
+        if names not in (0, classes) and not is_class_number(first):
             raise RequestError(
                 f"There are {names} class names, but output '{reference.first_output}' has {classes} values; "
                 "give one name for each, in their order."
-            )
-        if numbers is not None and not 0 <= numbers.min() <= numbers.max() < first.size:
-            raise DataError(
-                f"The labels 'y' go from {numbers.min()} to {numbers.max()}, but output "
-                f"'{reference.first_output}' has {first.size} values; number the classes from 0."
             )
 
     def _check_order(self, precisions: Sequence[Precision]) -> None:

@@ -19,6 +19,7 @@ from converters.checks.gate import Gate
 from converters.checks.settings import EvaluateSettings
 from converters.data.settings import DataSettings, GenerateSettings
 from converters.frameworks.base import Format
+from converters.importing import is_importable as is_importable
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
@@ -107,12 +108,6 @@ def digest(recipe: Recipe) -> str:
         for name in names:
             plain[section].pop(name)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def is_importable(reference: str) -> bool:
-    """Say whether this is `package.module:name` rather than a path."""
-    module, separator, name = reference.partition(":")
-    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _placed(value: Any, folder: Path) -> Any:
