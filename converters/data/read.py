@@ -82,7 +82,8 @@ def _digest(path: Path) -> str:
 
 def _read_npz(path: Path, settings: DataSettings) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open whose archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:
         # numpy, zipfile and zlib each have exceptions of their own for a damaged archive.
@@ -94,15 +95,18 @@ def _read_npz(path: Path, settings: DataSettings) -> dict[str, Array]:
 
 def _read_npy(path: Path) -> Array:
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            several = not isinstance(found, np.ndarray)
     except Exception as error:
         raise DataError(
             f"{path} is not an .npy file of a plain array; save it with numpy.save(path, array), without "
             "objects."
         ) from error
-    if not isinstance(found, np.ndarray):
+    if several:
         raise DataError(f"{path} holds several arrays; name it .npz.")
-    return found
+    array: Array = found
+    return array
 
 
 def _from_arrays(settings: DataSettings, given: Given, sha256: str | None) -> Columns:
