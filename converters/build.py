@@ -19,7 +19,7 @@ from converters.assemble import Identity
 from converters.checks import evaluate
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
 from converters.checks.judge import Judged, Reference, judge, take_reference
-from converters.checks.metrics import is_class_number
+from converters.checks.metrics import class_count
 from converters.data import generate, targets
 from converters.data.columns import Columns
 from converters.data.fitting import samples_of
@@ -290,9 +290,9 @@ class _Conversion:
 
     def _check_classes(self, reference: Reference) -> None:
         first = reference.answers[0][reference.first_output]
-        classes = first.shape[-1] if first.ndim else 1
+        classes = class_count(first) if first.ndim < 3 else first.shape[-1]
         names = len(self._identity.labels)
-        if names not in (0, classes) and not is_class_number(first):
+        if names != 0 and classes is not None and names != classes:
             raise RequestError(
                 f"There are {names} class names, but output '{reference.first_output}' has {classes} values; "
                 "give one name for each, in their order."
