@@ -1,4 +1,4 @@
-"""A worker process: runs one model in one runtime, or one quantizer, for the converter that started it.
+"""A worker process: one runtime, quantizer or framework, at work for the converter that started it.
 
 `python -m converters.workers.child` reads a message a line from standard input and answers on standard output
 until its input ends. What the libraries print goes to standard error. A crash in native code ends this process
@@ -16,6 +16,8 @@ import msgspec
 
 from converters import arrays
 from converters.errors import ConversionError, ToolMissingError
+from converters.frameworks import exporting, registry
+from converters.frameworks.base import Origin
 from converters.package import mapping_os_errors
 from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
@@ -25,15 +27,19 @@ _MIN_TIMED_RUNS: Final = 3
 
 
 class Child:
-    """Answers messages; holds the engine that was loaded last."""
+    """Answers messages; holds the engine and the framework's model that were loaded last."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[messages.Reply], None]) -> None:
+        self._send = send
         self._engine: base.Engine | None = None
+        self._live: tuple[Origin, Any] | None = None
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
             messages.Quantize: quantize,
             messages.Load: self.load,
             messages.Run: self.run,
             messages.Measure: self.measure,
+            messages.InputNames: self.input_names,
+            messages.Export: self.export,
         }
 
     def answer(self, ask: messages.Ask) -> messages.Reply:
@@ -43,6 +49,8 @@ class Child:
                 return self._handlers[type(ask)](ask)
         except EdgeAgentError as error:
             return messages.Failed(kind=_kind(error), message=str(error))
+        except MemoryError:
+            return messages.Failed(kind="model", message="There is not enough memory for it on this host.")
 
     def load(self, ask: messages.Load) -> messages.Loaded:
         """Load a model; raises ModelLoadError."""
@@ -76,6 +84,24 @@ class Child:
             engine.run(sample)
             runs.append(time.perf_counter() - begin)
         return messages.Measured(runs_s=tuple(runs))
+
+    def input_names(self, ask: messages.InputNames) -> messages.Named:
+        """Tell the names of a model's inputs; raises like the framework's functions."""
+        framework = registry.find(ask.origin.framework)
+        return messages.Named(names=framework.input_names(self._model(ask.origin)))
+
+    def export(self, ask: messages.Export) -> messages.Exported:
+        """Write a model's files and tell of progress; raises like the framework's functions."""
+        framework = registry.find(ask.origin.framework)
+        return exporting.write(framework, self._model(ask.origin), ask, self._advanced)
+
+    def _model(self, origin: Origin) -> Any:
+        if self._live is None or self._live[0] != origin:
+            self._live = (origin, registry.find(origin.framework).load(origin))
+        return self._live[1]
+
+    def _advanced(self, share: float) -> None:
+        self._send(messages.Advanced(share=share))
 
     def _loaded(self) -> base.Engine:
         if self._engine is None:
@@ -126,10 +152,14 @@ def main() -> int:
     # Runtimes print to descriptor 1 from native code; the answers get a descriptor of their own.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    child = Child()
+
+    def send(reply: messages.Reply) -> None:
+        replies.write(msgspec.json.encode(reply) + b"\n")
+
+    child = Child(send)
     decoder = msgspec.json.Decoder(messages.Ask)
     for line in sys.stdin.buffer:
-        replies.write(msgspec.json.encode(child.answer(decoder.decode(line))) + b"\n")
+        send(child.answer(decoder.decode(line)))
     return 0
 
 

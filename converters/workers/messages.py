@@ -113,6 +113,8 @@ class Exported(_Message, frozen=True):
 
     sparsity: float = 0.0
     layers: dict[str, float] = {}
+    failures: dict[Format, str] = {}
+    """Why a target could not be written, where another could."""
 
 
 class Failed(_Message, frozen=True):
