@@ -20,11 +20,12 @@ from converters.assemble import Identity
 from converters.checks import evaluate
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
 from converters.checks.judge import Judged, Reference, judge, take_reference
+from converters.compress import pack, plain
 from converters.data import sampling
 from converters.data.sampling import Range, Samples
 from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel, read_source
-from converters.package import describe, mapping_os_errors, write_package
+from converters.package import mapping_os_errors, write_package
 from converters.quantize import variants
 from converters.quantize.variants import Candidate
 from converters.report import Package, VariantRow
@@ -233,18 +234,24 @@ class _Conversion:
         best = assemble.ordered(verdicts, self._options.order, by_latency=not reproducible)
         golden = self._folder / "golden.npz"
         arrays.write_arrays(golden, _golden(reference), compress=True)
+        packed = {
+            verdict.judged.candidate.sha256: pack(verdict.judged.candidate.path, self._folder)
+            for verdict in best
+        }
+        files = {sha256: file for sha256, (file, _) in packed.items()}
         manifest = assemble.manifest(
             self._identity,
             reference,
             best,
-            describe(golden),
+            plain(golden),
+            files,
             self._metadata(reference),
             with_latency=not reproducible,
         )
         blobs = {manifest.golden.file.sha256: golden} if manifest.golden else {}
-        blobs |= {verdict.judged.candidate.sha256: verdict.judged.candidate.path for verdict in best}
+        blobs |= {file.sha256: path for file, path in packed.values()}
         folder, is_new = write_package(out, manifest, blobs)
-        rows = (*assemble.rows(verdicts, best), *skipped)
+        rows = (*assemble.rows(verdicts, best, files), *skipped)
         self._progress("done", 1.0)
         return Package(folder, manifest, rows, tuple(self._notes), is_new)
 
