@@ -30,10 +30,10 @@ def check_golden(package: Package, variant: Variant) -> None:
     manifest = package.manifest
     assert manifest.golden is not None
     settings = EngineSettings(tflite_runtime="ai-edge-litert")
-    with tempfile.TemporaryDirectory() as folder:
+    golden_file = package.folder / blob_path(manifest.golden.file.sha256)
+    with tempfile.TemporaryDirectory() as folder, np.load(golden_file, allow_pickle=False) as golden:
         model = plain_blob(package.folder, variant.file, Path(folder, "model"))
         engine = base.find(variant.engine).load(model, settings)
-    with np.load(package.folder / blob_path(manifest.golden.file.sha256), allow_pickle=False) as golden:
         for index in range(manifest.golden.samples):
             inputs = {spec.name: golden[f"{index}/input/{spec.name}"] for spec in manifest.inputs}
             for name, got in engine.run(inputs).items():
