@@ -89,10 +89,14 @@ def ordered(found: Sequence[Verdict], order: Sequence[str] | None, *, by_latency
     return _by_latency(packaged) if by_latency else packaged
 
 
-def rows(found: Sequence[Verdict], best_first: Sequence[Verdict]) -> tuple[VariantRow, ...]:
-    """Return the report's rows: the packaged ones in order, then the others."""
+def rows(
+    found: Sequence[Verdict], best_first: Sequence[Verdict], files: Mapping[str, File]
+) -> tuple[VariantRow, ...]:
+    """Return the report's rows: the packaged ones in order, then the others; `files` as for `manifest`."""
     others = [verdict for verdict in found if verdict.reason]
-    return tuple(_row(verdict) for verdict in (*best_first, *others))
+    return tuple(
+        _row(verdict, files.get(verdict.judged.candidate.sha256)) for verdict in (*best_first, *others)
+    )
 
 
 def manifest(
@@ -100,11 +104,12 @@ def manifest(
     reference: Reference,
     best_first: Sequence[Verdict],
     golden: File,
+    files: Mapping[str, File],
     metadata: Mapping[str, Any],
     *,
     with_latency: bool,
 ) -> Manifest:
-    """Return the manifest of the packaged variants."""
+    """Return the manifest of the packaged variants; `files` says how each travels, by its digest."""
     slowest_ms = max((v.judged.latency_ms or 0.0 for v in best_first), default=0.0)
     run_s = min(3600.0, max(RUN_LIMIT_S, float(round(_HANG_FACTOR * slowest_ms / 1000))))
     return Manifest(
@@ -118,7 +123,10 @@ def manifest(
         metadata=dict(metadata),
         limits=Limits(run_s=run_s),
         golden=Golden(file=golden, samples=reference.golden),
-        variants=tuple(_variant(reference, v.judged, with_latency=with_latency) for v in best_first),
+        variants=tuple(
+            _variant(reference, v.judged, files[v.judged.candidate.sha256], with_latency=with_latency)
+            for v in best_first
+        ),
     )
 
 
@@ -159,7 +167,7 @@ def _measured(reference: Reference, judged: Judged) -> gate.Measured:
     )
 
 
-def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Variant:
+def _variant(reference: Reference, judged: Judged, file: File, *, with_latency: bool) -> Variant:
     metrics = {"agreement": _rounded(judged.agreement or 0.0)}
     if judged.accuracy is not None:
         metrics["accuracy"] = _rounded(judged.accuracy)
@@ -169,7 +177,7 @@ def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Var
     return Variant(
         engine=candidate.engine,
         precision=candidate.precision,
-        file=File(sha256=candidate.sha256, size_bytes=candidate.size_bytes),
+        file=file,
         requires=Requirements(architectures=candidate.architectures, runtimes=judged.runtimes),
         tolerances=evaluate.tolerances(
             reference.loaded.outputs, judged.golden_errors, reference.scale, candidate.precision
@@ -178,7 +186,7 @@ def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Var
     )
 
 
-def _row(verdict: Verdict) -> VariantRow:
+def _row(verdict: Verdict, file: File | None) -> VariantRow:
     judged = verdict.judged
     refused = "; ".join(f"not for {name}: {reason}" for name, reason in judged.refused.items())
     return VariantRow(
@@ -193,6 +201,7 @@ def _row(verdict: Verdict) -> VariantRow:
         agreement=judged.agreement,
         accuracy=judged.accuracy,
         max_error=judged.golden_errors or None,
+        transfer_bytes=None if file is None else file.size_bytes,
     )
 
 

@@ -4,7 +4,6 @@ It is written beside its place and renamed whole, so that nobody sees half of on
 """
 
 import errno
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from converters.compress import unpack
 from edge_agent.documents.errors import DocumentError, RequestError, StorageError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 
@@ -20,12 +20,6 @@ MANIFEST: Final = "manifest.json"
 
 _MEASURED: Final = "latency_ms"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
-def describe(path: Path) -> File:
-    """Return digest and length of a file, as a manifest names it."""
-    content = path.read_bytes()
-    return File(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
 
 def write_package(out: Path, manifest: Manifest, blobs: Mapping[str, Path]) -> tuple[Path, bool]:
@@ -64,6 +58,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise DocumentError(
             f"{folder / MANIFEST} is not a manifest ({said}); build the package again."
         ) from error
+
+
+def plain_blob(folder: Path, file: File, target: Path) -> Path:
+    """Return a file with the plain form of a package's blob, unpacked to `target` if it is compressed.
+
+    Raises ArtifactError for a compressed blob that is not what the manifest describes.
+    """
+    blob = folder / blob_path(file.sha256)
+    with mapping_os_errors(target):
+        return unpack(blob, file, target)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class VariantRow:
     accuracy: float | None = None
     max_error: Mapping[str, float] | None = None
     """Largest difference from the float model on golden samples, by output."""
+    transfer_bytes: int | None = None
+    """Length as it travels: compressed where that saves enough; None for what is not packaged."""
 
     @property
     def label(self) -> str:
@@ -62,8 +64,8 @@ class Package:
         }
 
 
-COLUMNS = ("variant", "size", "of source", "latency", "accuracy", "agreement", "runs on")
-NUMBERS = COLUMNS[1:6]
+COLUMNS = ("variant", "size", "of source", "compressed", "latency", "accuracy", "agreement", "runs on")
+NUMBERS = COLUMNS[1:7]
 """The columns that are aligned to the right."""
 
 
@@ -73,6 +75,7 @@ def cells(row: VariantRow, source_bytes: int) -> tuple[str, ...]:
         row.label,
         "-" if row.size_bytes is None else size(row.size_bytes),
         "-" if row.size_bytes is None else f"{row.size_bytes / source_bytes:.2f}x",
+        "-" if row.transfer_bytes in (None, row.size_bytes) else size(row.transfer_bytes),
         "-" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
         "-" if row.accuracy is None else f"{100 * row.accuracy:.2f} %",
         "-" if row.agreement is None else f"{100 * row.agreement:.2f} %",
@@ -96,6 +99,7 @@ def _plain(row: VariantRow) -> dict[str, Any]:
         "reason": row.reason,
         "runtimes": list(row.runtimes),
         "size_bytes": row.size_bytes,
+        "transfer_bytes": row.transfer_bytes,
         "latency_ms": row.latency_ms,
         "agreement": row.agreement,
         "accuracy": row.accuracy,

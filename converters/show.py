@@ -10,7 +10,7 @@ from converters.build import Progress
 from converters.errors import missing
 from converters.inspection import Inspected
 from converters.report import COLUMNS, NUMBERS, Package, VariantRow, cells, size
-from edge_agent.documents.manifest import Manifest
+from edge_agent.documents.manifest import File, Manifest
 from edge_agent.documents.tensors import TensorSpec
 
 
@@ -82,9 +82,14 @@ def show_manifest(manifest: Manifest, stream: TextIO) -> None:
         needs = ", ".join((*requires.architectures, *requires.runtimes))
         metrics = ", ".join(f"{name} {value:g}" for name, value in variant.metrics.items())
         stream.write(
-            f"  {variant.engine} {variant.precision}: {size(variant.file.size_bytes)}; for {needs or 'any'}; "
-            f"{metrics}\n"
+            f"  {variant.engine} {variant.precision}: {_sizes(variant.file)}; for {needs or 'any'}; {metrics}\n"
         )
+
+
+def _sizes(file: File) -> str:
+    if file.compression == "none":
+        return size(file.size_bytes)
+    return f"{size(file.kept_size_bytes)}, travels as {size(file.size_bytes)} of {file.compression}"
 
 
 def _reasons(rows: Sequence[VariantRow]) -> list[str]:
