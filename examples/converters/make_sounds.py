@@ -1,4 +1,4 @@
-"""Fit a tiny CNN that tells tones, noise and clicks apart; write it and the sounds: python make_sounds.py [FOLDER].
+"""Fit a tiny CNN that tells tones, noise and clicks apart, and write it with its sounds into a folder.
 
 `sounds.onnx` takes log-mel spectrograms, as models of sound mostly do. `sounds.npz` holds what a microphone
 gives, INT16 samples, since that is what the packaged model takes; see audio.toml.
