@@ -92,7 +92,8 @@ def _write_image(graph: OnnxGraph, plan: ImagePlan, batch: Any) -> str:
     shape = batch_and(batch, plan.shape)
     last = graph.node("Cast", [plan.name], f"{place}/float", shape=batch_and(batch, plan.raw), to=1)
     if plan.resize:
-        last = _write_resize(graph, plan, last, batch)
+        write = _write_linear if plan.interpolation == "linear" else _write_nearest
+        last = write(graph, plan, last, batch)
     if plan.reverse:
         order = graph.integers(f"{place}/bgr", *reversed(range(channels)))
         last = graph.node("Gather", [last, order], f"{place}/reverse", shape=shape, axis=3)
@@ -108,8 +109,8 @@ def _write_image(graph: OnnxGraph, plan: ImagePlan, batch: Any) -> str:
     return last
 
 
-def _write_resize(graph: OnnxGraph, plan: ImagePlan, last: str, batch: Any) -> str:
-    """Resize as TFLite does it with half-pixel centres: without antialiasing, a half rounded up."""
+def _write_linear(graph: OnnxGraph, plan: ImagePlan, last: str, batch: Any) -> str:
+    """Resize as TFLite does it, with half-pixel centres and without antialiasing."""
     place = "preprocess/image"
     if plan.shape[0] == -1:
         # `axes` would leave the batch alone without this, but came with opset 18.
@@ -125,10 +126,32 @@ def _write_resize(graph: OnnxGraph, plan: ImagePlan, last: str, batch: Any) -> s
         [last, "", "", sizes],
         f"{place}/resize",
         shape=batch_and(batch, plan.shape),
-        mode=plan.interpolation,
+        mode="linear",
         coordinate_transformation_mode="half_pixel",
-        nearest_mode="round_prefer_ceil",
     )
+
+
+def _write_nearest(graph: OnnxGraph, plan: ImagePlan, last: str, batch: Any) -> str:
+    """Pick the pixels that TFLite picks.
+
+    ONNX's Resize takes others where a centre lies on the edge of two pixels, as for 98 -> 7, because it divides
+    by the rounded 1 / 14. Here float32 is rounded where TFLite rounds it: floor((x + 0.5) * own / size).
+    """
+    place, shape = "preprocess/image", list(batch_and(batch, plan.raw))
+    sizes = graph.node("Shape", [last], f"{place}/shape")
+    for axis, side in ((1, "rows"), (2, "columns")):
+        size, centres = np.float32(plan.shape[axis]), np.arange(plan.shape[axis], dtype=np.float32) + 0.5
+        own = graph.node("Gather", [sizes, graph.integers(f"{place}/axis", axis)], f"{place}/own-{side}")
+        own = graph.node("Cast", [own], f"{place}/float-{side}", to=1)
+        ratio = graph.node("Div", [own, graph.constant(f"{place}/{side}", size)], f"{place}/ratio-{side}")
+        factors = graph.constant(f"{place}/centres", centres)
+        edges = graph.node(
+            "Floor", [graph.node("Mul", [factors, ratio], f"{place}/at-{side}")], f"{place}/floor-{side}"
+        )
+        numbers = graph.node("Cast", [edges], f"{place}/pick-{side}", to=7)
+        shape[axis] = plan.shape[axis]
+        last = graph.node("Gather", [last, numbers], f"{place}/resize-{side}", shape=shape, axis=axis)
+    return last
 
 
 def _write_samples(graph: OnnxGraph, plan: SamplesPlan, batch: Any) -> str:

@@ -48,11 +48,11 @@ class OnnxGraph:
             )
         return result
 
-    def constant(self, name: str, array: NDArray[Any]) -> str:
+    def constant(self, name: str, array: NDArray[Any] | np.generic) -> str:
         """Add a constant tensor and return its name."""
         name = self.unique(name)
         self.model.graph.initializer.append(
-            self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
         )
         return name
 

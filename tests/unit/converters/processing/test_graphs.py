@@ -56,10 +56,12 @@ def resized(pixels: NDArray[np.uint8], height: int, width: int, kind: str) -> ND
     result = pixels.astype(np.float64)
     for axis, size in ((1, height), (2, width)):
         own = result.shape[axis]
-        places = (np.arange(size) + 0.5) * own / size
         if kind == "nearest":
-            result = result.take(np.minimum(np.floor(places).astype(int), own - 1), axis)
+            # As TensorFlow rounds it.
+            edges = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * (np.float32(own) / np.float32(size))
+            result = result.take(np.floor(edges).astype(int), axis)
             continue
+        places = (np.arange(size) + 0.5) * own / size
         places = np.clip(places - 0.5, 0, own - 1)
         low = np.floor(places).astype(int)
         share = (places - low).reshape([-1 if one == axis else 1 for one in range(4)])
@@ -78,7 +80,7 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 class TestImages:
     @pytest.mark.parametrize("kind", ["linear", "nearest"])
-    @pytest.mark.parametrize("size", [(37, 53), (5, 31), (16, 24)])
+    @pytest.mark.parametrize("size", [(37, 53), (5, 31), (16, 24), (32, 624)])
     def test_any_size_is_resized_and_normalised(self, tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
         settings = ImageSettings(mean=MEAN, std=STD, interpolation=kind)  # type: ignore[arg-type]
         pixels = photos(1, *size)
@@ -96,7 +98,8 @@ class TestImages:
         for engine in loaded:
             seen = engine.run({"given": pixels})["seen"]
             channels_last = seen.transpose(0, 2, 3, 1) if isinstance(engine, OnnxEngine) else seen
-            np.testing.assert_allclose(channels_last, expected, atol=5e-5)
+            # Coordinates of 600 pixels are known to 6e-5 in float32.
+            np.testing.assert_allclose(channels_last, expected, atol=2e-4)
             assert [(one.name, one.datatype, one.shape[1:]) for one in engine.inputs] == [
                 ("given", "UINT8", (-1, -1, 3))
             ]
