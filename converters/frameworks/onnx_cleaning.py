@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from converters.formats import onnx_model
-
 
 def clean(model: Any) -> None:
     """Drop metadata and comments, and put attributes in order, so that equal models give equal bytes.
@@ -59,7 +57,6 @@ def set_opset(model: Any, version: int) -> None:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = version
-
 
 
 def _clean_nodes(nodes: Any) -> None:

@@ -65,7 +65,7 @@ def write_tflite(model: Traced, target: Path, example: Mapping[str, Array]) -> N
 
 
 def _first_of_each(model: Traced, example: Mapping[str, Array]) -> tuple[Any, ...]:
-    """Return a sample for each input in the shape that the program was traced with, of one where that is free."""
+    """Return a sample for each input in the shape that the program was traced with; a free batch is one."""
     torch = import_torch()
     values = {node.name: node.meta["val"] for node in model.program.graph.nodes if node.op == "placeholder"}
     tensors = []
@@ -97,7 +97,9 @@ def _positional(model: Traced) -> Any:
 
     structure = model.program.call_spec.in_spec
 
-    class Positional(torch.nn.Module):  # type: ignore[misc]
+    base: Any = torch.nn.Module
+
+    class Positional(base):  # type: ignore[misc]
         """Keeps litert-torch from naming and ordering nested inputs and outputs in its own way."""
 
         def __init__(self) -> None:
@@ -123,16 +125,16 @@ def _rename(path: Path, model: Traced) -> None:
         (signature.outputs, model.outputs, "output_"),
     ):
         by_name = {bytes(entry.name).decode(): entry for entry in entries}
-        found = [by_name.get(f"{prefix}{index}") for index in range(len(names))]
-        if None in found or len(by_name) != len(names):
+        wanted = [f"{prefix}{index}" for index in range(len(names))]
+        if by_name.keys() != set(wanted):
             raise ConversionError(
                 "litert-torch drops an input or output that the model does not use or gives twice; remove it "
                 "from the model."
             )
-        for entry, name in zip(found, names, strict=True):
+        entries[:] = [by_name[name] for name in wanted]
+        for entry, name in zip(entries, names, strict=True):
             entry.name = name.encode()
             graph.tensors[entry.tensorIndex].name = name.encode()
-        entries[:] = found
     _name_layers(graph, {*model.inputs, *model.outputs})
     graph.inputs = [entry.tensorIndex for entry in signature.inputs]
     graph.outputs = [entry.tensorIndex for entry in signature.outputs]

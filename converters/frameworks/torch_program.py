@@ -107,7 +107,8 @@ def tensor(array: Array) -> Any:
 
 
 def _parameters(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    needed, optional = [], []
+    needed: list[str] = []
+    optional: list[str] = []
     for parameter in inspect.signature(unwrapped(model).forward).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             if parameter.kind is parameter.VAR_KEYWORD:
