@@ -1,7 +1,4 @@
-"""Keeps libraries from printing, warning and logging while they work for the converter.
-
-What they say is for their developers; what a user has to know is raised as an error.
-"""
+"""Keeping frameworks silent: what they print, log and warn of while they import and convert goes nowhere."""
 
 import contextlib
 import io
@@ -10,40 +7,44 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Final
+
+_STREAMS: Final = (1, 2)
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Drop what is printed meanwhile, by Python and by native code, and all warnings and log records."""
+    """Drop everything that is written, from Python or native code, logged or warned of inside the block."""
     level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            _descriptors_closed(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        _descriptors_to_null(),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
             yield
-    finally:
-        logging.disable(level)
+        finally:
+            logging.disable(level)
 
 
 @contextlib.contextmanager
-def _descriptors_closed() -> Iterator[None]:
-    """Point the descriptors 1 and 2, which native code writes to, at /dev/null."""
-    for stream in (sys.stdout, sys.stderr):
-        # A program may run without them, or with one that is closed.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
+def _descriptors_to_null() -> Iterator[None]:
+    """Point descriptors 1 and 2 elsewhere: native code writes there, past `sys.stdout`."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        # What Python has buffered so far belongs to the descriptor as it was.
+        if stream is not None and not stream.closed:
             stream.flush()
-    with contextlib.ExitStack() as stack:
-        null = os.open(os.devnull, os.O_WRONLY)
-        stack.callback(os.close, null)
-        for number in (1, 2):
-            with contextlib.suppress(OSError):
-                kept = os.dup(number)
-                stack.callback(os.close, kept)
-                stack.callback(os.dup2, kept, number)
-                os.dup2(null, number)
+    saved = [os.dup(number) for number in _STREAMS]
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in _STREAMS:
+            os.dup2(null, number)
         yield
+    finally:
+        for number, copy in zip(_STREAMS, saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(null)
