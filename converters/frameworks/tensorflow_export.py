@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from converters.errors import ConversionError, missing
 from converters.formats import onnx_model, renaming
+from converters.formats.canonical import canonical
 from converters.frameworks.base import Format
 from converters.frameworks.silence import silenced
 
@@ -112,7 +113,7 @@ def _write_onnx(served: Served, outputs: tuple[str, ...], target: Path) -> None:
     names = {f"input_{index}": port.name for index, port in enumerate(served.inputs)}
     kept = {entry.name for entry in model.graph.input}
     _check_kept([name for key, name in names.items() if key not in kept])
-    renaming.renamed_onnx(model, names, {f"output_{index}": name for index, name in enumerate(outputs)})
+    canonical(model, names, {f"output_{index}": name for index, name in enumerate(outputs)})
     onnx_model.save(model, target)
     onnx_model.read(target)
 
@@ -181,6 +182,11 @@ def _check_kept(lost: Sequence[str]) -> None:
 
 def _refused(what: str, error: Exception) -> ConversionError:
     operators = list(dict.fromkeys(next(filter(None, found)) for found in _OPERATOR.findall(str(error))))
+    if any(name.startswith("TensorList") for name in operators):
+        return ConversionError(
+            f"The model has a recurrent layer or loop over a batch that is free, which {what} cannot hold; start from "
+            "the .keras or .h5 file, or build the layer with unroll=True."
+        )
     if operators:
         return ConversionError(_unsupported(what, operators))
     return ConversionError(f"The model cannot be converted to {what}: {sentence(error)}; change that part of it.")
