@@ -13,7 +13,17 @@ BATCH: Final = "batch"
 """What the free first dimension is called."""
 
 _NAMED: Final = frozenset(
-    {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN", "BatchNormalization", "LayerNormalization"}
+    {
+        "Conv",
+        "ConvTranspose",
+        "MatMul",
+        "Gemm",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "BatchNormalization",
+        "LayerNormalization",
+    }
 )
 """Operators with weights, which are never merged and so keep the name that tells their layer."""
 _COUNTED: Final = re.compile(r"__\d+")
@@ -99,17 +109,23 @@ class _Namer:
 
 
 def _apply(graph: Any, names: Mapping[str, str]) -> None:
+    from onnx import numpy_helper
+
     for node in graph.node:
         node.input[:] = [names[name] if name else "" for name in node.input]
         node.output[:] = [names[name] if name else "" for name in node.output]
-        node.doc_string = ""
+        node.ClearField("doc_string")
+        if not node.domain:
+            # An empty one that was set is one more field than one that was not.
+            node.ClearField("domain")
     for entry in (*graph.input, *graph.output):
         entry.name = names[entry.name]
     kept: dict[str, Any] = {}
     for tensor in graph.initializer:
         if tensor.name in names:
-            kept[names[tensor.name]] = _copy(tensor)
-            kept[names[tensor.name]].name = names[tensor.name]
+            kept[names[tensor.name]] = numpy_helper.from_array(
+                numpy_helper.to_array(tensor), names[tensor.name]
+            )
     del graph.initializer[:]
     graph.initializer.extend(kept[name] for name in sorted(kept))
     # Shapes of inner tensors can be inferred again.

@@ -12,7 +12,9 @@ from converters.errors import ConversionError
 from converters.formats import tflite_model
 from converters.formats.canonical import unused
 
-_COUNTED: Final = re.compile(r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+")
+_COUNTED: Final = re.compile(
+    r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+"
+)
 
 
 def renamed_tflite(content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
@@ -29,7 +31,9 @@ def renamed_tflite(content: bytes, inputs: Mapping[str, str], outputs: Mapping[s
     named = dict(zip(positions, names, strict=True))
     if len(named) < len(names):
         double = next(name for index, name in zip(positions, names, strict=True) if named[index] != name)
-        raise ConversionError(f"'{double}' is the same tensor as another input or output; leave it out of the model.")
+        raise ConversionError(
+            f"'{double}' is the same tensor as another input or output; leave it out of the model."
+        )
     _name_tensors(model.subgraphs, named)
     model.signatureDefs = []
     return tflite_model.normalised(model)

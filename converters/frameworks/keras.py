@@ -1,6 +1,7 @@
 """Keras 3: `.keras` files and live `keras.Model` objects.
 
-Source: https://keras.io/api/models/model_saving_apis/. Keras runs on TensorFlow here, whatever else is installed.
+Source: https://keras.io/api/models/model_saving_apis/. Keras runs on TensorFlow here, whatever else is
+installed.
 """
 
 import json
@@ -51,7 +52,8 @@ def keras_version(path: Path) -> str:
             return str(json.loads(archive.read(_METADATA))["keras_version"])
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{path} is not a Keras model, or it is truncated; give a complete .keras file, as model.save writes it."
+            f"{path} is not a Keras model, or it is truncated; give a complete .keras file, as model.save "
+            "writes it."
         ) from error
 
 
@@ -82,7 +84,7 @@ def _import() -> Any:
             raise missing("keras", EXTRA) from error
     if keras.backend.backend() != "tensorflow":
         raise ConversionError(
-            f"Keras runs on {keras.backend.backend()} here, and only TensorFlow can export; set KERAS_BACKEND to "
-            "tensorflow before Keras is imported."
+            f"Keras runs on {keras.backend.backend()} here, and only TensorFlow can export; set KERAS_BACKEND "
+            "to tensorflow before Keras is imported."
         )
     return keras

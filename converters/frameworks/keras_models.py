@@ -1,4 +1,4 @@
-"""What Keras 3 and legacy Keras have in common, whose models have the same attributes: `keras` is either module."""
+"""What Keras 3 and legacy Keras have in common; `keras` is either module."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,8 +68,8 @@ def in_float32(keras: Any, model: Any) -> Any:
     copy.set_weights(model.get_weights())
     if found := _other_precisions(copy):
         raise ConversionError(
-            f"Layer '{found[0]}' does not compute in float32; build the model with the policy 'float32' and load "
-            "the weights into it."
+            f"Layer '{found[0]}' does not compute in float32; build the model with the policy 'float32' and "
+            "load the weights into it."
         )
     return copy
 
@@ -81,6 +81,11 @@ def layers(model: Any) -> list[Any]:
     return list({id(layer): layer for layer in flat}.values())
 
 
+def classes(keras: Any, names: tuple[str, ...]) -> tuple[type[Any], ...]:
+    """Return the layer classes of these names that this Keras has."""
+    return tuple(getattr(keras.layers, name) for name in names if hasattr(keras.layers, name))
+
+
 def unreadable(path: str, error: Exception) -> ConversionError:
     """Return the error for a file that Keras cannot load."""
     said = sentence(error)
@@ -89,8 +94,8 @@ def unreadable(path: str, error: Exception) -> ConversionError:
         return lambda_refused(path)
     if "registered" in text or "Unknown layer" in text or "custom" in text or "Could not locate" in text:
         return ConversionError(
-            f"{path} uses a class that Keras does not have ({said}); load it in Python, where the class is defined, "
-            "and give the live model to converters.convert."
+            f"{path} uses a class that Keras does not have ({said}); load it in Python, where the class is "
+            "defined, and give the live model to converters.convert."
         )
     return ConversionError(f"Keras cannot load {path}: {said}; give a complete file.")
 
@@ -98,8 +103,8 @@ def unreadable(path: str, error: Exception) -> ConversionError:
 def lambda_refused(path: str) -> ConversionError:
     """Return the error for a file with code inside."""
     return ConversionError(
-        f"{path} has a Lambda layer, which runs code from the file; give --trust-pickle if you trust the file, or "
-        "replace the layer."
+        f"{path} has a Lambda layer, which runs code from the file; give --trust-pickle if you trust the "
+        "file, or replace the layer."
     )
 
 
@@ -107,8 +112,8 @@ def _ports(model: Any) -> tuple[Port, ...]:
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise ConversionError(
-            f"The model '{getattr(model, 'name', model)}' is a subclass, or was never built, so that its inputs are not known; wrap it first: "
-            "keras.Model(x, model(x)) with x = keras.Input(shape)."
+            f"The model '{getattr(model, 'name', model)}' is a subclass, or was never built, so that its "
+            "inputs are not known; wrap it first: keras.Model(x, model(x)) with x = keras.Input(shape)."
         )
     names = [str(tensor.name).split(":")[0] for tensor in inputs]
     return tuple(

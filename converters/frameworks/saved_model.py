@@ -24,7 +24,9 @@ def load(origin: Origin) -> Any:
     """Return the loaded object of a folder; raises ModelError if it is not one, damaged, or of another kind."""
     folder = Path(origin.path)
     if not any((folder / name).is_file() for name in _FILES):
-        raise ModelError(f"{folder} is not a TensorFlow SavedModel: it has no saved_model.pb; give that folder.")
+        raise ModelError(
+            f"{folder} is not a TensorFlow SavedModel: it has no saved_model.pb; give that folder."
+        )
     tf = tensorflow_export.tensorflow()
     with silenced():
         try:
@@ -59,7 +61,8 @@ def export(model: Any, target_format: Format, target: Path, example: Mapping[str
 def prune(model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
     """Raise ConversionError: a SavedModel has no layers to fine-tune."""
     raise ConversionError(
-        "A SavedModel cannot be pruned, since it keeps no layers to fine-tune; start from the .keras or .h5 file."
+        "A SavedModel cannot be pruned, since it keeps no layers to fine-tune; start from the .keras or .h5 "
+        "file."
     )
 
 
@@ -84,6 +87,7 @@ def _ports(signature: Any) -> tuple[Port, ...]:
 def _port(name: str, spec: Any) -> Port:
     if spec.shape.rank is None:
         raise ConversionError(
-            f"Input '{name}' has no fixed number of dimensions; save the SavedModel with a shape in its signature."
+            f"Input '{name}' has no fixed number of dimensions; save the SavedModel with a shape in its "
+            "signature."
         )
     return Port(name, tuple(spec.shape), spec.dtype.name)

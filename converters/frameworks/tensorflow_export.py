@@ -1,8 +1,9 @@
 """From a TensorFlow function to ONNX and TFLite files: what Keras, legacy Keras and SavedModels have in common.
 
-The function is traced with inputs `input_0`, ... and outputs `output_0`, ...; its own names are put on the files
-afterwards, since both exporters rework names. Variables are frozen into constants first: given Keras 3 models as
-they are, TFLiteConverter leaves them as resource variables (TensorFlow 2.21), which no quantizer understands.
+The function is traced with inputs `input_0`, ... and outputs `output_0`, ...; its own names are put on the
+files afterwards, since both exporters rework names. Variables are frozen into constants first: given Keras 3
+models as they are, TFLiteConverter leaves them as resource variables (TensorFlow 2.21), which no quantizer
+understands.
 
 Sources: https://ai.google.dev/edge/api/tflite/python/tf/lite/TFLiteConverter,
 https://github.com/onnx/tensorflow-onnx.
@@ -89,8 +90,8 @@ def _check_inputs(inputs: Sequence[Port]) -> None:
     for port in inputs:
         if port.datatype not in _DATATYPES:
             raise ConversionError(
-                f"Input '{port.name}' takes {port.datatype}, which cannot be converted; rebuild the model to take "
-                "numbers of float32 or int32, and do the rest before it."
+                f"Input '{port.name}' takes {port.datatype}, which cannot be converted; rebuild the model to "
+                "take numbers of float32 or int32, and do the rest before it."
             )
 
 
@@ -184,17 +185,19 @@ def _refused(what: str, error: Exception) -> ConversionError:
     operators = list(dict.fromkeys(next(filter(None, found)) for found in _OPERATOR.findall(str(error))))
     if any(name.startswith("TensorList") for name in operators):
         return ConversionError(
-            f"The model has a recurrent layer or loop over a batch that is free, which {what} cannot hold; start from "
-            "the .keras or .h5 file, or build the layer with unroll=True."
+            f"The model has a recurrent layer or loop over a batch that is free, which {what} cannot hold; "
+            "start from the .keras or .h5 file, or build the layer with unroll=True."
         )
     if operators:
         return ConversionError(_unsupported(what, operators))
-    return ConversionError(f"The model cannot be converted to {what}: {sentence(error)}; change that part of it.")
+    return ConversionError(
+        f"The model cannot be converted to {what}: {sentence(error)}; change that part of it."
+    )
 
 
 def _unsupported(what: str, operators: Sequence[str]) -> str:
     kind = "operators" if len(operators) > 1 else "operator"
     return (
-        f"{what} has no built-in counterpart of the {kind} {', '.join(operators)}; replace the layers that use it "
-        "or convert to the other format."
+        f"{what} has no built-in counterpart of the {kind} {', '.join(operators)}; replace the layers that "
+        "use it or convert to the other format."
     )

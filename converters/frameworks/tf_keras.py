@@ -1,7 +1,7 @@
 """Legacy Keras (tf_keras, the Keras of TensorFlow before 2.16): `.h5`, old `.keras` and live `tf_keras.Model`.
 
-It is imported under its own name and never as `tf.keras`, which is Keras 3 or this one by an environment variable
-that is read once in a process; so both live side by side.
+It is imported under its own name and never as `tf.keras`, which is Keras 3 or this one by an environment
+variable that is read once in a process; so both live side by side.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def export(model: Any, target_format: Format, target: Path, example: Mapping[str
 
 
 def prune(model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
-    """Return a pruned copy, fine-tuned with a fixed seed; magnitudes by tfmot, see `converters.prune.tf_keras`."""
+    """Return a pruned copy, fine-tuned with a fixed seed; see `converters.prune.tf_keras`."""
     from converters.prune import tf_keras as pruning
 
     return pruning.prune(_import(), model, training, settings, advanced)
@@ -93,5 +93,3 @@ def _check_hdf5(path: Path, *, trusted: bool) -> None:
     text = config if isinstance(config, str) else config.decode(errors="replace")
     if not trusted and '"class_name": "Lambda"' in text:
         raise keras_models.lambda_refused(str(path))
-
-
