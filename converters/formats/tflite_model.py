@@ -40,6 +40,11 @@ def read(path: Path) -> Any:
     return model
 
 
+def read_content(content: bytes) -> Any:
+    """Return the schema's `ModelT` of a file's bytes, which must be whole."""
+    return _import().utils.read_model_from_bytearray(bytearray(content))
+
+
 def operators(model: Any) -> Counter[str]:
     """Count the operators of all subgraphs by name; custom ones by their own."""
     return Counter(_operator_name(model, operator) for graph in model.subgraphs for operator in graph.operators)
@@ -85,7 +90,7 @@ def with_output_names(content: bytes, names: list[str]) -> bytes:
 
     The quantizer appends a DEQUANTIZE to each output and calls what comes out of it `<name>_dequant`.
     """
-    model = _import().utils.read_model_from_bytearray(bytearray(content))
+    model = read_content(content)
     graph = model.subgraphs[0]
     for index, name in zip(graph.outputs, names, strict=True):
         encoded = name.encode()
