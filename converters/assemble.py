@@ -8,6 +8,7 @@ from typing import Any, Final
 from converters.checks import evaluate, gate
 from converters.checks.gate import Gate
 from converters.checks.judge import Judged, Reference
+from converters.checks.metrics import ACCURACY, Metric
 from converters.errors import GateError
 from converters.report import VariantRow
 from edge_agent.documents.manifest import (
@@ -162,15 +163,15 @@ def _measured(reference: Reference, judged: Judged) -> gate.Measured:
         judged.candidate.size_bytes,
         judged.agreement or 0.0,
         judged.latency_ms,
-        judged.accuracy,
-        reference.accuracy,
+        reference.metric.name,
+        judged.lost,
     )
 
 
 def _variant(reference: Reference, judged: Judged, file: File, *, with_latency: bool) -> Variant:
     metrics = {"agreement": _rounded(judged.agreement or 0.0)}
-    if judged.accuracy is not None:
-        metrics["accuracy"] = _rounded(judged.accuracy)
+    if judged.score is not None:
+        metrics[reference.metric.name] = _rounded(judged.score)
     if judged.latency_ms is not None and with_latency:
         metrics["latency_ms"] = round(judged.latency_ms, 3)
     candidate = judged.candidate
@@ -199,7 +200,10 @@ def _row(verdict: Verdict, file: File | None) -> VariantRow:
         size_bytes=judged.candidate.size_bytes,
         latency_ms=judged.latency_ms,
         agreement=judged.agreement,
-        accuracy=judged.accuracy,
+        accuracy=judged.score if metric.name == ACCURACY else None,
+        metric=metric.name,
+        score=judged.score,
+        drop=judged.lost,
         max_error=judged.golden_errors or None,
         transfer_bytes=None if file is None else file.size_bytes,
     )

@@ -19,7 +19,7 @@ from typing import NoReturn
 from converters import show
 from converters.build import convert
 from converters.checks.gate import DEFAULT_MAX_DROP
-from converters.data import sampling
+from converters.data import generate
 from converters.errors import missing
 from converters.inspection import find_manifest, inspect_model
 from converters.quantize.variants import OFFERED
@@ -165,12 +165,12 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
         default=[],
         metavar="NAME=1,3,48,320",
         help="shape to generate where dimensions are free (default: 1 for the first, "
-        f"{sampling.FREE_DIMENSION} for others)",
+        f"{generate.FREE_DIMENSION} for others)",
     )
     build.add_argument(
         "--samples",
         type=_count,
-        default=sampling.GENERATED,
+        default=generate.GENERATED,
         metavar="N",
         help="how many to generate without --data (default: %(default)s)",
     )

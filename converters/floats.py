@@ -13,7 +13,8 @@ from converters.errors import ConversionError
 from converters.formats.sources import SourceModel, read_source
 from converters.frameworks import exporting, identify, registry
 from converters.frameworks.base import Advanced, Format, FrameworkName, Origin
-from converters.recipe import Recipe, is_importable
+from converters.importing import is_importable
+from converters.recipe import Recipe
 from converters.workers import messages
 from converters.workers.worker import worker
 from edge_agent.documents.errors import RequestError

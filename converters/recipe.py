@@ -17,6 +17,7 @@ from converters.checks.gate import Gate
 from converters.checks.settings import EvaluateSettings
 from converters.data.settings import DataSettings, GenerateSettings
 from converters.frameworks.base import Format
+from converters.importing import is_importable
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
@@ -130,12 +131,6 @@ def _beyond(plain: dict[str, Any], default: Any) -> dict[str, Any]:
             continue
         found[key] = _beyond(value, default.get(key)) if isinstance(value, dict) else value
     return found
-
-
-def is_importable(reference: str) -> bool:
-    """Say whether this is `package.module:name` rather than a path."""
-    module, separator, name = reference.partition(":")
-    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _place(content: dict[str, Any], names: tuple[str, ...], folder: Path) -> None:

@@ -25,6 +25,12 @@ class VariantRow:
     """Median of a run on this host's reference runtime; None where this host says nothing about it."""
     agreement: float | None = None
     accuracy: float | None = None
+    """The score where the metric is accuracy."""
+    metric: str = "agreement"
+    score: float | None = None
+    """By the metric; None for agreement."""
+    drop: float | None = None
+    """Points of the metric lost against the float model; None for agreement."""
     max_error: Mapping[str, float] | None = None
     """Largest difference from the float model on golden samples, by output."""
     transfer_bytes: int | None = None
@@ -103,5 +109,8 @@ def _plain(row: VariantRow) -> dict[str, Any]:
         "latency_ms": row.latency_ms,
         "agreement": row.agreement,
         "accuracy": row.accuracy,
+        "metric": row.metric,
+        "score": row.score,
+        "drop": row.drop,
         "max_error": dict(row.max_error) if row.max_error is not None else None,
     }

@@ -1,16 +1,19 @@
 """What the source model answers, and how each candidate compares with it on every runtime."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters.arrays import Sample
-from converters.checks import evaluate
-from converters.data import sampling
-from converters.data.sampling import Samples
-from converters.errors import ConversionError
+from converters.checks import evaluate, metrics
+from converters.checks.metrics import Metric, OwnMetric
+from converters.checks.settings import EvaluateSettings
+from converters.data import generate
+from converters.data.samples import Samples, Targets
+from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel
 from converters.quantize.variants import Candidate
 from converters.workers.trials import Bench, Loaded
@@ -31,7 +34,7 @@ Advanced = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The source model's own answers; the first `golden` samples are the golden ones."""
+    """A float model's own answers; the first `golden` samples are the golden ones."""
 
     source: SourceModel
     loaded: Loaded
@@ -40,12 +43,23 @@ class Reference:
     golden: int
     scale: Mapping[str, float]
     classifier: bool
-    accuracy: float | None
+    metric: Metric
+    score: float | None
+    """Of the answers; None where the metric is agreement."""
+    per_class: Mapping[int, float] | None = None
+    """Share of each class that is recognised, where the metric reads classes."""
+    baseline: "Reference | None" = None
+    """The model before it was pruned, with answers to the same samples; None when this is what was trained."""
 
     @property
     def first_output(self) -> str:
-        """The output that classes are read from."""
-        return self.loaded.outputs[0].name
+        """The output that classes or values are read from."""
+        return evaluate.first_output(self.loaded.outputs)
+
+    @property
+    def trained(self) -> "Reference":
+        """The model as it was trained, which agreement and losses are told against."""
+        return self.baseline or self
 
 
 @dataclass(slots=True)
@@ -62,39 +76,58 @@ class Judged:
     """Runtimes that it is not offered to, with the reason."""
     golden_errors: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
-    accuracy: float | None = None
+    """With the model as it was trained."""
+    score: float | None = None
+    """By the reference's metric."""
+    lost: float | None = None
+    """Points of the score, against the model as it was trained."""
+    per_class: Mapping[int, float] | None = None
     latency_ms: float | None = None
 
 
 def take_reference(
-    bench: Bench, source: SourceModel, loaded: Loaded, samples: Samples, advanced: Advanced
+    bench: Bench,
+    source: SourceModel,
+    loaded: Loaded,
+    samples: Samples,
+    advanced: Advanced,
+    *,
+    settings: EvaluateSettings | None = None,
+    function: OwnMetric | None = None,
+    baseline: Reference | None = None,
 ) -> Reference:
-    """Run the source model on the samples.
+    """Run the float model on the samples, and score it by the metric of the settings or the caller's function.
+
+    For a pruned model `baseline` is the model before: then its samples and its metric are used, whatever else
+    is given, and the result's own baseline has the same samples in the same order.
 
     Raises ConversionError when its answers depend on earlier calls or on chance, or are not finite for any
-    sample, and when it cannot be run on samples of its own signature.
+    sample, and when it cannot be run on samples of its own signature; DataError or RequestError when the labels
+    suit neither model nor metric.
     """
+    if baseline is not None:
+        _check_signature(baseline.loaded, loaded)
+        samples = baseline.evaluation
+    metric = (
+        baseline.metric
+        if baseline is not None
+        else metrics.choose(settings or EvaluateSettings(), samples.targets, function)
+    )
     probe = _run_one(bench, loaded, samples)
     room = _bytes(samples.inputs[0]) + _bytes(probe)
     few = samples.take(np.arange(min(len(samples), max(1, MAX_EVALUATION_BYTES // room))))
     answers = bench.run(loaded, few.inputs, advanced=advanced)
-    finite = np.flatnonzero([_is_finite(answer) for answer in answers])
-    if not finite.size:
-        raise ConversionError(
-            f"The model answers NaN or infinity to every sample{_hint(samples)}; it cannot be checked like "
-            "that."
-        )
-    kept, right = few.take(finite), [answers[index] for index in finite]
-    first = loaded.outputs[0].name
-    classifier = evaluate.is_classifier(right, first, kept.labels)
-    if classifier:
-        order = evaluate.clearest_first(right, first)
-        kept, right = kept.take(order), [right[index] for index in order]
+    order, classifier = _order(answers, evaluate.first_output(loaded.outputs), metric, samples)
+    kept, right = few.take(order), [answers[index] for index in order]
     golden = max(1, min(GOLDEN, len(kept), MAX_GOLDEN_BYTES // room))
     scale = evaluate.scales(loaded.outputs, right, quantized=source.is_quantized)
     _check_repeatable(bench, loaded, kept.inputs[:golden], right[:golden], scale)
-    accuracy = None if kept.labels is None else evaluate.accuracy(right, first, kept.labels)
-    return Reference(source, loaded, kept, tuple(right), golden, scale, classifier, accuracy)
+    before = None if baseline is None else _taken(baseline, order)
+    return _scored(
+        Reference(
+            source, loaded, kept, tuple(right), golden, scale, classifier, metric, score=None, baseline=before
+        )
+    )
 
 
 def judge(
@@ -138,17 +171,63 @@ def _run_all(
 
 
 def _score(judged: Judged, reference: Reference, answers: tuple[Sample, ...]) -> None:
-    golden = reference.golden
+    golden, trained, metric = reference.golden, reference.trained, reference.metric
     judged.golden_errors = evaluate.errors(reference.answers[:golden], answers[:golden])
     judged.agreement = evaluate.agreement(
-        reference.answers,
-        answers,
-        reference.first_output,
-        reference.scale,
-        classifier=reference.classifier,
+        trained.answers, answers, reference.first_output, trained.scale, classifier=trained.classifier
     )
-    if reference.evaluation.labels is not None:
-        judged.accuracy = evaluate.accuracy(answers, reference.first_output, reference.evaluation.labels)
+    targets = reference.evaluation.targets
+    judged.score = metric.score(answers, targets, reference.first_output)
+    if judged.score is not None and trained.score is not None:
+        judged.lost = metric.drop(trained.score, judged.score)
+    if metric.reads_classes and targets is not None:
+        judged.per_class = metrics.per_class(answers, targets, reference.first_output)
+
+
+def _order(
+    answers: Sequence[Sample], first: str, metric: Metric, samples: Samples
+) -> tuple[NDArray[np.intp], bool]:
+    """Return which answers to keep, in which order, and whether they are those of a classifier."""
+    finite = np.flatnonzero([_is_finite(answer) for answer in answers])
+    if not finite.size:
+        raise ConversionError(
+            f"The model answers NaN or infinity to every sample{_hint(samples)}; it cannot be checked like "
+            "that."
+        )
+    right = [answers[index] for index in finite]
+    classifier = metric.reads_classes or evaluate.is_classifier(right, first)
+    return finite[evaluate.clearest_first(right, first)] if classifier else finite, classifier
+
+
+def _scored(reference: Reference) -> Reference:
+    """Return the reference with the scores of its answers."""
+    targets, first, metric = reference.evaluation.targets, reference.first_output, reference.metric
+    if metric.reads_classes and targets is not None:
+        _check_classes(targets, first, reference.answers[0][first])
+    score = metric.score(reference.answers, targets, first)
+    if score is not None and not np.isfinite(score):
+        raise DataError(f"The float model's {metric.name} is {score}; give labels and a metric that suit it.")
+    per_class = (
+        metrics.per_class(reference.answers, targets, first)
+        if metric.reads_classes and targets is not None
+        else None
+    )
+    return replace(reference, score=score, per_class=per_class)
+
+
+def _check_classes(targets: Targets, first: str, answer: NDArray[Any]) -> None:
+    last = targets.max() if metrics.is_class_number(answer) else answer.size - 1
+    if not 0 <= targets.min() <= targets.max() <= last:
+        raise DataError(
+            f"The labels 'y' go from {targets.min()} to {targets.max()}, but output '{first}' has "
+            f"{answer.size} values; number the classes from 0, or take a metric that suits the labels."
+        )
+
+
+def _taken(reference: Reference, order: NDArray[np.intp]) -> Reference:
+    """Return the reference with these samples alone, in this order."""
+    answers = tuple(reference.answers[index] for index in order)
+    return _scored(replace(reference, evaluation=reference.evaluation.take(order), answers=answers))
 
 
 def _compare(bench: Bench, judged: Judged, reference: Reference, own: list[Sample], runtime: str) -> None:
@@ -178,7 +257,7 @@ def _hint(samples: Samples) -> str:
         return ""
     return (
         " with generated inputs (floats 0 to 1, integers 0 to 255, free dimensions "
-        f"{sampling.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
+        f"{generate.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
         "NAME=LOW:HIGH and --shape NAME=1,3,48,320"
     )
 
