@@ -26,6 +26,7 @@ from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel, read_source
 from converters.package import describe, mapping_os_errors, write_package
 from converters.quantize import variants
+from converters.quantize.settings import QuantizeSettings
 from converters.quantize.variants import Candidate
 from converters.report import Package, VariantRow
 from converters.workers.trials import Bench, Loaded, installed_runtimes
@@ -188,7 +189,14 @@ class _Conversion:
         for index, precision in enumerate(precisions):
             self._progress(f"make {precision}", 0.25 + 0.25 * index / len(precisions))
             try:
-                files = variants.make(self._bench, self._source, precision, calibration.inputs, self._folder)
+                files = variants.make(
+                    self._bench,
+                    self._source,
+                    precision,
+                    calibration.inputs,
+                    self._folder,
+                    QuantizeSettings(),
+                )
                 if self._options.precisions is None and precision != self._source.precision:
                     self._check_smaller(files)
                 made += files

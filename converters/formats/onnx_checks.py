@@ -66,9 +66,10 @@ def check_external_data(path: Path, model: Any) -> None:
     from onnx import TensorProto
 
     for name, tensor in constants(model):
+        shown = printable(name)
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
-                f"{path} keeps its weights in other files (external data, tensor '{printable(name)}'), which cannot be "
+                f"{path} keeps its weights in other files (external data, tensor '{shown}'), which cannot be "
                 "packaged; save it as one file of less than 2 GB with onnx.save(model, path, "
                 "save_as_external_data=False)."
             )
@@ -115,8 +116,8 @@ def check_numbers(path: Path, name: str, values: Any) -> None:
     is_mask = not np.isnan(values).any() and not np.any(values[finite])
     if not is_mask:
         raise ModelError(
-            f"{path} has weights that are NaN or infinite (tensor '{printable(name)}'); train it again with a smaller "
-            "learning rate or clipped gradients, and export a checkpoint whose loss is finite."
+            f"{path} has weights that are NaN or infinite (tensor '{printable(name)}'); train it again with a "
+            "smaller learning rate or clipped gradients, and export a checkpoint whose loss is finite."
         )
 
 
@@ -133,8 +134,8 @@ def _check_claim(path: Path, name: str, tensor: Any) -> None:
     # Datatypes below a byte are packed.
     if width > 1 and len(tensor.raw_data) != claimed:
         raise ModelError(
-            f"{path} is damaged: tensor '{printable(name)}' of shape {list(tensor.dims)} should have {claimed} bytes and "
-            f"has {len(tensor.raw_data)}; export it again."
+            f"{path} is damaged: tensor '{printable(name)}' of shape {list(tensor.dims)} should have {claimed} "
+            f"bytes and has {len(tensor.raw_data)}; export it again."
         )
 
 

@@ -87,10 +87,15 @@ def opset(model: Any) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
+def constant_names(model: Any) -> frozenset[str]:
+    """Return the names of the graph's constants: initializers, and what Constant nodes give."""
+    made = {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    return frozenset(made | {tensor.name for tensor in model.graph.initializer})
+
+
 def quantizable_weights(model: Any) -> int:
     """Count MatMul and Gemm nodes with a constant second operand: what dynamic quantization can reach."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    constants = constant_names(model)
     return sum(
         1
         for node in model.graph.node
@@ -137,6 +142,33 @@ def name_nodes(model: Any) -> None:
             wanted = f"{wanted}_{index}"
         node.name = wanted
         taken.add(wanted)
+
+
+def sort_nodes(model: Any) -> None:
+    """Bring the graph's nodes into an order in which each comes after those that it depends on."""
+    graph = model.graph
+    made = {name for node in graph.node for name in node.output}
+    pending, done, ordered = list(graph.node), set[str](), []
+    while pending:
+        ready = [node for node in pending if not (_read_by(node) & made - done)]
+        if not ready:
+            raise ConversionError("The model's nodes depend on each other in a circle; export it again.")
+        ordered += ready
+        done |= {name for node in ready for name in node.output}
+        chosen = set(map(id, ready))
+        pending = [node for node in pending if id(node) not in chosen]
+    copies = [type(node).FromString(node.SerializeToString(deterministic=True)) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _read_by(node: Any) -> set[str]:
+    """Return what a node reads, from inside its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            names |= {name for inner in graph.node for name in _read_by(inner)}
+    return names
 
 
 def save(model: Any, path: Path) -> None:

@@ -26,8 +26,8 @@ _FLOATS: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "FLOAT64": np.fl
 def check_counts(content: bytes) -> None:
     """Raise ValueError if the file claims more tables than it has room for.
 
-    Each table in a vector costs an offset; a file with overlapping vectors could otherwise claim billions of tables
-    and keep the reader busy for ever. Small damage makes the accessors raise errors of their own.
+    Each table in a vector costs an offset; a file with overlapping vectors could otherwise claim billions of
+    tables and keep the reader busy for ever. Small damage makes the accessors raise errors of their own.
     """
     if content[IDENTIFIER_OFFSET_BYTES : IDENTIFIER_OFFSET_BYTES + 4] != IDENTIFIER:
         raise ValueError("no TFLite identifier")
@@ -96,11 +96,11 @@ def check_weights(path: Path, model: Any) -> None:
             kind = _FLOATS.get(schema().types.get(tensor.type, ""))
             if not size or kind is None or tensor.sparsity is not None:
                 continue
-            name = tensor_name(tensor)
+            name = printable(tensor_name(tensor))
             claimed = math.prod(int(one) for one in _shape(tensor)) * np.dtype(kind).itemsize
             if size != claimed:
                 raise ModelError(
-                    f"{path} is damaged: tensor '{printable(name)}' of shape {_shape(tensor)} should have {claimed} bytes "
+                    f"{path} is damaged: tensor '{name}' of shape {_shape(tensor)} should have {claimed} bytes "
                     f"and has {size}; export it again."
                 )
             data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)

@@ -76,6 +76,7 @@ def normalised(model: Any) -> bytes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     for graph in model.subgraphs:
         _unfold_half_weights(model, graph)
+        _name_tensors(graph)
     if not model.signatureDefs:
         model.signatureDefs = [_signature(model.subgraphs[0])]
     return serialised(model)
@@ -103,6 +104,29 @@ def output_names(model: Any) -> list[str]:
     return [tensor_name(graph.tensors[index]) for index in graph.outputs]
 
 
+def float_ends(model: Any) -> dict[str, list[str]]:
+    """Return the names of the float tensors under `input` and under `output`."""
+    graph, kind = model.subgraphs[0], schema().FLOAT32
+    ends = {"input": graph.inputs, "output": graph.outputs}
+    return {
+        end: [tensor_name(graph.tensors[index]) for index in indexes if graph.tensors[index].type == kind]
+        for end, indexes in ends.items()
+    }
+
+
+def io_parameters(model: Any) -> dict[str, tuple[float, int]]:
+    """Return scale and zero point of the quantized inputs and outputs, by name."""
+    graph = model.subgraphs[0]
+    found = {}
+    for index in (*graph.inputs, *graph.outputs):
+        tensor = graph.tensors[index]
+        known = tensor.quantization
+        if known is not None and known.scale is not None and len(known.scale):
+            zero = int(known.zeroPoint[0]) if known.zeroPoint is not None and len(known.zeroPoint) else 0
+            found[tensor_name(tensor)] = float(known.scale[0]), zero
+    return found
+
+
 def signature_inputs(model: Any) -> dict[str, str]:
     """Return, by input tensor name, what the first signature calls that input."""
     graph = model.subgraphs[0]
@@ -120,6 +144,12 @@ def signature_key(model: Any) -> str:
 def serialised(model: Any) -> bytes:
     """Return the file's bytes, with all weights inside the flatbuffer, which every runtime can read."""
     return bytes(schema().utils.convert_object_to_bytearray(model))
+
+
+def _name_tensors(graph: Any) -> None:
+    """Give tensors without a name one, since the quantizer finds them by it."""
+    for index, tensor in enumerate(graph.tensors):
+        tensor.name = tensor.name or f"tensor_{index}".encode()
 
 
 def _unfold_half_weights(model: Any, graph: Any) -> None:

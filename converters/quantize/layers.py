@@ -1,53 +1,73 @@
 """Layers by name: which of a model's operators a pattern means, and what stays in float together. Pure."""
 
 import fnmatch
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from converters.errors import ConversionError
 
 PROCESSING: Final = ("preprocess/", "postprocess/")
-"""Nodes whose names begin so are no part of the trained model and always stay in float."""
+"""Operators whose names begin so are no part of the trained model and always stay in float."""
 
 _LISTED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator of a graph, with the names of its tensors; constants are left out of the inputs."""
+    """One operator of a graph, with the names of its tensors; constants may be left out of the inputs."""
 
     name: str
+    """Unique within the graph."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     computing: bool
     """A layer: it has weights, or multiplies matrices."""
 
 
-def layers(operators: Iterable[Operator]) -> tuple[str, ...]:
+def layers(operators: Sequence[Operator]) -> tuple[str, ...]:
     """Return the names of the layers, in the graph's order."""
-    return tuple(one.name for one in operators if one.computing and not one.name.startswith(PROCESSING))
+    return tuple(one.name for one in operators if _is_layer(one))
+
+
+def groups(operators: Sequence[Operator]) -> Mapping[str, frozenset[str]]:
+    """Return, by layer, the names of its operators: each belongs to the latest layer before it.
+
+    What comes before the first layer belongs to that one. A layer's bias, activation and pooling stay in float
+    with it, since quantized ones would need its answer quantized.
+    """
+    order = {name: index for index, name in enumerate(layers(operators))}
+    members: dict[str, set[str]] = {name: {name} for name in order}
+    first = next(iter(order), "")
+    owner: dict[str, str] = {}
+    for one in operators:
+        known = [owner[name] for name in one.inputs if name in owner]
+        latest = max(known, key=order.__getitem__, default=first)
+        own = one.name if _is_layer(one) else latest
+        if own:
+            members[own].add(one.name)
+            owner |= dict.fromkeys(one.outputs, own)
+    return {name: frozenset(found) for name, found in members.items()}
 
 
 def in_float(operators: Sequence[Operator], patterns: Sequence[str]) -> frozenset[str]:
-    """Return the names of the operators that stay in float: those that match, with their followers.
+    """Return the names of the operators that stay in float: those that match, a layer with all of its group.
 
-    What follows a layer alone (its bias, activation, pooling) stays in float with it, since a quantized
-    follower would need the layer's answer quantized. Raises ConversionError for a pattern that matches nothing.
+    Raises ConversionError for a pattern that matches nothing.
     """
     chosen = {one.name for one in operators if one.name.startswith(PROCESSING)}
+    grouped = groups(operators)
     for pattern in patterns:
         matching = _matching(operators, pattern)
         if not matching:
             raise ConversionError(_unknown(operators, pattern))
-        chosen |= matching
-    return frozenset(chosen | _followers(operators, chosen))
+        for name in matching:
+            chosen |= grouped.get(name, {name})
+    return frozenset(chosen)
 
 
-def group(operators: Sequence[Operator], layer: str) -> frozenset[str]:
-    """Return a layer's name with those of its followers."""
-    return frozenset({layer} | _followers(operators, {layer}))
+def _is_layer(operator: Operator) -> bool:
+    return operator.computing and not operator.name.startswith(PROCESSING)
 
 
 def _matching(operators: Sequence[Operator], pattern: str) -> set[str]:
@@ -56,22 +76,7 @@ def _matching(operators: Sequence[Operator], pattern: str) -> set[str]:
     return exact or {one.name for one in operators if fnmatch.fnmatchcase(one.name, pattern)}
 
 
-def _followers(operators: Sequence[Operator], chosen: Iterable[str]) -> set[str]:
-    users = Counter(name for one in operators for name in set(one.inputs))
-    wanted = set(chosen)
-    starts = [one for one in operators if one.name in wanted and one.computing]
-    tensors = {name for one in starts for name in one.outputs}
-    found: set[str] = set()
-    for one in operators:
-        if not one.computing and any(name in tensors and users[name] == 1 for name in one.inputs):
-            found.add(one.name)
-            tensors |= set(one.outputs)
-    return found
-
-
 def _unknown(operators: Sequence[Operator], pattern: str) -> str:
     names = layers(operators)
     listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return (
-        f"'{pattern}' in exclude matches no layer of the model; it has: {listed or 'none that is quantized'}."
-    )
+    return f"'{pattern}' in exclude matches no layer of the model; it has: {listed or 'none to quantize'}."

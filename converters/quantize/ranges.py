@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.arrays import Array
-from converters.errors import DataError
+from converters.errors import ConversionError
 from converters.quantize.settings import QuantizeSettings
 
 BINS: Final = 4096
@@ -73,7 +73,7 @@ class Shown:
 def observe(activations: Activations, *, with_counts: bool = True) -> dict[str, Histogram]:
     """Return a histogram of each tensor that has finite values throughout, in the order of appearance.
 
-    Without counts the second pass is left out. Raises DataError when a tensor shows NaN; one that shows
+    Without counts the second pass is left out. Raises ConversionError when a tensor shows NaN; one that shows
     infinity has no range and is left out.
     """
     extremes: dict[str, tuple[float, float]] = {}
@@ -103,6 +103,21 @@ def chosen(histogram: Histogram, settings: QuantizeSettings) -> tuple[float, flo
         bins = _entropy_bins(magnitudes)
     threshold = histogram.limit * bins / magnitudes.size
     return max(histogram.minimum, -threshold), min(histogram.maximum, threshold)
+
+
+def telling(histograms: Mapping[str, Histogram], ends: Iterable[str], count: int) -> list[str]:
+    """Return at most this many names: the model's inputs and outputs, then the widest for their deviation.
+
+    A range that is wide for its deviation spends most of its integers on few values.
+    """
+    first = [name for name in dict.fromkeys(ends) if name in histograms]
+
+    def strain(name: str) -> float:
+        found = histograms[name]
+        return (found.maximum - found.minimum) / found.deviation if found.deviation else 0.0
+
+    others = sorted(histograms.keys() - set(first), key=lambda name: (-strain(name), name))
+    return [*first, *others][:count]
 
 
 def shown(name: str, histogram: Histogram, settings: QuantizeSettings, bins: int = 64) -> Shown:
@@ -170,7 +185,7 @@ def _divergence(counts: NDArray[np.float64], bins: int) -> float:
 
 def _check_numbers(name: str, number: int, low: float, high: float) -> None:
     if math.isnan(low) or math.isnan(high):
-        raise DataError(
-            f"Calibration sample {number} makes tensor '{name}' NaN, so no range can be found; take that sample "
-            "out, or check the model with it."
+        raise ConversionError(
+            f"Calibration sample {number} makes tensor '{name}' NaN, so no range can be found; take that "
+            "sample out, or check the model with it."
         )

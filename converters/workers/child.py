@@ -17,6 +17,7 @@ import msgspec
 from converters import arrays
 from converters.errors import ConversionError, ToolMissingError
 from converters.package import mapping_os_errors
+from converters.quantize import jobs
 from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
@@ -27,10 +28,13 @@ _MIN_TIMED_RUNS: Final = 3
 class Child:
     """Answers messages; holds the engine that was loaded last."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[messages.Reply], None]) -> None:
+        self._send = send
         self._engine: base.Engine | None = None
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
-            messages.Quantize: quantize,
+            messages.Quantize: jobs.quantize,
+            messages.Rank: self.rank,
+            messages.Observe: jobs.observe,
             messages.Load: self.load,
             messages.Run: self.run,
             messages.Measure: self.measure,
@@ -77,36 +81,17 @@ class Child:
             runs.append(time.perf_counter() - begin)
         return messages.Measured(runs_s=tuple(runs))
 
+    def rank(self, ask: messages.Rank) -> messages.Ranked:
+        """Quantize each layer alone; tells the share that is done."""
+        return jobs.rank(ask, self._advanced)
+
+    def _advanced(self, share: float) -> None:
+        self._send(messages.Advanced(share=share))
+
     def _loaded(self) -> base.Engine:
         if self._engine is None:
             raise ModelLoadError("No model was loaded before it was to run.")
         return self._engine
-
-
-def quantize(ask: messages.Quantize) -> messages.Done:
-    """Make one quantized file; raises ConversionError or ToolMissingError."""
-    from converters.quantize import onnx as quantize_onnx
-    from converters.quantize import tflite as quantize_tflite
-
-    source, target = Path(ask.source), Path(ask.target)
-    match ask.method:
-        case "onnx-dynamic":
-            quantize_onnx.quantize_dynamic(source, target)
-        case "onnx-int8-u8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=False)
-        case "onnx-int8-s8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=True)
-        case "tflite-dynamic":
-            quantize_tflite.quantize_dynamic(source, target)
-        case "tflite-fp16":
-            quantize_tflite.quantize_half(source, target)
-        case "tflite-int8":
-            quantize_tflite.quantize_static(source, target, _samples(ask))
-    return messages.Done()
-
-
-def _samples(ask: messages.Quantize) -> list[arrays.Sample]:
-    return list(arrays.read_all_inputs(Path(ask.data)))
 
 
 def _kind(error: EdgeAgentError) -> Any:
@@ -126,10 +111,14 @@ def main() -> int:
     # Runtimes print to descriptor 1 from native code; the answers get a descriptor of their own.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    child = Child()
+
+    def send(reply: messages.Reply) -> None:
+        replies.write(msgspec.json.encode(reply) + b"\n")
+
+    child = Child(send)
     decoder = msgspec.json.Decoder(messages.Ask)
     for line in sys.stdin.buffer:
-        replies.write(msgspec.json.encode(child.answer(decoder.decode(line))) + b"\n")
+        send(child.answer(decoder.decode(line)))
     return 0
 
 
