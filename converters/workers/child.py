@@ -19,6 +19,7 @@ from converters.errors import ConversionError, ToolMissingError
 from converters.frameworks import exporting, registry
 from converters.frameworks.base import Origin
 from converters.package import mapping_os_errors
+from converters.quantize import jobs
 from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
@@ -34,7 +35,9 @@ class Child:
         self._engine: base.Engine | None = None
         self._live: tuple[Origin, Any] | None = None
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
-            messages.Quantize: quantize,
+            messages.Quantize: jobs.quantize,
+            messages.Rank: self.rank,
+            messages.Observe: jobs.observe,
             messages.Load: self.load,
             messages.Run: self.run,
             messages.Measure: self.measure,
@@ -100,6 +103,10 @@ class Child:
             self._live = (origin, registry.find(origin.framework).load(origin))
         return self._live[1]
 
+    def rank(self, ask: messages.Rank) -> messages.Ranked:
+        """Quantize each layer alone; tells the share that is done."""
+        return jobs.rank(ask, self._advanced)
+
     def _advanced(self, share: float) -> None:
         self._send(messages.Advanced(share=share))
 
@@ -107,32 +114,6 @@ class Child:
         if self._engine is None:
             raise ModelLoadError("No model was loaded before it was to run.")
         return self._engine
-
-
-def quantize(ask: messages.Quantize) -> messages.Done:
-    """Make one quantized file; raises ConversionError or ToolMissingError."""
-    from converters.quantize import onnx as quantize_onnx
-    from converters.quantize import tflite as quantize_tflite
-
-    source, target = Path(ask.source), Path(ask.target)
-    match ask.method:
-        case "onnx-dynamic":
-            quantize_onnx.quantize_dynamic(source, target)
-        case "onnx-int8-u8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=False)
-        case "onnx-int8-s8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=True)
-        case "tflite-dynamic":
-            quantize_tflite.quantize_dynamic(source, target)
-        case "tflite-fp16":
-            quantize_tflite.quantize_half(source, target)
-        case "tflite-int8":
-            quantize_tflite.quantize_static(source, target, _samples(ask))
-    return messages.Done()
-
-
-def _samples(ask: messages.Quantize) -> list[arrays.Sample]:
-    return list(arrays.read_all_inputs(Path(ask.data)))
 
 
 def _kind(error: EdgeAgentError) -> Any:

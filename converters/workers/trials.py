@@ -11,6 +11,7 @@ from typing import Final
 from converters import arrays
 from converters.arrays import Sample
 from converters.errors import missing
+from converters.quantize.ranges import Shown
 from converters.workers import messages
 from converters.workers.worker import Worker, worker
 from edge_agent.documents.settings import EngineSettings
@@ -78,6 +79,16 @@ class Bench:
         """Make a quantized file in a worker; raises ConversionError, ToolMissingError or WorkerError."""
         with worker(self._folder) as child:
             child.ask(message, messages.Done)
+
+    def rank(self, message: messages.Rank, advanced: Callable[[float], None]) -> dict[str, float]:
+        """Return each layer's loss when it alone is quantized; raises like `quantize`."""
+        with worker(self._folder) as child:
+            return child.ask(message, messages.Ranked, advanced).losses
+
+    def observe(self, message: messages.Observe) -> tuple[Shown, ...]:
+        """Return what calibration shows of some activations; raises like `quantize`."""
+        with worker(self._folder) as child:
+            return child.ask(message, messages.Observed).tensors
 
     def run(
         self,

@@ -335,7 +335,7 @@ class TestRefusals:
         self.refused(tmp_path, RequestError, "no precision 'int7'", models.onnx, precisions=["int7"])
 
     def test_precision_that_onnx_cannot_have(self, models, tmp_path: Path) -> None:
-        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precisions=["fp16"])
+        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precisions=["int16x8"])
 
     def test_quantizing_a_quantized_model(self, tmp_path: Path) -> None:
         self.refused(
