@@ -89,10 +89,12 @@ def ordered(found: Sequence[Verdict], order: Sequence[str] | None, *, by_latency
     return _by_latency(packaged) if by_latency else packaged
 
 
-def rows(found: Sequence[Verdict], best_first: Sequence[Verdict]) -> tuple[VariantRow, ...]:
+def rows(
+    reference: Reference, found: Sequence[Verdict], best_first: Sequence[Verdict]
+) -> tuple[VariantRow, ...]:
     """Return the report's rows: the packaged ones in order, then the others."""
     others = [verdict for verdict in found if verdict.reason]
-    return tuple(_row(verdict) for verdict in (*best_first, *others))
+    return tuple(_row(reference, verdict) for verdict in (*best_first, *others))
 
 
 def manifest(
@@ -178,7 +180,7 @@ def _variant(reference: Reference, judged: Judged, *, with_latency: bool) -> Var
     )
 
 
-def _row(verdict: Verdict) -> VariantRow:
+def _row(reference: Reference, verdict: Verdict) -> VariantRow:
     judged = verdict.judged
     refused = "; ".join(f"not for {name}: {reason}" for name, reason in judged.refused.items())
     return VariantRow(
@@ -191,8 +193,13 @@ def _row(verdict: Verdict) -> VariantRow:
         size_bytes=judged.candidate.size_bytes,
         latency_ms=judged.latency_ms,
         agreement=judged.agreement,
-        accuracy=judged.accuracy,
+        memory_bytes=judged.memory_bytes,
+        latencies_ms=dict(judged.latencies_ms),
+        memories_bytes=dict(judged.memories_bytes),
+        score=judged.accuracy,
+        drop=None if judged.agreement is None else _measured(reference, judged).drop,
         max_error=judged.golden_errors or None,
+        method=judged.candidate.method,
     )
 
 

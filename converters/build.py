@@ -27,10 +27,10 @@ from converters.formats.sources import SourceModel, read_source
 from converters.package import describe, mapping_os_errors, write_package
 from converters.quantize import variants
 from converters.quantize.variants import Candidate
-from converters.report import Package, VariantRow
-from converters.workers.trials import Bench, Loaded, installed_runtimes
+from converters.report import Metric, Package, Report, VariantRow
+from converters.workers.trials import Bench, Loaded, Measurement, installed_runtimes
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, RequestError
-from edge_agent.documents.manifest import ModelName, Precision, Version
+from edge_agent.documents.manifest import Manifest, ModelName, Precision, Version
 
 Progress = Callable[[str, float], None]
 """Hears what is being done and the share of the whole that is done, 0 to 1."""
@@ -219,9 +219,22 @@ class _Conversion:
         here = platform.machine()
         timed = [one for one in judged if one.loaded and one.candidate.architectures in ((), (here,))]
         models = [one.loaded for one in timed if one.loaded]
-        latencies = self._bench.latencies_ms(models, reference.evaluation.inputs[0])
-        for one, latency in zip(timed, latencies, strict=True):
-            one.latency_ms = latency
+        sample = reference.evaluation.inputs[0]
+        for one, found in zip(timed, self._bench.measure(models, sample), strict=True):
+            one.latency_ms, one.memory_bytes = found.latency_ms, found.memory_bytes
+            self._note_runtimes(one, found, sample)
+
+    def _note_runtimes(self, one: Judged, own: Measurement, sample: arrays.Sample) -> None:
+        """Keep what each runtime takes that a candidate is offered to; the reference runtime's is known."""
+        for runtime in one.runtimes:
+            with self._bench.brief() as bench:
+                if one.loaded is not None and runtime == one.loaded.runtime_name:
+                    name, found = one.loaded.runtime, own
+                else:
+                    other = bench.load(one.candidate.engine, runtime, one.candidate.path)
+                    name, found = other.runtime, bench.measure([other], sample)[0]
+            one.latencies_ms[name] = found.latency_ms
+            one.memories_bytes[name] = found.memory_bytes
 
     def _write(
         self, out: Path, reference: Reference, judged: Sequence[Judged], skipped: Sequence[VariantRow]
@@ -244,9 +257,29 @@ class _Conversion:
         blobs = {manifest.golden.file.sha256: golden} if manifest.golden else {}
         blobs |= {verdict.judged.candidate.sha256: verdict.judged.candidate.path for verdict in best}
         folder, is_new = write_package(out, manifest, blobs)
-        rows = (*assemble.rows(verdicts, best), *skipped)
+        rows = (*assemble.rows(reference, verdicts, best), *skipped)
         self._progress("done", 1.0)
-        return Package(folder, manifest, rows, tuple(self._notes), is_new)
+        return Package(folder, manifest, self._report(reference, manifest, rows), is_new)
+
+    def _report(self, reference: Reference, manifest: Manifest, rows: tuple[VariantRow, ...]) -> Report:
+        return Report(
+            name=manifest.name,
+            version=manifest.version,
+            timestamp=manifest.timestamp,
+            framework=manifest.source.framework,
+            source_sha256=manifest.source.sha256,
+            source_bytes=self._source.size_bytes,
+            rows=rows,
+            inputs=reference.loaded.inputs,
+            outputs=reference.loaded.outputs,
+            metric=Metric("agreement" if reference.accuracy is None else "accuracy"),
+            float_score=reference.accuracy,
+            tools=manifest.metadata["tools"],
+            evaluation=manifest.metadata["evaluation"],
+            golden_samples=reference.golden,
+            gate=self._options.gate,
+            notes=tuple(self._notes),
+        )
 
     def _metadata(self, reference: Reference) -> dict[str, Any]:
         data = self._options.data

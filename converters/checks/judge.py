@@ -64,6 +64,11 @@ class Judged:
     agreement: float | None = None
     accuracy: float | None = None
     latency_ms: float | None = None
+    memory_bytes: int | None = None
+    latencies_ms: dict[str, float] = field(default_factory=dict)
+    """By each runtime that it is offered to, with its version."""
+    memories_bytes: dict[str, int] = field(default_factory=dict)
+    """The same for the memory."""
 
 
 def take_reference(

@@ -42,7 +42,25 @@ def read(path: Path) -> Any:
 
 def operators(model: Any) -> Counter[str]:
     """Count the operators of all subgraphs by name; custom ones by their own."""
-    return Counter(_operator_name(model, operator) for graph in model.subgraphs for operator in graph.operators)
+    return Counter(operator_name(model, operator) for graph in model.subgraphs for operator in graph.operators)
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """Return an operator's name; a custom one's own."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return bytes(code.customCode).decode(errors="replace")
+    return str(_import().codes[max(code.builtinCode, code.deprecatedBuiltinCode)])
+
+
+def datatype(tensor: Any) -> str:
+    """Return a tensor's datatype by the schema's name, `FLOAT32`."""
+    return str(_import().types[tensor.type])
+
+
+def versions(model: Any) -> dict[str, int]:
+    """Return the version of the schema."""
+    return {"schema": int(model.version)}
 
 
 def precision(model: Any) -> Precision:
@@ -52,7 +70,7 @@ def precision(model: Any) -> Precision:
     weights: set[str] = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
-            if _operator_name(model, operator) in _COMPUTING:
+            if operator_name(model, operator) in _COMPUTING:
                 activations.add(types[graph.tensors[operator.inputs[0]].type])
                 weights.add(types[graph.tensors[operator.inputs[1]].type])
     if activations & {"INT8", "UINT8"}:
@@ -130,7 +148,7 @@ def _unfold_half_weights(model: Any, graph: Any) -> None:
         source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
         if (
             source is None
-            or _operator_name(model, operator) != "DEQUANTIZE"
+            or operator_name(model, operator) != "DEQUANTIZE"
             or schema.types[source.type] != "FLOAT16"
             or source.sparsity is not None
             or not _length(model.buffers[source.buffer])
@@ -191,13 +209,6 @@ def _stored_bytes(model: Any) -> Counter[str]:
         for tensor in graph.tensors:
             stored[types[tensor.type]] += _length(model.buffers[tensor.buffer])
     return stored
-
-
-def _operator_name(model: Any, operator: Any) -> str:
-    code = model.operatorCodes[operator.opcodeIndex]
-    if code.customCode:
-        return bytes(code.customCode).decode(errors="replace")
-    return str(_import().codes[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def _length(buffer: Any) -> int:

@@ -17,7 +17,7 @@ import msgspec
 from converters import arrays
 from converters.errors import ConversionError, ToolMissingError
 from converters.package import mapping_os_errors
-from converters.workers import messages
+from converters.workers import memory, messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
 
@@ -29,6 +29,7 @@ class Child:
 
     def __init__(self) -> None:
         self._engine: base.Engine | None = None
+        self._before_bytes = 0
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
             messages.Quantize: quantize,
             messages.Load: self.load,
@@ -48,6 +49,7 @@ class Child:
         """Load a model; raises ModelLoadError."""
         kind = base.find(ask.engine)
         runtime = kind.runtime(ask.settings) or ""
+        self._before_bytes = memory.begin(runtime.split(" ")[0])
         engine = kind.load(Path(ask.path), ask.settings)
         self._engine = engine
         return messages.Loaded(runtime=runtime, inputs=engine.inputs, outputs=engine.outputs)
@@ -64,7 +66,10 @@ class Child:
         return messages.Done()
 
     def measure(self, ask: messages.Measure) -> messages.Measured:
-        """Time runs of the first sample; the first run, which warms up, does not count."""
+        """Time runs of the first sample; the first run, which warms up, does not count.
+
+        The memory is that of the model alone only where nothing else was loaded or run here before.
+        """
         engine = self._loaded()
         names = [spec.name for spec in engine.inputs]
         sample = arrays.read_samples(Path(ask.inputs), "input", names, 1)[0]
@@ -75,7 +80,7 @@ class Child:
             begin = time.perf_counter()
             engine.run(sample)
             runs.append(time.perf_counter() - begin)
-        return messages.Measured(runs_s=tuple(runs))
+        return messages.Measured(runs_s=tuple(runs), memory_bytes=memory.added(self._before_bytes))
 
     def _loaded(self) -> base.Engine:
         if self._engine is None:
