@@ -171,15 +171,72 @@ def _read_by(node: Any) -> set[str]:
     return names
 
 
+def element_bits(data_type: int) -> int | None:
+    """Return the bits of one element of a tensor's datatype, None for text."""
+    onnx = _import()
+    if data_type == onnx.TensorProto.STRING:
+        return None
+    name = onnx.TensorProto.DataType.Name(data_type)
+    if name.endswith(("INT4", "FLOAT4E2M1")):
+        return 4
+    if name.endswith("INT2"):
+        return 2
+    return 8 * int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+def tensor_shapes(model: Any) -> dict[str, tuple[int, tuple[int, ...] | None]]:
+    """Return, by tensor name, the bits of an element and the shape, None where it is not known before a run.
+
+    A free first dimension of an input counts as 1, and so does one that follows from it.
+    """
+    onnx = _import()
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions and not dimensions[0].HasField("dim_value"):
+            dimensions[0].dim_value = 1
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    try:
+        graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    except Exception:
+        graph = fixed.graph
+    return {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def versions(model: Any) -> dict[str, int]:
+    """Return the versions of the format and, by domain, of the operator sets."""
+    sets = {entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import}
+    return {"ir_version": int(model.ir_version)} | {
+        f"opset {domain}": number for domain, number in sets.items()
+    }
+
+
 def save(model: Any, path: Path) -> None:
     """Write a model to one file."""
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _shape(value: Any) -> tuple[int, tuple[int, ...] | None]:
+    tensor = value.type.tensor_type
+    bits = element_bits(tensor.elem_type) if tensor.elem_type else None
+    if bits is None or not tensor.HasField("shape"):
+        return 0, None
+    sizes = [
+        size.dim_value if size.HasField("dim_value") else (1 if axis == 0 else -1)
+        for axis, size in enumerate(tensor.shape.dim)
+    ]
+    return bits, None if -1 in sizes else tuple(sizes)
 
 
 def _import() -> ModuleType:
     try:
         import onnx
         import onnx.checker
+        import onnx.helper
+        import onnx.shape_inference
         import onnx.version_converter
     except ImportError as error:
         raise missing("onnx") from error

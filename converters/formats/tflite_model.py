@@ -51,6 +51,11 @@ def operators(model: Any) -> Counter[str]:
     return Counter(operator_name(model, operator) for graph in model.subgraphs for operator in graph.operators)
 
 
+def versions(model: Any) -> dict[str, int]:
+    """Return the version of the schema."""
+    return {"schema": int(model.version)}
+
+
 def precision(model: Any) -> Precision:
     """Name the precision by what goes into the operators that compute, else by the datatype of the weights."""
     types = schema().types

@@ -44,3 +44,8 @@ def tensor_name(tensor: Any) -> str:
 def length(buffer: Any) -> int:
     """Return how many bytes a buffer stores; those of activations store none."""
     return 0 if buffer.data is None else len(buffer.data)
+
+
+def datatype(tensor: Any) -> str:
+    """Return a tensor's datatype by the schema's name, `FLOAT32`."""
+    return str(schema().types[tensor.type])

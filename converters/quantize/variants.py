@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ from converters.arrays import Sample
 from converters.errors import ConversionError
 from converters.formats import onnx_model
 from converters.formats.sources import SourceModel, read_source
+from converters.quantize.boundary import Parameters, io_parameters
 from converters.quantize.settings import QuantizeSettings
 from converters.workers import messages
 from converters.workers.trials import Bench
@@ -54,6 +55,8 @@ class Candidate:
     method: str
     """How it was made; `as it is` for the source itself."""
     architectures: tuple[str, ...] = ()
+    boundary: Parameters = field(default_factory=dict)
+    """Scale and zero point of integer inputs and outputs; empty where they are floats."""
 
 
 def wanted(
@@ -172,11 +175,17 @@ def _made(
         settings=settings,
     )
     bench.quantize(message)
-    return _candidate(source, precision, target, method, architectures)
+    boundary = io_parameters(target) if settings.io != "float" and precision == "int8" else {}
+    return _candidate(source, precision, target, method, architectures, boundary)
 
 
 def _candidate(
-    source: SourceModel, precision: Precision, target: Path, method: str, architectures: tuple[str, ...]
+    source: SourceModel,
+    precision: Precision,
+    target: Path,
+    method: str,
+    architectures: tuple[str, ...],
+    boundary: Parameters,
 ) -> Candidate:
     if read_source(target).precision != precision:
         raise ConversionError(
@@ -185,7 +194,7 @@ def _candidate(
         )
     content = target.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return Candidate(precision, source.engine, target, len(content), digest, method, architectures)
+    return Candidate(precision, source.engine, target, len(content), digest, method, architectures, boundary)
 
 
 def _check_reachable(source: SourceModel, precision: Precision) -> None:

@@ -20,7 +20,7 @@ from converters.frameworks import exporting, registry
 from converters.frameworks.base import Origin
 from converters.package import mapping_os_errors
 from converters.quantize import jobs
-from converters.workers import messages
+from converters.workers import memory, messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
 
@@ -34,6 +34,7 @@ class Child:
         self._send = send
         self._engine: base.Engine | None = None
         self._live: tuple[Origin, Any] | None = None
+        self._before_bytes = 0
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
             messages.Quantize: jobs.quantize,
             messages.Rank: self.rank,
@@ -59,6 +60,7 @@ class Child:
         """Load a model; raises ModelLoadError."""
         kind = base.find(ask.engine)
         runtime = kind.runtime(ask.settings) or ""
+        self._before_bytes = memory.begin(runtime.split(" ")[0])
         engine = kind.load(Path(ask.path), ask.settings)
         self._engine = engine
         return messages.Loaded(runtime=runtime, inputs=engine.inputs, outputs=engine.outputs)
@@ -75,7 +77,10 @@ class Child:
         return messages.Done()
 
     def measure(self, ask: messages.Measure) -> messages.Measured:
-        """Time runs of the first sample; the first run, which warms up, does not count."""
+        """Time runs of the first sample; the first run, which warms up, does not count.
+
+        The memory is that of the model alone only where nothing else was loaded or run here before.
+        """
         engine = self._loaded()
         names = [spec.name for spec in engine.inputs]
         sample = arrays.read_samples(Path(ask.inputs), "input", names, 1)[0]
@@ -86,7 +91,7 @@ class Child:
             begin = time.perf_counter()
             engine.run(sample)
             runs.append(time.perf_counter() - begin)
-        return messages.Measured(runs_s=tuple(runs))
+        return messages.Measured(runs_s=tuple(runs), memory_bytes=memory.added(self._before_bytes))
 
     def input_names(self, ask: messages.InputNames) -> messages.Named:
         """Tell the names of a model's inputs; raises like the framework's functions."""

@@ -135,9 +135,10 @@ class Loaded(_Message, frozen=True):
 
 
 class Measured(_Message, frozen=True):
-    """Seconds of each timed run."""
+    """Seconds of each timed run, and the resident memory that loading and running have added at their peak."""
 
     runs_s: tuple[float, ...]
+    memory_bytes: int = 0
 
 
 class Advanced(_Message, frozen=True):

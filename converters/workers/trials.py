@@ -43,11 +43,23 @@ class Loaded:
     """Name and version, `onnxruntime 1.32.0`."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    engine: str
+    path: Path
 
     @property
     def runtime_name(self) -> str:
         """The runtime's name without its version."""
         return self.runtime.split()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What running a model takes on this host."""
+
+    latency_ms: float
+    """Median of a run."""
+    memory_bytes: int
+    """Resident memory that loading and running add at their peak, the runtime's library left out."""
 
 
 class Bench:
@@ -73,7 +85,7 @@ class Bench:
         answer = child.ask(
             messages.Load(engine=engine, path=str(path.absolute()), settings=settings), messages.Loaded
         )
-        return Loaded(child, answer.runtime, answer.inputs, answer.outputs)
+        return Loaded(child, answer.runtime, answer.inputs, answer.outputs, engine, path)
 
     def quantize(self, message: messages.Quantize) -> None:
         """Make a quantized file in a worker; raises ConversionError, ToolMissingError or WorkerError."""
@@ -112,6 +124,14 @@ class Bench:
             advanced(len(answers) / len(samples))
         return answers
 
+    def measure(self, loaded: Sequence[Loaded], sample: Sample) -> list[Measurement]:
+        """Return what a run of each model takes: time in turns, memory in a fresh worker for each."""
+        latencies = self.latencies_ms(loaded, sample)
+        return [
+            Measurement(latency, self._memory_bytes(model, sample))
+            for model, latency in zip(loaded, latencies, strict=True)
+        ]
+
     def latencies_ms(self, loaded: Sequence[Loaded], sample: Sample) -> list[float]:
         """Return the median milliseconds of a run of each model, measured in turns."""
         runs: list[list[float]] = [[] for _ in loaded]
@@ -121,6 +141,14 @@ class Bench:
                     ask = messages.Measure(inputs=str(inputs), seconds=ROUND_S)
                     runs[index] += model.worker.ask(ask, messages.Measured).runs_s
         return [1000 * statistics.median(times) for times in runs]
+
+    def _memory_bytes(self, model: Loaded, sample: Sample) -> int:
+        # The worker that answered the evaluation has grown by what it read and wrote.
+        with self.brief() as brief, self._exchange([sample]) as (inputs, _):
+            fresh = brief.load(model.engine, model.runtime_name, model.path)
+            return fresh.worker.ask(
+                messages.Measure(inputs=str(inputs), seconds=0.0), messages.Measured
+            ).memory_bytes
 
     def samples_file(self, samples: Sequence[Sample]) -> Path:
         """Write samples for a quantizer and return the file."""
