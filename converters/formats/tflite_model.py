@@ -92,14 +92,22 @@ def normalised(model: Any) -> bytes:
     return serialised(model)
 
 
-def with_output_names(content: bytes, names: list[str]) -> bytes:
-    """Return the model with these names on its outputs, in their order.
+def with_outputs_of(content: bytes, source: Any) -> bytes:
+    """Return the model with the output names of another one, in their order, and its free dimensions there.
 
-    The quantizer appends a DEQUANTIZE to each output and calls what comes out of it `<name>_dequant`.
+    The quantizer appends a DEQUANTIZE to each output, calls what comes out of it `<name>_dequant`, and forgets
+    which of its dimensions were free.
     """
+    wanted = source.subgraphs[0]
+    free = [wanted.tensors[index].shapeSignature for index in wanted.outputs]
+    return _with_outputs(content, output_names(source), free)
+
+
+def _with_outputs(content: bytes, names: list[str], free: list[Any]) -> bytes:
     model = read_content(content)
     graph = model.subgraphs[0]
-    for index, name in zip(graph.outputs, names, strict=True):
+    for index, name, signature in zip(graph.outputs, names, free, strict=True):
+        graph.tensors[index].shapeSignature = signature
         encoded = name.encode()
         for tensor in graph.tensors:
             if tensor.name == encoded:

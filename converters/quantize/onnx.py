@@ -31,11 +31,8 @@ def quantize_half(source: Path, target: Path, settings: QuantizeSettings = _DEFA
 
     model = onnx_graph.named(source)
     blocked = layers.in_float(onnx_graph.operators(model), settings.exclude)
-    nested = {node.name for node in model.graph.node if any(one.HasField("g") for one in node.attribute)}
     with mapping_errors("fp16"):
-        halved = float16.convert_float_to_float16(
-            model, keep_io_types=True, node_block_list=sorted(blocked | nested)
-        )
+        halved = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(blocked))
         onnx_model.sort_nodes(halved)
         onnx_model.save(halved, target)
 

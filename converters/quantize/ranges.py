@@ -123,14 +123,13 @@ def telling(histograms: Mapping[str, Histogram], ends: Iterable[str], count: int
 def shown(name: str, histogram: Histogram, settings: QuantizeSettings, bins: int = 64) -> Shown:
     """Return a tensor for the report, with about this many bins between its extremes."""
     low, high = chosen(histogram, settings)
-    width = 2 * histogram.limit / BINS or 1.0
-    first = math.floor((histogram.minimum + histogram.limit) / width)
-    last = max(first + 1, min(BINS, math.ceil((histogram.maximum + histogram.limit) / width)))
+    limit = histogram.limit or 1.0
+    filled = np.flatnonzero(histogram.counts)
+    first, last = int(filled[0]), int(filled[-1]) + 1
     step = math.ceil((last - first) / bins)
     starts = np.arange(first, last, step)
     counts = np.add.reduceat(histogram.counts, starts)
-    counts[-1] = histogram.counts[starts[-1] :].sum()
-    edges = [float(start * width - histogram.limit) for start in (*starts, starts[-1] + step)]
+    edges = [float(start * (2 * limit / BINS) - limit) for start in (*starts, starts[-1] + step)]
     ends = histogram.minimum, histogram.maximum
     return Shown(name, *ends, low, high, tuple(int(count) for count in counts), tuple(edges))
 

@@ -147,7 +147,7 @@ def _quantized(library: SimpleNamespace, ready: Prepared, manager: Any, calibrat
         quantizer = library.quantizer.Quantizer(ready.content, manager.get_quantization_recipe())
         given = calibration if quantizer.need_calibration else None
         result = quantizer.quantize(given, enable_progress_bar=False, enable_progress_report=False)
-        return tflite_model.with_output_names(bytes(result.quantized_model), list(ready.outputs))
+        return tflite_model.with_outputs_of(bytes(result.quantized_model), ready.model)
 
 
 def _keep_in_float(library: SimpleNamespace, manager: Any, ready: Prepared, names: Iterable[str]) -> None:

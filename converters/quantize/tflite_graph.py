@@ -25,6 +25,8 @@ class Prepared:
     """A model in its normal form."""
 
     content: bytes
+    model: Any
+    """The schema's `ModelT` of the content."""
     operators: tuple[Operator, ...]
     """By the name of their first output."""
     outputs: tuple[str, ...]
@@ -43,6 +45,7 @@ def prepared(source: Path) -> Prepared:
     content = tflite_model.normalised(model)
     return Prepared(
         content,
+        model,
         operators(model),
         tuple(tflite_model.output_names(model)),
         tflite_model.signature_inputs(model),
