@@ -80,6 +80,10 @@ def choose(settings: EvaluateSettings, targets: Targets | None, function: OwnMet
     name = settings.metric
     if is_importable(name):
         return _own(imported(name, Path(settings.import_from)), name.rpartition(":")[2])
+    if name not in _NAMES:
+        raise RequestError(
+            f"There is no metric '{name}'; choose among {', '.join(_NAMES)}, or give package.module:function."
+        )
     if name == "auto":
         name = _usual(targets)
     if name == AGREEMENT:
@@ -90,16 +94,13 @@ def choose(settings: EvaluateSettings, targets: Targets | None, function: OwnMet
         return Metric(
             name, _required(_MEASURES[name]), higher_is_better=False, is_share=False, unit=_range(targets)
         )
-    measure = _top(settings.top_k) if name == "top-k" else _MEASURES.get(name)
-    if measure is None:
-        raise RequestError(
-            f"There is no metric '{name}'; choose among {', '.join(_NAMES)}, or give package.module:function."
-        )
     if classes_of(targets) is None:
         raise RequestError(
             f"The metric {name} needs class numbers as labels, these are values; take mae or rmse."
         )
-    return Metric(f"top-{settings.top_k}" if name == "top-k" else name, _required(measure), reads_classes=True)
+    if name == "top-k":
+        return Metric(f"top-{settings.top_k}", _required(_top(settings.top_k)), reads_classes=True)
+    return Metric(name, _required(_MEASURES[name]), reads_classes=True)
 
 
 def classes(answers: Sequence[Sample], output: str) -> NDArray[np.int64]:

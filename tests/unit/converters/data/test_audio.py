@@ -103,12 +103,12 @@ def test_a_subfolder_is_a_class(tmp_path: Path) -> None:
 def test_other_rates_and_lengths_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "a.wav", TONE.tobytes())
     record(tmp_path / "b.wav", TONE[:4].tobytes())
-    with pytest.raises(DataError, match="differ in length .* and the model's is not known"):
+    with pytest.raises(DataError, match=r"differ in length .* and the model's is not known"):
         fitted(tmp_path, (1, -1))
     assert len(fitted(tmp_path, (1, 6))) == 2
 
     record(tmp_path / "b.wav", TONE.tobytes(), rate=8000)
-    with pytest.raises(DataError, match="differ in sample rate .* Hz"):
+    with pytest.raises(DataError, match=r"differ in sample rate .* Hz"):
         fitted(tmp_path, (1, 6))
 
 

@@ -116,7 +116,7 @@ def test_folders_that_are_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"both files \(stray.png\) and folders \(cat\)"):
         read_folder(tmp_path, None)
     (tmp_path / "stray.png").rename(tmp_path / "cat" / "sound.wav")
-    with pytest.raises(DataError, match="both images and .wav"):
+    with pytest.raises(DataError, match=r"both images and \.wav"):
         read_folder(tmp_path, None)
 
 

@@ -89,7 +89,7 @@ def test_resized_to_the_models_size_as_pillow_does(tmp_path: Path) -> None:
 def test_images_of_many_sizes_need_a_size_where_the_model_takes_any(tmp_path: Path) -> None:
     Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match="differ in size .* say to which height and width"):
+    with pytest.raises(DataError, match=r"differ in size .* say to which height and width"):
         fitted(tmp_path, (1, -1, -1, 3))
 
     assert fitted(tmp_path, (1, -1, -1, 3), height=5, width=7).inputs[0]["image"].shape == (1, 5, 7, 3)

@@ -73,7 +73,7 @@ def test_each_class_keeps_its_share_on_both_sides(sizes: list[int]) -> None:
     assert parts.calibration.targets is not None
     for number, size in enumerate(sizes):
         calibrating = int(np.sum(parts.calibration.targets == number))
-        assert abs(calibrating - size / 2) <= 1 or len(sizes) > 1 and abs(calibrating - size / 2) <= len(sizes)
+        assert abs(calibrating - size / 2) <= len(sizes)
         if size > 1:
             assert calibrating < size
 
