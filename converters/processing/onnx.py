@@ -26,6 +26,9 @@ from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, Datatype, TensorSpec
 from edge_agent.engines.runtimes import sentence
 
 _TO_NCHW: Final = (0, 3, 1, 2)
+_FLOAT: Final = 1
+"""TensorProto's number of float32, and of int64."""
+_INT64: Final = 7
 
 
 def add_processing(
@@ -74,7 +77,7 @@ def _write_input(onnx: Any, graph: OnnxGraph, plan: InputPlan, value: Any) -> No
         last = _write_samples(graph, plan, batch)
     else:
         last = _write_log_mel(graph, plan, batch)
-    if own_type != onnx.TensorProto.FLOAT:
+    if own_type != _FLOAT:
         last = graph.node("Cast", [last], "preprocess/own-datatype", to=own_type)
     graph.put_in_front(plan.name, last)
     sent = "UINT8" if isinstance(plan, ImagePlan) else "INT16"
@@ -90,7 +93,7 @@ def _write_input(onnx: Any, graph: OnnxGraph, plan: InputPlan, value: Any) -> No
 def _write_image(graph: OnnxGraph, plan: ImagePlan, batch: Any) -> str:
     place, channels = "preprocess/image", plan.shape[-1]
     shape = batch_and(batch, plan.shape)
-    last = graph.node("Cast", [plan.name], f"{place}/float", shape=batch_and(batch, plan.raw), to=1)
+    last = graph.node("Cast", [plan.name], f"{place}/float", shape=batch_and(batch, plan.raw), to=_FLOAT)
     if plan.resize:
         write = _write_linear if plan.interpolation == "linear" else _write_nearest
         last = write(graph, plan, last, batch)
@@ -142,13 +145,13 @@ def _write_nearest(graph: OnnxGraph, plan: ImagePlan, last: str, batch: Any) -> 
     for axis, side in ((1, "rows"), (2, "columns")):
         size, centres = np.float32(plan.shape[axis]), np.arange(plan.shape[axis], dtype=np.float32) + 0.5
         own = graph.node("Gather", [sizes, graph.integers(f"{place}/axis", axis)], f"{place}/own-{side}")
-        own = graph.node("Cast", [own], f"{place}/float-{side}", to=1)
+        own = graph.node("Cast", [own], f"{place}/float-{side}", to=_FLOAT)
         ratio = graph.node("Div", [own, graph.constant(f"{place}/{side}", size)], f"{place}/ratio-{side}")
         factors = graph.constant(f"{place}/centres", centres)
         edges = graph.node(
             "Floor", [graph.node("Mul", [factors, ratio], f"{place}/at-{side}")], f"{place}/floor-{side}"
         )
-        numbers = graph.node("Cast", [edges], f"{place}/pick-{side}", to=7)
+        numbers = graph.node("Cast", [edges], f"{place}/pick-{side}", to=_INT64)
         shape[axis] = plan.shape[axis]
         last = graph.node("Gather", [last, numbers], f"{place}/resize-{side}", shape=shape, axis=axis)
     return last
@@ -167,7 +170,7 @@ def _write_samples(graph: OnnxGraph, plan: SamplesPlan, batch: Any) -> str:
 
 def _scaled(graph: OnnxGraph, plan: SamplesPlan | LogMelPlan, batch: Any) -> str:
     shape = batch_and(batch, plan.raw)
-    last = graph.node("Cast", [plan.name], "preprocess/audio/float", shape=shape, to=1)
+    last = graph.node("Cast", [plan.name], "preprocess/audio/float", shape=shape, to=_FLOAT)
     scale = graph.constant("preprocess/audio/scale", np.array(SAMPLE_SCALE, np.float32))
     return graph.node("Mul", [last, scale], "preprocess/audio/multiply", shape=shape)
 
@@ -209,11 +212,11 @@ def _write_output(
 ) -> None:
     """Put softmax, class and label behind the first output."""
     name, tensor = value.name, value.type.tensor_type
-    is_float = tensor.elem_type == onnx.TensorProto.FLOAT
+    is_float = tensor.elem_type == _FLOAT
     if post.softmax:
         last = graph.set_aside(name)
         if not is_float:
-            last = graph.node("Cast", [last], "postprocess/float", to=1)
+            last = graph.node("Cast", [last], "postprocess/float", to=_FLOAT)
         last = graph.node(
             "Softmax", [last], "postprocess/softmax", axis=-1, **({"output": name} if is_float else {})
         )
@@ -221,7 +224,7 @@ def _write_output(
             graph.node("Cast", [last], "postprocess/own-datatype", output=name, to=tensor.elem_type)
     if not (post.argmax or post.labels):
         return
-    scores = name if is_float else graph.node("Cast", [name], "postprocess/scores", to=1)
+    scores = name if is_float else graph.node("Cast", [name], "postprocess/scores", to=_FLOAT)
     batch = [_dimension(tensor.shape.dim[0])]
     if post.argmax:
         graph.make_free(CLASS_OUTPUT)
