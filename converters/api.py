@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.build import Progress, build
+from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
 from converters.checks.settings import EvaluateSettings
 from converters.data.live import LiveData
@@ -14,7 +14,8 @@ from converters.processing.settings import PostprocessSettings, PreprocessSettin
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
 from converters.recipe import Recipe
-from converters.report import Package
+from converters.report.model import Package
+from converters.workshop import Progress
 
 
 def convert(
@@ -73,7 +74,7 @@ def convert(
         trust_pickle=trust_pickle,
         name=name,
         version=version,
-        labels=str(labels) if isinstance(labels, str | Path) else labels and tuple(labels),
+        labels=_labels(labels),
         out=str(out),
         to=None if to is None else tuple(to),
         precision=None if precision is None else tuple(precision),
@@ -93,3 +94,9 @@ def convert(
         live_data=None if data_path else data,
         progress=progress,
     )
+
+
+def _labels(labels: Path | str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    if labels is None or isinstance(labels, str):
+        return labels
+    return str(labels) if isinstance(labels, Path) else tuple(labels)

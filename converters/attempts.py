@@ -65,9 +65,12 @@ def attempt(shop: Workshop, recipe: Recipe, prepared: Prepared) -> Attempts:
 def measure(shop: Workshop, prepared: Prepared, judged: Sequence[Judged]) -> None:
     """Time and weigh what runs here as it would on a device of this architecture, on each of its runtimes."""
     shop.progress("measure latency and memory", 0.8)
-    sample = prepared.reference.evaluation.inputs[0]
     here = platform.machine()
     timed = [one for one in judged if one.loaded and one.candidate.architectures in ((), (here,))]
+    if not timed:
+        return
+    # Where one takes integers, all do.
+    sample = timed[0].takes(prepared.reference.evaluation.inputs[:1])[0]
     models = [(one, _loaded(shop, one, runtime)) for one in timed for runtime in one.runtimes]
     measured = shop.bench.measure([loaded for _, loaded in models], sample)
     for (one, loaded), found in zip(models, measured, strict=True):

@@ -1,13 +1,11 @@
 """From a recipe to a packaged version: the order of the steps."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from converters import arrays, assemble, attempts, identity, reporting, tools
-from converters.assemble import Verdict
 from converters.attempts import Attempts
-from converters.checks.judge import Reference
+from converters.checks.judge import Judged, Reference
 from converters.compress import pack, plain
 from converters.data.live import LiveData
 from converters.package import write_package
@@ -15,7 +13,6 @@ from converters.preparation import Prepared, prepare
 from converters.recipe import Recipe, described
 from converters.report.model import Package
 from converters.workshop import Progress, Workshop, workshop
-from edge_agent.documents.manifest import File
 
 
 def build(
@@ -41,24 +38,32 @@ def _package(shop: Workshop, recipe: Recipe, prepared: Prepared, tried: Attempts
     shop.progress("compress and write the package", 0.95)
     timed = not identity.is_reproducible()
     verdicts = assemble.verdicts(prepared.reference, tried.judged, recipe.gate)
-    assemble.check_asked_for(verdicts, prepared.wanted, recipe)
+    assemble.check_asked_for(
+        verdicts,
+        prepared.wanted,
+        precisions=recipe.precision is not None,
+        formats=recipe.to is not None,
+    )
     best = assemble.ordered(verdicts, recipe.order, by_latency=timed)
     packed = {verdict.sha256: pack(verdict.judged.candidate.path, shop.folder) for verdict in best}
     golden = shop.folder / "golden.npz"
-    arrays.write_arrays(golden, _golden(prepared.reference), compress=True)
+    arrays.write_arrays(golden, _golden(prepared.reference, best[0].judged), compress=True)
+    files = {sha256: file for sha256, (file, _) in packed.items()}
+    facts = metadata(recipe, prepared)
     manifest = assemble.manifest(
         prepared.identity,
         prepared.floats,
         prepared.reference,
         best,
         plain(golden),
-        {sha256: file for sha256, (file, _) in packed.items()},
-        metadata(recipe, prepared),
+        files,
+        facts,
         with_latency=timed,
     )
     blobs = {plain(golden).sha256: golden} | {file.sha256: path for file, path in packed.values()}
-    report = reporting.report(shop, recipe, prepared, tried, verdicts, best, packed)
-    folder, is_new = write_package(Path(recipe.out), manifest, blobs, reporting.files(report, timed))
+    report = reporting.report(shop, recipe, prepared, tried, verdicts, best, files, facts)
+    pages = reporting.files(report, with_times=timed)
+    folder, is_new = write_package(Path(recipe.out), manifest, blobs, pages)
     shop.progress("done", 1.0)
     return Package(folder, manifest, report, is_new)
 
@@ -82,14 +87,15 @@ def metadata(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
         "tools": tools.versions(floats.framework),
         "recipe": described(recipe),
     }
-    if floats.sparsity:
-        found["sparsity"] = {layer: round(share, 6) for layer, share in floats.sparsity.items()}
+    if floats.pruned:
+        found["sparsity"] = round(floats.sparsity, 6)
     return found
 
 
-def _golden(reference: Reference) -> dict[str, arrays.Array]:
+def _golden(reference: Reference, best: Judged) -> dict[str, arrays.Array]:
+    """Return the golden samples, as integers where all variants take and give those."""
     count = reference.golden
     return {
-        **arrays.named(reference.evaluation.inputs[:count], "input"),
-        **arrays.named(reference.answers[:count], "output"),
+        **arrays.named(best.takes(reference.evaluation.inputs[:count]), "input"),
+        **arrays.named(best.gives(reference.answers[:count]), "output"),
     }

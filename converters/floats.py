@@ -47,8 +47,10 @@ class Floats:
     """As it was trained, by format."""
     pruned: Mapping[Format, SourceModel] = field(default_factory=dict)
     """Pruned and fine-tuned; empty when nothing was pruned."""
-    sparsity: Mapping[str, float] = field(default_factory=dict)
-    """Share of zeros, or of channels that are gone, by layer."""
+    sparsity: float = 0.0
+    """Share of zeros, or of channels that are gone."""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    """The same by layer."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,6 +134,7 @@ class _Export:
             size_bytes,
             plain,
             pruned if self.recipe.prune is not None else {},
+            exported.sparsity,
             exported.layers,
             tuple(f"There is no {target} file: {said}" for target, said in exported.failures.items()),
         )

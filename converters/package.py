@@ -22,8 +22,12 @@ _MEASURED: Final = "latency_ms"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_package(out: Path, manifest: Manifest, blobs: Mapping[str, Path]) -> tuple[Path, bool]:
+def write_package(
+    out: Path, manifest: Manifest, blobs: Mapping[str, Path], pages: Mapping[str, bytes]
+) -> tuple[Path, bool]:
     """Write `<out>/<name>/<version>/` and return it, and whether it is new.
+
+    `blobs` are files by digest, `pages` what lies beside the manifest for people, by file name.
 
     A folder that is there already with the same content, but for time and latency, is left as it is; with other
     content it is refused with RequestError. Raises StorageError when the disk is full or not writable.
@@ -37,6 +41,8 @@ def write_package(out: Path, manifest: Manifest, blobs: Mapping[str, Path]) -> t
                 target = staging / blob_path(sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+            for name, content in pages.items():
+                (staging / name).write_bytes(content)
             (staging / MANIFEST).write_bytes(serialised(manifest))
             staging.chmod(0o755)
             staging.rename(folder)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TextIO
 
-from converters.build import Progress
+from converters.workshop import Progress
 from converters.errors import missing
 from converters.inspection import Inspected
 from converters.report import Package, Report, VariantRow, text
