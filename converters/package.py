@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from converters.errors import missing
 from edge_agent.documents.errors import DocumentError, RequestError, StorageError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 
@@ -64,6 +65,39 @@ def read_manifest(folder: Path) -> Manifest:
         raise DocumentError(
             f"{folder / MANIFEST} is not a manifest ({said}); build the package again."
         ) from error
+
+
+def extract(folder: Path, file: File, target: Path) -> Path:
+    """Return a package's blob as runtimes take it: itself, or decompressed to `target`.
+
+    Raises DocumentError when it is missing or its content is not what the manifest says.
+    """
+    path = folder / blob_path(file.sha256)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DocumentError(f"The package {folder} lacks its blob {path.name}; build it again.") from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DocumentError(f"{path} is damaged: its digest is not that of the manifest; build it again.")
+    if file.compression == "none":
+        return path
+    with mapping_os_errors(target):
+        target.write_bytes(_decompressed(content, file.compression))
+    return target
+
+
+def _decompressed(content: bytes, compression: str) -> bytes:
+    if compression != "zstd":
+        raise DocumentError(f"The package's compression '{compression}' is not known; update this program.")
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing("zstandard") from error
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(content) as reader:
+            return bytes(reader.read())
+    except zstandard.ZstdError as error:
+        raise DocumentError(f"A blob of the package is not {compression} ({error}); build it again.") from error
 
 
 @contextmanager

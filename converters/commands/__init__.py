@@ -1,0 +1,1 @@
+"""The commands of `edge-convert`: each adds its parser and runs."""
