@@ -74,7 +74,7 @@ def metadata(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     own: dict[str, Any] = {"precision": reference.source.precision, "size_bytes": reference.source.size_bytes}
     if reference.score is not None:
         own[reference.metric.name] = round(reference.score, 6)
-    found = {
+    found: dict[str, Any] = {
         "float": own,
         "evaluation": {
             "samples": len(reference.evaluation),

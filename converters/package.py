@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from converters.compress import unpack
+from converters.compress import plain, unpack
 from edge_agent.documents.errors import DocumentError, RequestError, StorageError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 
@@ -69,9 +69,16 @@ def read_manifest(folder: Path) -> Manifest:
 def plain_blob(folder: Path, file: File, target: Path) -> Path:
     """Return a file with the plain form of a package's blob, unpacked to `target` if it is compressed.
 
-    Raises ArtifactError for a compressed blob that is not what the manifest describes.
+    Raises DocumentError when it is missing or damaged, ArtifactError for a compressed blob that does not unpack
+    to what the manifest describes.
     """
     blob = folder / blob_path(file.sha256)
+    try:
+        sha256 = plain(blob).sha256
+    except OSError as error:
+        raise DocumentError(f"The package {folder} lacks its blob {blob.name}; build it again.") from error
+    if sha256 != file.sha256:
+        raise DocumentError(f"{blob} is damaged: its digest is not that of the manifest; build it again.")
     with mapping_os_errors(target):
         return unpack(blob, file, target)
 

@@ -93,9 +93,7 @@ def _histograms(shop: Workshop, recipe: Recipe, prepared: Prepared) -> tuple[His
     calibrated = [
         name
         for name, precisions in prepared.wanted.items()
-        if any(
-            one in variants.NEEDS_DATA and one != prepared.sources[name].precision for one in precisions
-        )
+        if any(one in variants.NEEDS_DATA and one != prepared.sources[name].precision for one in precisions)
     ]
     if not calibrated:
         return ()

@@ -1,18 +1,13 @@
-"""Conversions and models on a terminal: a progress bar, tables and notes. The one module here that uses "
-"rich."""
+"""Conversions on a terminal: a progress bar, tables and notes. The one module here that uses rich."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TextIO
 
-from converters.workshop import Progress
 from converters.errors import missing
-from converters.inspection import Inspected
 from converters.report import Package, Report, VariantRow, text
-from converters.report.text import size
-from edge_agent.documents.manifest import Manifest
-from edge_agent.documents.tensors import TensorSpec
+from converters.workshop import Progress
 
 
 @contextmanager
@@ -21,7 +16,7 @@ def progress_bar(stream: TextIO) -> Iterator[Progress]:
     if not stream.isatty():
         yield lambda step, share: None
         return
-    rich = _import()
+    rich = import_rich()
     console = rich.Console(file=stream)
     columns = (rich.BarColumn(), rich.TaskProgressColumn(), rich.TextColumn("{task.description}", markup=False))
     with rich.Progress(*columns, console=console, transient=True) as bar:
@@ -37,7 +32,7 @@ def show_package(package: Package, stream: TextIO) -> None:
     """Print the table of variants, what was left out and why, and where the package lies."""
     report = package.report
     show_table(report, stream)
-    console = _console(_import(), stream)
+    console = console_for(import_rich(), stream)
     for note in (*text.reasons(report.rows), text.summary(report), *report.notes):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     state = "" if package.is_new else " (was there already, unchanged)"
@@ -46,8 +41,8 @@ def show_package(package: Package, stream: TextIO) -> None:
 
 def show_table(report: Report, stream: TextIO) -> None:
     """Print the table of variants within 100 columns, or the terminal's if it has fewer."""
-    rich = _import()
-    console = _console(rich, stream)
+    rich = import_rich()
+    console = console_for(rich, stream)
     headings, lines = text.table(report, console.width)
     styles = [_style(row) for row in report.rows]
     print_table(console, rich, headings, lines, styles)
@@ -77,47 +72,8 @@ def _style(row: VariantRow) -> str:
     return "" if row.packaged else "dim"
 
 
-def show_model(model: Inspected, stream: TextIO) -> None:
-    """Print what a model file is."""
-    operators = ", ".join(f"{count} {name}" for name, count in list(model.operators.items())[:12])
-    more = len(model.operators) - 12
-    lines = [
-        f"{model.path}: {model.engine} {model.precision}, {size(model.size_bytes)}, sha256 {model.sha256}",
-        *(f"  input   {_tensor(spec)}" for spec in model.inputs),
-        *(f"  output  {_tensor(spec)}" for spec in model.outputs),
-        f"  {sum(model.operators.values())} operators: {operators}"
-        + (f" and {more} more types" if more > 0 else ""),
-        *(
-            f"  runs on {found}" if found.startswith(name) else f"  not on {name}: {found}"
-            for name, found in model.runtimes.items()
-        ),
-    ]
-    stream.write("\n".join(lines) + "\n")
-
-
-def show_manifest(manifest: Manifest, stream: TextIO) -> None:
-    """Print what a package holds."""
-    golden = f", {manifest.golden.samples} golden samples" if manifest.golden else ""
-    stream.write(f"{manifest.name} {manifest.version} from {manifest.source.framework}{golden}\n")
-    for kind, tensors in (("input ", manifest.inputs), ("output", manifest.outputs)):
-        for tensor in tensors:
-            stream.write(f"  {kind}  {_tensor(TensorSpec(tensor.name, tensor.datatype, tensor.shape))}\n")
-    for variant in manifest.variants:
-        requires = variant.requires
-        needs = ", ".join((*requires.architectures, *requires.runtimes))
-        metrics = ", ".join(f"{name} {value:g}" for name, value in variant.metrics.items())
-        stream.write(
-            f"  {variant.engine} {variant.precision}: {size(variant.file.size_bytes)}; for {needs or 'any'}; "
-            f"{metrics}\n"
-        )
-
-
-def _tensor(spec: TensorSpec) -> str:
-    shape = ", ".join("any" if dimension == -1 else str(dimension) for dimension in spec.shape)
-    return f"{spec.name} {spec.datatype} [{shape}]"
-
-
-def _console(rich: SimpleNamespace, stream: TextIO) -> Any:
+def console_for(rich: SimpleNamespace, stream: TextIO) -> Any:
+    """Return a console of at most 100 columns that writes colours to a terminal alone."""
     # Off a terminal rich would fold at 80 columns.
     if not stream.isatty():
         return rich.Console(file=stream, width=text.WIDTH)
@@ -125,7 +81,8 @@ def _console(rich: SimpleNamespace, stream: TextIO) -> Any:
     return rich.Console(file=stream, width=min(text.WIDTH, console.width))
 
 
-def _import() -> SimpleNamespace:
+def import_rich() -> SimpleNamespace:
+    """Return what is used of rich; raises ToolMissingError."""
     try:
         from rich.box import SIMPLE
         from rich.console import Console

@@ -88,7 +88,7 @@ class Judged:
     excluded: tuple[str, ...] = ()
     """Layers that the search kept in float."""
     latencies_ms: dict[str, float] = field(default_factory=dict)
-    """Median of a run by each runtime that it is offered to, with its version; empty where nothing was timed."""
+    """Median of a run by each runtime that it is offered to, with its version; empty if not timed."""
     memories_bytes: dict[str, int] = field(default_factory=dict)
     """Resident memory that loading and running add, the same way."""
 

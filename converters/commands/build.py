@@ -10,14 +10,14 @@ from typing import Any, Final
 from converters import recipe, show
 from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP
-from converters.commands import output
-from converters.commands.parser import (
+from converters.commands.arguments import (
     Commands,
-    command,
+    add_command,
     count,
-    named_range,
-    named_shape,
     non_negative,
+    print_json,
+    shape,
+    value_range,
     words,
 )
 from converters.data.settings import GENERATED
@@ -150,7 +150,7 @@ _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = command(commands, "build", "convert a model and package what is good enough", EXAMPLES)
+    parser = add_command(commands, "build", "convert a model and package what is good enough", EXAMPLES)
     parser.add_argument(
         "model",
         metavar="RECIPE|MODEL",
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
     with show.progress_bar(sys.stderr) as progress:
         package = build(wanted, progress=progress)
     if args.json:
-        output.print_json(package.as_json())
+        print_json(package.as_json())
     else:
         show.show_package(package, sys.stdout)
     return 0
@@ -204,7 +204,7 @@ def _add_generated(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--range",
         dest="generate.ranges",
-        type=named_range,
+        type=value_range,
         action="append",
         metavar="NAME=LOW:HIGH",
         help="values to generate for an input without data (default: floats 0:1, integers 0:255)",
@@ -212,7 +212,7 @@ def _add_generated(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--shape",
         dest="generate.shapes",
-        type=named_shape,
+        type=shape,
         action="append",
         metavar="NAME=1,3,48,320",
         help="shape to generate where dimensions are free, and of PyTorch's example inputs",

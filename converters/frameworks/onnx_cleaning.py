@@ -69,7 +69,7 @@ def reorder_outputs(model: Any, first: Sequence[str]) -> None:
 
 
 def mirror(model: Any, name: str, column: int) -> None:
-    """Make an output [n, 2] of one column of it: the score of the second of two classes, and its negative first.
+    """Make an output [n, 2] of one column of it: the score of the second of two classes, its negative first.
 
     So that classes are read from the larger one, whether the output was [n, 1] or [n, 2].
     """

@@ -28,12 +28,13 @@ class Processing:
         found = []
         if (image := self.pre.image) is not None:
             found.append(
-                f"Input {image.input or 'image'} takes UINT8 pixels: resized ({image.interpolation}), {image.channels}, "
-                f"times {image.scale:.6g}, minus {_listed(image.mean)}, divided by {_listed(image.std)}."
+                f"Input {image.input or 'image'} takes UINT8 pixels: resized ({image.interpolation}), "
+                f"{image.channels}, times {image.scale:.6g}, minus {_listed(image.mean)}, divided by {_listed(image.std)}."
             )
         if (audio := self.pre.audio) is not None:
             found.append(
-                f"Input {audio.input or 'audio'} takes INT16 samples at {audio.rate_hz} Hz, as {audio.features}."
+                f"Input {audio.input or 'audio'} takes INT16 samples at {audio.rate_hz} Hz, as "
+                f"{audio.features}."
             )
         if self.post.softmax:
             found.append("Softmax turns the first output into probabilities.")

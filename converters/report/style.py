@@ -50,8 +50,8 @@ tr:last-child > * { border-bottom: 0; }
 .explained > * { border-bottom: 0; padding-bottom: .1rem; }
 .why td { padding: .1rem 0 .6rem; color: var(--muted); font-size: .88rem; }
 .why div { position: sticky; left: 0; max-width: min(46rem, calc(100vw - 4rem)); }
-.badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; line-height: 1.5; font-weight: 600;
-  white-space: nowrap; border: 1px solid currentColor; }
+.badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; line-height: 1.5;
+  font-weight: 600; white-space: nowrap; border: 1px solid currentColor; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .charts { display: grid; gap: 1.2rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }

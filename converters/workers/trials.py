@@ -126,21 +126,28 @@ class Bench:
 
     def measure(self, loaded: Sequence[Loaded], sample: Sample) -> list[Measurement]:
         """Return what a run of each model takes: time in turns, memory in a fresh worker for each."""
-        latencies = self.latencies_ms(loaded, sample)
+        return self.measure_each(loaded, [sample] * len(loaded))
+
+    def measure_each(self, loaded: Sequence[Loaded], samples: Sequence[Sample]) -> list[Measurement]:
+        """Do as `measure` with a sample for each model, whose inputs may have other names."""
         return [
-            Measurement(latency, self._memory_bytes(model, sample))
-            for model, latency in zip(loaded, latencies, strict=True)
+            Measurement(1000 * statistics.median(times), self._memory_bytes(model, sample))
+            for times, model, sample in zip(self._times_s(loaded, samples), loaded, samples, strict=True)
         ]
 
     def latencies_ms(self, loaded: Sequence[Loaded], sample: Sample) -> list[float]:
         """Return the median milliseconds of a run of each model, measured in turns."""
+        return [1000 * statistics.median(times) for times in self._times_s(loaded, [sample] * len(loaded))]
+
+    def _times_s(self, loaded: Sequence[Loaded], samples: Sequence[Sample]) -> list[list[float]]:
         runs: list[list[float]] = [[] for _ in loaded]
-        with self._exchange([sample]) as (inputs, _):
+        with ExitStack() as stack:
+            files = [stack.enter_context(self._exchange([sample]))[0] for sample in samples]
             for _ in range(ROUNDS):
-                for index, model in enumerate(loaded):
+                for model, inputs, times in zip(loaded, files, runs, strict=True):
                     ask = messages.Measure(inputs=str(inputs), seconds=ROUND_S)
-                    runs[index] += model.worker.ask(ask, messages.Measured).runs_s
-        return [1000 * statistics.median(times) for times in runs]
+                    times += model.worker.ask(ask, messages.Measured).runs_s
+        return runs
 
     def _memory_bytes(self, model: Loaded, sample: Sample) -> int:
         # The worker that answered the evaluation has grown by what it read and wrote.
