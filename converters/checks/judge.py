@@ -15,6 +15,7 @@ from converters.data import generate
 from converters.data.samples import Samples, Targets
 from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel
+from converters.quantize.boundary import Parameters, to_floats, to_integers
 from converters.quantize.variants import Candidate
 from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, OperatorError
@@ -82,7 +83,45 @@ class Judged:
     lost: float | None = None
     """Points of the score, against the model as it was trained."""
     per_class: Mapping[int, float] | None = None
-    latency_ms: float | None = None
+    scale: Mapping[str, float] = field(default_factory=dict)
+    """Of integer outputs; empty where they are the float model's."""
+    excluded: tuple[str, ...] = ()
+    """Layers that the search kept in float."""
+    latencies_ms: dict[str, float] = field(default_factory=dict)
+    """Median of a run by each runtime that it is offered to, with its version; empty if not timed."""
+    memories_bytes: dict[str, int] = field(default_factory=dict)
+    """Resident memory that loading and running add, the same way."""
+
+    @property
+    def boundary(self) -> Parameters:
+        """Scale and zero point of integer inputs and outputs; empty where they are floats."""
+        return self.candidate.boundary
+
+    @property
+    def latency_ms(self) -> float | None:
+        """On its own reference runtime."""
+        return None if self.loaded is None else self.latencies_ms.get(self.loaded.runtime)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """On its own reference runtime."""
+        return None if self.loaded is None else self.memories_bytes.get(self.loaded.runtime)
+
+    def takes(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return a float model's samples as this candidate takes them."""
+        if not self.boundary or self.loaded is None:
+            return samples
+        return [to_integers(sample, self.loaded.inputs, self.boundary) for sample in samples]
+
+    def gives(self, answers: Sequence[Sample]) -> Sequence[Sample]:
+        """Return a float model's answers as this candidate gives them."""
+        if not self.boundary or self.loaded is None:
+            return answers
+        return [to_integers(answer, self.loaded.outputs, self.boundary) for answer in answers]
+
+    def as_floats(self, answers: Sequence[Sample]) -> Sequence[Sample]:
+        """Return this candidate's answers in the float model's units."""
+        return [to_floats(answer, self.boundary) for answer in answers] if self.boundary else answers
 
 
 def take_reference(
@@ -143,7 +182,7 @@ def judge(
     for runtime in runtimes:
         try:
             if judged.loaded is None:
-                judged.loaded, answers = _run_all(bench, reference, candidate, runtime, advanced)
+                answers = _run_all(bench, judged, reference, runtime, advanced)
                 own = list(answers[: reference.golden])
                 _score(judged, reference, answers)
             else:
@@ -155,24 +194,35 @@ def judge(
             judged.refused[runtime] = str(error).rstrip(".")
     if judged.loaded is None:
         judged.failure = "; ".join(f"{name}: {reason}" for name, reason in judged.refused.items())
-    elif pointless := evaluate.meaningless(judged.golden_errors, reference.scale):
+    elif pointless := evaluate.meaningless(judged.golden_errors, judged.scale or reference.scale):
         judged.failure = f"its answers have little to do with the source model's: {pointless}"
     return judged
 
 
 def _run_all(
-    bench: Bench, reference: Reference, candidate: Candidate, runtime: str, advanced: Advanced
-) -> tuple[Loaded, tuple[Sample, ...]]:
+    bench: Bench, judged: Judged, reference: Reference, runtime: str, advanced: Advanced
+) -> Sequence[Sample]:
+    """Load the candidate for good, and return its answers to all samples."""
+    candidate = judged.candidate
     if candidate.sha256 == reference.source.sha256 and runtime == reference.loaded.runtime_name:
-        return reference.loaded, reference.answers
+        judged.loaded = reference.loaded
+        return reference.answers
     loaded = bench.load(candidate.engine, runtime, candidate.path)
-    _check_signature(reference.loaded, loaded)
-    return loaded, tuple(bench.run(loaded, reference.evaluation.inputs, advanced=advanced))
+    _check_signature(reference.loaded, loaded, integers=bool(candidate.boundary))
+    judged.loaded = loaded
+    try:
+        return bench.run(loaded, judged.takes(reference.evaluation.inputs), advanced=advanced)
+    except EdgeAgentError:
+        judged.loaded = None
+        raise
 
 
-def _score(judged: Judged, reference: Reference, answers: tuple[Sample, ...]) -> None:
+def _score(judged: Judged, reference: Reference, answers: Sequence[Sample]) -> None:
     golden, trained, metric = reference.golden, reference.trained, reference.metric
-    judged.golden_errors = evaluate.errors(reference.answers[:golden], answers[:golden])
+    judged.golden_errors = evaluate.errors(judged.gives(reference.answers[:golden]), answers[:golden])
+    if judged.boundary and judged.loaded is not None:
+        judged.scale = evaluate.scales(judged.loaded.outputs, answers, quantized=True)
+    answers = judged.as_floats(answers)
     judged.agreement = evaluate.agreement(
         trained.answers, answers, reference.first_output, trained.scale, classifier=trained.classifier
     )
@@ -238,16 +288,17 @@ def _taken(reference: Reference, order: NDArray[np.intp]) -> Reference:
 
 def _compare(bench: Bench, judged: Judged, reference: Reference, own: list[Sample], runtime: str) -> None:
     """Run the golden samples on another runtime; raises ModelLoadError when it is far off."""
-    inputs = reference.evaluation.inputs[: reference.golden]
+    inputs = judged.takes(reference.evaluation.inputs[: reference.golden])
+    scale = judged.scale or reference.scale
     with bench.brief() as brief:
         loaded = brief.load(judged.candidate.engine, runtime, judged.candidate.path)
-        _check_signature(reference.loaded, loaded)
+        _check_signature(reference.loaded, loaded, integers=bool(judged.boundary))
         answers = brief.run(loaded, inputs)
     apart = evaluate.errors(own, answers)
-    wrong = evaluate.same_answers(judged.golden_errors, apart, reference.scale, judged.candidate.precision)
+    wrong = evaluate.same_answers(judged.golden_errors, apart, scale, judged.candidate.precision)
     if wrong:
         raise ModelLoadError(f"{loaded.runtime} gets it wrong: {wrong}.")
-    seen = evaluate.errors(reference.answers[: reference.golden], answers)
+    seen = evaluate.errors(judged.gives(reference.answers[: reference.golden]), answers)
     judged.golden_errors = {name: max(error, seen[name]) for name, error in judged.golden_errors.items()}
 
 
@@ -285,19 +336,23 @@ def _check_repeatable(
             )
 
 
-def _check_signature(source: Loaded, other: Loaded) -> None:
+def _check_signature(source: Loaded, other: Loaded, *, integers: bool = False) -> None:
     for kind, want, got in (
         ("inputs", source.inputs, other.inputs),
         ("outputs", source.outputs, other.outputs),
     ):
-        if len(want) != len(got) or not all(map(_fits, want, got)):
+        if len(want) != len(got) or not all(
+            _fits(one, two, integers=integers) for one, two in zip(want, got, strict=True)
+        ):
             raise ModelLoadError(f"Its {kind} are not those of the source model.")
 
 
-def _fits(want: TensorSpec, got: TensorSpec) -> bool:
+def _fits(want: TensorSpec, got: TensorSpec, *, integers: bool) -> bool:
     # A quantizer's shape inference may know a dimension that the source leaves free.
-    return (want.name, want.datatype, len(want.shape)) == (got.name, got.datatype, len(got.shape)) and all(
-        -1 in (a, b) or a == b for a, b in zip(want.shape, got.shape, strict=True)
+    return (
+        (want.name, len(want.shape)) == (got.name, len(got.shape))
+        and (integers or want.datatype == got.datatype)
+        and all(-1 in (a, b) or a == b for a, b in zip(want.shape, got.shape, strict=True))
     )
 
 
