@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from converters import assemble, convert
 from converters.checks.gate import Gate
@@ -21,6 +22,7 @@ from converters.quantize.variants import Candidate
 from converters.workers.trials import Bench
 from edge_agent.documents.errors import ModelLoadError
 from edge_agent.documents.manifest import blob_path
+from support import convertible
 
 CLASSES = 4
 NAMES = [b"row", b"column", b"diagonal", b"square"]
@@ -119,8 +121,8 @@ def test_variant_is_scored_by_the_metric(bench: Bench, tmp_path: Path) -> None:
     assert judged.per_class[0] < 1
     verdicts = assemble.verdicts(reference, [judged], Gate(max_drop=judged.lost / 2))
     assert "points of f1" in verdicts[0].reason
-    row = assemble.rows(reference, verdicts, [])[0]
-    assert (row.metric, row.score, row.accuracy) == ("f1", judged.score, None)
+    row = assemble.rows(reference, verdicts, [], {}, ())[0]
+    assert (row.score, row.drop) == (judged.score, judged.lost)
 
 
 def test_values_and_functions(bench: Bench, tmp_path: Path) -> None:
@@ -202,12 +204,12 @@ def test_labels_in_a_package_pass_as_on_a_device(tmp_path: Path) -> None:
     model = write(tmp_path / "model.onnx", spoilt(0), [SCORES, CLASS, LABEL])
     data = {"x": np.concatenate([sample["x"] for sample in drawn().inputs]), "y": drawn().targets}
 
-    package = convert(model, precisions=["fp32"], data=data, out=tmp_path / "out")
+    package = convert(model, precision=["fp32"], data=data, out=tmp_path / "out")
 
     manifest = package.manifest
     assert manifest.golden is not None
     assert manifest.variants[0].tolerances["label"].atol == 0
-    engine = OnnxEngine.load(package.folder / blob_path(manifest.variants[0].file.sha256), EngineSettings())
+    engine = OnnxEngine.load(model, EngineSettings())
     samples = read_golden(package.folder / blob_path(manifest.golden.file.sha256))
     assert len(samples) == manifest.golden.samples
     for index, sample in enumerate(samples):
@@ -215,6 +217,34 @@ def test_labels_in_a_package_pass_as_on_a_device(tmp_path: Path) -> None:
         got = engine.run(sample.inputs)
         assert got["label"].dtype == object
         check_outputs(index, got, {"label": sample.outputs["label"], "class": sample.outputs["class"]}, {})
+
+
+def test_folder_of_images_to_a_package(models, tmp_path: Path) -> None:
+    """Class folders give calibration, evaluation and the names; a copy of an image stays on its side."""
+    images = convertible.images(100)
+    names = ("a row", "b column", "c diagonal", "d square")
+    for index, (pixels, number) in enumerate(zip(images.pixels, images.classes, strict=True)):
+        place = tmp_path / "data" / names[number]
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray((pixels * 255).astype(np.uint8))
+        for copy in ("", "-again"):
+            picture.save(place / f"{index}{copy}.png")
+
+    package = convert(
+        models.onnx,
+        precision=["fp32", "int8"],
+        data=tmp_path / "data",
+        evaluate=EvaluateSettings("f1"),
+        max_drop=5,
+        out=tmp_path / "out",
+    )
+
+    manifest = package.manifest
+    assert manifest.labels == names
+    assert manifest.metadata["evaluation"]["metric"] == "f1"
+    # Half of the 100 different images, each with its copy.
+    assert manifest.metadata["evaluation"]["samples"] == 100
+    assert all(variant.metrics["f1"] > 0.9 for variant in manifest.variants)
 
 
 class TestOneProbability:

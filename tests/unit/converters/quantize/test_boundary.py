@@ -3,16 +3,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.checks.boundary import Quantization, dequantized, quantized
+from converters.quantize.boundary import to_floats, to_integers
+from edge_agent.documents.tensors import Datatype, TensorSpec
 
-INT8 = Quantization(0.5, 3, "INT8")
-KINDS = [("INT8", -128, 127), ("UINT8", 0, 255), ("INT16", -32768, 32767), ("UINT16", 0, 65535)]
+KINDS = [("INT8", -128, 127), ("UINT8", 0, 255)]
+
+
+def integers_of(values: np.ndarray, datatype: Datatype, scale: float, zero: int) -> np.ndarray:
+    return to_integers({"x": values}, (TensorSpec("x", datatype, (-1,)),), {"x": (scale, zero)})["x"]
 
 
 def test_halves_go_to_the_even() -> None:
-    values = np.array([-0.75, -0.25, 0.25, 0.75, 1.25], np.float32)
-
-    got = quantized({"x": values}, {"x": INT8})["x"]
+    got = integers_of(np.array([-0.75, -0.25, 0.25, 0.75, 1.25], np.float32), "INT8", 0.5, 3)
 
     assert got.dtype == np.int8
     assert (got - 3).tolist() == [-2, 0, 0, 2, 2]
@@ -20,34 +22,32 @@ def test_halves_go_to_the_even() -> None:
 
 def test_tensors_without_parameters_stay() -> None:
     sample = {"x": np.array([1.0]), "length": np.array([4])}
+    specs = (TensorSpec("x", "INT8", (-1,)), TensorSpec("length", "INT64", (-1,)))
 
-    assert quantized(sample, {"x": INT8})["length"] is sample["length"]
-    assert dequantized(sample, {})["x"] is sample["x"]
+    assert to_integers(sample, specs, {"x": (0.5, 3)})["length"] is sample["length"]
+    assert to_floats(sample, {})["x"] is sample["x"]
 
 
 @pytest.mark.parametrize(("datatype", "low", "high"), KINDS)
-def test_what_is_too_large_is_the_largest(datatype, low: int, high: int) -> None:
-    how = Quantization(1e-3, 1, datatype)
+def test_what_is_too_large_is_the_largest(datatype: Datatype, low: int, high: int) -> None:
+    values = np.array([-1e9, 1e9, -np.inf, np.inf], np.float32)
 
-    got = quantized({"x": np.array([-1e9, 1e9, -np.inf, np.inf], np.float32)}, {"x": how})["x"]
-
-    assert got.tolist() == [low, high, low, high]
+    assert integers_of(values, datatype, 1e-3, 1).tolist() == [low, high, low, high]
 
 
 @given(st.sampled_from(KINDS), st.floats(2**-12, 8, width=32), st.data())
 def test_there_and_back_is_off_by_half_a_step(kind, scale: float, data: st.DataObject) -> None:
     datatype, low, high = kind
     zero = data.draw(st.integers(low, high))
-    how = Quantization(scale, zero, datatype)
     steps = data.draw(st.lists(st.floats(low - zero, high - zero, width=32), min_size=1, max_size=9))
     values = np.array(steps, np.float32) * np.float32(scale)
 
-    integers = quantized({"x": values}, {"x": how})
-    again = dequantized(integers, {"x": how})["x"]
+    integers = integers_of(values, datatype, scale, zero)
+    again = to_floats({"x": integers}, {"x": (scale, zero)})["x"]
 
     assert again.dtype == np.float32
     assert (np.abs(again - values) <= 0.5 * scale * 1.001 + 1e-6 * np.abs(values)).all()
-    np.testing.assert_array_equal(quantized({"x": again}, {"x": how})["x"], integers["x"])
+    np.testing.assert_array_equal(integers_of(again, datatype, scale, zero), integers)
 
 
 def test_same_as_onnx_runtime(tmp_path) -> None:
@@ -76,6 +76,5 @@ def test_same_as_onnx_runtime(tmp_path) -> None:
 
     integers, back = session.run(None, {"x": values})
 
-    how = {"x": Quantization(0.1, 7, "UINT8")}
-    np.testing.assert_array_equal(quantized({"x": values}, how)["x"], integers)
-    np.testing.assert_array_equal(dequantized({"x": integers}, how)["x"], back)
+    np.testing.assert_array_equal(integers_of(values, "UINT8", 0.1, 7), integers)
+    np.testing.assert_array_equal(to_floats({"x": integers}, {"x": (0.1, 7)})["x"], back)
