@@ -126,14 +126,14 @@ class _Export:
             raise ConversionError(next(iter(exported.failures.values())))
         made = [target for target in self._targets() if target not in exported.failures]
         plain = {target: read_source(self._file(target)) for target in made}
-        pruned = {target: read_source(self._file(target, pruned=True)) for target in made}
+        pruned = () if self.recipe.prune is None else made
         digest, size_bytes = self._digest(plain)
         return Floats(
             self.framework,
             digest,
             size_bytes,
             plain,
-            pruned if self.recipe.prune is not None else {},
+            {target: read_source(self._file(target, pruned=True)) for target in pruned},
             exported.sparsity,
             exported.layers,
             tuple(f"There is no {target} file: {said}" for target, said in exported.failures.items()),
@@ -170,10 +170,10 @@ class _Export:
         """Write example inputs, and with pruning all samples and targets, for the process that exports."""
         shapes = self.recipe.generate.shapes
         if self.recipe.prune is not None and self.columns is not None:
-            inputs, targets = training_arrays(self.columns, names)
+            inputs, targets = training_arrays(self.columns, names, channels_first=self._channels_first)
             content = inputs if targets is None else {**inputs, exporting.TARGETS: targets}
         elif self.columns is not None and not shapes:
-            content = example(self.columns, names)
+            content = example(self.columns, names, channels_first=self._channels_first)
         elif shapes:
             content = exporting.example_of(shapes)
         else:
@@ -181,6 +181,11 @@ class _Export:
         path = self.folder / "export.npz"
         arrays.write_arrays(path, content)
         return path
+
+    @property
+    def _channels_first(self) -> bool:
+        """PyTorch's models take images so, Keras' the other way round."""
+        return self.framework == "torch"
 
     def _targets(self) -> tuple[Format, ...]:
         return self.recipe.to or _possible(self.framework)

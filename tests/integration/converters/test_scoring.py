@@ -247,6 +247,40 @@ def test_folder_of_images_to_a_package(models, tmp_path: Path) -> None:
     assert all(variant.metrics["f1"] > 0.9 for variant in manifest.variants)
 
 
+@pytest.mark.slow
+def test_folder_of_images_suits_a_live_pytorch_model(tmp_path: Path) -> None:
+    """The example input has the channels first, and so have the samples; no size is given anywhere."""
+    import torch
+
+    random = np.random.default_rng(0)
+    for name, offset in (("dark", 0), ("light", 150)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(10):
+            pixels = (random.random((10, 12, 3)) * 100 + offset).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{index}.png")
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)
+    )
+    with torch.no_grad():
+        model[0].weight.fill_(1 / 27)
+        model[0].bias.zero_()
+        model[3].weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+        model[3].bias.copy_(torch.tensor([2.0, -2.0]))
+
+    package = convert(
+        model.eval(),
+        data=tmp_path / "data",
+        to=["onnx"],
+        precision=["fp32"],
+        name="net",
+        out=tmp_path / "out",
+    )
+
+    assert package.manifest.inputs[0].shape[1:] == (3, 10, 12)
+    assert package.manifest.labels == ("dark", "light")
+    assert package.manifest.metadata["float"]["accuracy"] == 1.0
+
+
 class TestOneProbability:
     """Two classes told by one value, as a sigmoid gives it."""
 
