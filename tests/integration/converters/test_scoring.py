@@ -248,8 +248,10 @@ def test_folder_of_images_to_a_package(models, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_folder_of_images_suits_a_live_pytorch_model(tmp_path: Path) -> None:
+def test_folder_of_images_suits_a_live_pytorch_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example input has the channels first, and so have the samples; no size is given anywhere."""
+    # In the process of a live model PyTorch keeps a cache of its own, in the folder for temporary files.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     import torch
 
     random = np.random.default_rng(0)
