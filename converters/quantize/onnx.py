@@ -73,11 +73,11 @@ def quantize_static(
             onnx_ranges.calibrate(ready, samples, settings, found)
         excluded = onnx_graph.in_float(ready, settings.exclude)
         write_static(ready, target, found, excluded, signed_activations=signed_activations, settings=settings)
-    if settings.io != "float":
-        with mapping_errors("int8"):
-            model = onnx_model.read(target)
-            onnx_io.to_integers(model)
-            onnx_model.save(model, target)
+        if settings.io != "float":
+            with mapping_errors("int8"):
+                model = onnx_model.read(target)
+                onnx_io.to_integers(model, onnx_ranges.kept(found), signed=signed_activations)
+                onnx_model.save(model, target)
 
 
 def write_static(

@@ -107,10 +107,30 @@ class TestStatic:
         assert boundary.io_parameters(target).keys() == {"image", "scores"}
         assert accuracy(target) >= 0.97
 
-    def test_integer_end_beside_a_float_layer_is_refused(self, source, samples, tmp_path: Path) -> None:
-        for layer, end in (("Conv_0", "input 'image'"), ("Gemm_4", "output 'scores'")):
-            with pytest.raises(ConversionError, match=end):
-                static(source, tmp_path / "q.onnx", samples, io="int8", signed=True, exclude=(layer,))
+    @pytest.mark.parametrize("layer", ["Conv_0", "Gemm_4"])
+    @pytest.mark.parametrize(("io", "signed"), [("int8", True), ("uint8", False)])
+    def test_ends_are_integers_beside_a_float_layer_too(
+        self, source, samples, tmp_path, layer, io, signed
+    ) -> None:
+        target = static(source, tmp_path / "q.onnx", samples, signed, io=io, exclude=(layer,))
+
+        onnx_model.read(target)
+        engine = OnnxEngine.load(target, EngineSettings())
+        assert {spec.datatype for spec in (*engine.inputs, *engine.outputs)} == {io.upper()}
+        assert boundary.io_parameters(target).keys() == {"image", "scores"}
+        assert accuracy(target) >= 0.97
+
+    def test_ends_that_are_used_inside_too_are_integers(self, tmp_path: Path) -> None:
+        path = reused(tmp_path / "reused.onnx")
+        inputs = [{"image": np.random.default_rng(i).normal(size=(1, 16)).astype(np.float32)} for i in range(9)]
+
+        for exclude in ((), ("first",), ("second",)):
+            target = static(path, tmp_path / "q.onnx", inputs, True, io="int8", exclude=exclude)
+            engine, parameters = OnnxEngine.load(target, EngineSettings()), boundary.io_parameters(target)
+            fed = boundary.to_integers(inputs[0], engine.inputs, parameters)
+            scores = boundary.to_floats(engine.run(fed), parameters)["scores"]
+            wanted = OnnxEngine.load(path, EngineSettings()).run(inputs[0])["scores"]
+            assert np.abs(scores - wanted).max() < 0.05 * np.abs(wanted).max()
 
     def test_excluded_layer_stays_in_float_with_what_follows(self, source, samples, tmp_path: Path) -> None:
         target = static(source, tmp_path / "q.onnx", samples, exclude=("Conv*",))
@@ -255,6 +275,18 @@ def added(path: Path) -> Path:
     ]
     constants = {f"matrix_{i}": random.normal(size=(16, 16)).astype(np.float32) for i in range(2)}
     constants |= {f"bias_{i}": random.normal(size=16).astype(np.float32) for i in range(2)}
+    return convertible.save_onnx(path, nodes, constants, ["n", 16], ["n", 16])
+
+
+def reused(path: Path) -> Path:
+    """Write two layers whose input is added again at the end."""
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["image", "matrix_0"], ["hidden"], name="first"),
+        helper.make_node("MatMul", ["hidden", "matrix_1"], ["product"], name="second"),
+        helper.make_node("Add", ["product", "image"], ["scores"], name="sum"),
+    ]
+    constants = {f"matrix_{i}": random.normal(size=(16, 16)).astype(np.float32) for i in range(2)}
     return convertible.save_onnx(path, nodes, constants, ["n", 16], ["n", 16])
 
 
