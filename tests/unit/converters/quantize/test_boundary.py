@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -11,6 +11,7 @@ from support import convertible
 KINDS = {"INT8": np.int8, "UINT8": np.uint8}
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays(np.float32, (1, 7), elements=st.floats(-100, 100, width=32)),
     st.sampled_from(["INT8", "UINT8"]),
