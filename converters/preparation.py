@@ -8,7 +8,7 @@ from typing import Any, Final
 from converters import floats, identity
 from converters.checks import evaluate
 from converters.checks.judge import Reference, take_reference
-from converters.checks.metrics import is_class_number
+from converters.checks.metrics import is_class_number, is_probability
 from converters.data import targets
 from converters.data.columns import Columns, divide
 from converters.data.fitting import samples_of
@@ -213,7 +213,7 @@ def _reference(
 
 def _check_classes(named: Identity, reference: Reference) -> None:
     first = reference.answers[0][reference.first_output]
-    classes = first.shape[-1] if first.ndim else 1
+    classes = 2 if is_probability(first) else first.shape[-1] if first.ndim else 1
     names = len(named.labels)
     if names not in (0, classes) and not is_class_number(first):
         raise RequestError(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.arrays import Sample
-from converters.checks.metrics import is_class_number
+from converters.checks.metrics import EVEN, class_of, is_class_number, is_probability
 from edge_agent.documents.manifest import Precision, Tolerance
 from edge_agent.documents.tensors import TensorSpec
 
@@ -127,7 +127,7 @@ def clearest_first(answers: Sequence[Sample], first: str) -> NDArray[np.intp]:
         if answer[first].dtype.kind in _TEXT:
             return np.arange(len(answers), dtype=np.intp)
         scores = np.sort(np.asarray(answer[first], dtype=np.float64).ravel())
-        margins.append(float(scores[-1] - scores[-2]) if scores.size > 1 else 0.0)
+        margins.append(float(scores[-1] - scores[-2]) if scores.size > 1 else _margin(answer[first]))
     unclear = np.asarray(margins) < np.median(margins)
     return np.argsort(unclear, kind="stable")
 
@@ -185,8 +185,14 @@ def _classes(scores: NDArray[Any]) -> NDArray[np.intp]:
     """Return the class at each place of an answer, since some answer for each word or pixel."""
     if is_class_number(scores) or scores.dtype.kind in _TEXT:
         return scores
+    if is_probability(scores):
+        return np.array([class_of(scores)], np.intp)
     found: NDArray[np.intp] = np.argmax(np.atleast_1d(scores), axis=-1)
     return found
+
+
+def _margin(value: NDArray[Any]) -> float:
+    return abs(float(value.reshape(-1)[0]) - EVEN) if is_probability(value) else 0.0
 
 
 def _is_text(*arrays: NDArray[Any]) -> bool:

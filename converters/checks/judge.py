@@ -253,7 +253,7 @@ def _scored(reference: Reference) -> Reference:
     """Return the reference with the scores of its answers."""
     targets, first, metric = reference.evaluation.targets, reference.first_output, reference.metric
     if metric.reads_classes and targets is not None:
-        _check_classes(targets, first, reference.answers[0][first])
+        _check_classes(targets, first, [answer[first] for answer in reference.answers])
     score = metric.score(reference.answers, targets, first)
     if score is not None and not np.isfinite(score):
         raise DataError(f"The float model's {metric.name} is {score}; give labels and a metric that suit it.")
@@ -265,12 +265,18 @@ def _scored(reference: Reference) -> Reference:
     return replace(reference, score=score, per_class=per_class)
 
 
-def _check_classes(targets: Targets, first: str, answer: NDArray[Any]) -> None:
-    last = targets.max() if metrics.is_class_number(answer) else answer.size - 1
+def _check_classes(targets: Targets, first: str, answers: Sequence[NDArray[Any]]) -> None:
+    count = metrics.class_count(answers[0])
+    last = targets.max() if count is None else count - 1
     if not 0 <= targets.min() <= targets.max() <= last:
         raise DataError(
             f"The labels 'y' go from {targets.min()} to {targets.max()}, but output '{first}' has "
-            f"{answer.size} values; number the classes from 0, or take a metric that suits the labels."
+            f"{answers[0].size} values; number the classes from 0, or take a metric that suits the labels."
+        )
+    if metrics.is_probability(answers[0]) and not all(0 <= answer.min() <= 1 for answer in answers):
+        raise DataError(
+            f"Output '{first}' is one value and no probability of class 1, so no class can be read from it; "
+            "end the model with a sigmoid, or take another metric."
         )
 
 

@@ -1,7 +1,8 @@
 """How good a model is by its answers and the targets: accuracy, top-k, F1, MAE, RMSE, a caller's own function.
 
 Classes are read from the first output: the place of its largest value; where it is one integer of at least 32
-bits, that is the class itself. Scores of classes lie in 0 to 1. Definitions of scikit-learn: `accuracy_score`,
+bits, that is the class itself; where it is one float, that is the probability of class 1 beside class 0.
+Definitions of scikit-learn: `accuracy_score`,
 `f1_score(average="macro", zero_division=0)` over the classes that occur in the targets or answers,
 `mean_absolute_error` and `root_mean_squared_error` over all values together. The class is among the top k when
 fewer than k others have larger values, or equal ones and come before it.
@@ -28,6 +29,8 @@ from edge_agent.documents.errors import RequestError
 
 AGREEMENT: Final = "agreement"
 ACCURACY: Final = "accuracy"
+EVEN: Final = 0.5
+"""Where one probability turns from class 0 to class 1."""
 
 OwnMetric = Callable[[Mapping[str, Array], Targets | None], Any]
 """A caller's metric: of answers by output name, stacked [n, ...], and targets; higher is better."""
@@ -109,13 +112,27 @@ def classes(answers: Sequence[Sample], output: str) -> NDArray[np.int64]:
 
 
 def class_of(scores: NDArray[Any]) -> int:
-    """Return the class of one answer: the place of its largest value, or the number that it is."""
-    return int(scores.reshape(-1)[0]) if is_class_number(scores) else int(np.argmax(scores))
+    """Return the class of one answer."""
+    if is_class_number(scores):
+        return int(scores.reshape(-1)[0])
+    return int(scores.reshape(-1)[0] > EVEN) if is_probability(scores) else int(np.argmax(scores))
 
 
 def is_class_number(scores: NDArray[Any]) -> bool:
     """Say whether an answer is the number of a class; one value of 8 or 16 bits is a quantized score."""
     return scores.dtype.kind in "iu" and scores.dtype.itemsize >= 4 and scores.size == 1
+
+
+def is_probability(scores: NDArray[Any]) -> bool:
+    """Say whether an answer is one float, which is the probability of the second of two classes."""
+    return scores.dtype.kind == "f" and scores.size == 1
+
+
+def class_count(scores: NDArray[Any]) -> int | None:
+    """Return how many classes an answer tells apart; None where it is a class number, which has no bound."""
+    if is_class_number(scores):
+        return None
+    return 2 if is_probability(scores) else scores.size
 
 
 def per_class(answers: Sequence[Sample], targets: Targets, first: str) -> dict[int, float]:

@@ -1,7 +1,7 @@
 """From data as it was read to samples that fit a model's inputs."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,13 +19,15 @@ MAX_FILE_SAMPLES_BYTES: Final = 768 * 2**20
 LEAST: Final = 16
 
 
-def samples_of(columns: Columns, specs: Sequence[TensorSpec]) -> Samples:
-    """Return one sample for each run of a model with these inputs.
+def samples_of(
+    columns: Columns, specs: Sequence[TensorSpec], advanced: Callable[[float], None] = lambda share: None
+) -> Samples:
+    """Return one sample for each run of a model with these inputs; `advanced` hears the share of files read.
 
     Raises DataError with what does not fit: names, counts, shapes, datatypes, NaN, damaged files.
     """
     if columns.files:
-        return _from_files(columns, specs)
+        return _from_files(columns, specs, advanced)
     names = [spec.name for spec in specs]
     if columns.kind == "table":
         named = table_inputs(columns, names)
@@ -43,7 +45,7 @@ def _together(fitted: dict[str, list[NDArray[Any]]], columns: Columns, *, has_ta
     return Samples(inputs, columns.targets if has_targets else None)
 
 
-def _from_files(columns: Columns, specs: Sequence[TensorSpec]) -> Samples:
+def _from_files(columns: Columns, specs: Sequence[TensorSpec], advanced: Callable[[float], None]) -> Samples:
     if len(specs) != 1:
         names = ", ".join(spec.name for spec in specs)
         raise DataError(
@@ -53,10 +55,12 @@ def _from_files(columns: Columns, specs: Sequence[TensorSpec]) -> Samples:
     spec, fit = specs[0], images.fit if columns.kind == "images" else audio.fit
     rows: Iterator[NDArray[Any]] = fit(columns.paths, spec, columns.settings)
     first = next(rows)
-    room = max(LEAST, MAX_FILE_SAMPLES_BYTES // max(1, first.nbytes))
-    inputs = tuple({spec.name: row} for row in itertools.chain([first], itertools.islice(rows, room - 1)))
-    targets = None if columns.targets is None else columns.targets[: len(inputs)]
-    return Samples(inputs, targets)
+    count = min(len(columns), max(LEAST, MAX_FILE_SAMPLES_BYTES // max(1, first.nbytes)))
+    inputs = [{spec.name: first}]
+    for row in itertools.islice(rows, count - 1):
+        inputs.append({spec.name: row})
+        advanced(len(inputs) / count)
+    return Samples(tuple(inputs), None if columns.targets is None else columns.targets[:count])
 
 
 def _rows(spec: TensorSpec, typed: NDArray[Any], given: NDArray[Any] | None = None) -> list[NDArray[Any]]:

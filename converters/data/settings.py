@@ -21,16 +21,16 @@ class DataSettings:
     """.npz, .npy, .csv, .parquet, a folder of images or of .wav files (a folder a class, or all in one), or
     `package.module:function`, which returns arrays by input name or a pair of inputs and targets."""
     evaluation: str = ""
-    """Samples of the same kind to evaluate with; the default splits `path`."""
+    """Samples to evaluate with, labelled alike; the default splits `path`."""
     labels: str = "y"
-    """Array or column with the class numbers or target values."""
+    """Array or column with the class numbers, class names or target values; a folder's are its subfolders."""
     height: Annotated[int, Ge(1)] | None = None
     """Images are resized to this height and width in pixels; None takes the model's."""
     width: Annotated[int, Ge(1)] | None = None
     color: Literal["rgb", "gray", "auto"] = "auto"
     scale: float | None = None
-    """Pixels and audio samples are multiplied by this; None gives 1/255 for float inputs, as they are for
-    integers."""
+    """Pixels, 0 to 255, and audio samples, -32768 to 32767, are multiplied by this; None gives 1/255 and
+    1/32768 for float inputs, and leaves them as they are for integers."""
     calibration_samples: Annotated[int, Ge(8)] = 256
     evaluation_samples: Annotated[int, Ge(8)] = 2000
     import_from: str = "."

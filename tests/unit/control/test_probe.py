@@ -216,3 +216,15 @@ def test_strings_must_be_equal() -> None:
     check_outputs(0, {"y": words}, {"y": words.copy()}, {"y": Limit(9.0)})
     with pytest.raises(GoldenError, match="differs"):
         check_outputs(0, {"y": words}, {"y": words[::-1]}, {"y": Limit(9.0)})
+
+
+def test_strings_of_a_fixed_width_are_those_that_a_model_gives(tmp_path: Path) -> None:
+    """Golden samples hold no objects, so a label is stored with as many bytes as the longest has."""
+    np.savez(tmp_path / "golden.npz", **{"0/input/x": np.zeros(1), "0/output/y": np.array([b"a", b"bcd"])})
+
+    want = read_golden(tmp_path / "golden.npz")[0].outputs
+
+    check_outputs(0, {"y": np.array([b"a", b"bcd"], object)}, want, {})
+    for other in ([b"a", b"bc"], [b"a", b"bcde"], [b"bcd", b"a"]):
+        with pytest.raises(GoldenError, match="output 'y' differs"):
+            check_outputs(0, {"y": np.array(other, object)}, want, {"y": Limit(9.0)})

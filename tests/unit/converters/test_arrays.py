@@ -38,3 +38,14 @@ def test_all_inputs_in_the_order_of_samples(tmp_path: Path) -> None:
     arrays.write_arrays(tmp_path / "a.npz", {**arrays.named(samples, "input"), "0/output/y": np.zeros(1)})
 
     assert [int(sample["x"][0]) for sample in arrays.read_all_inputs(tmp_path / "a.npz")] == list(range(12))
+
+
+def test_text_is_written_without_objects(tmp_path) -> None:
+    labels = np.array([[b"cat", b"", "Größe".encode()]], object)
+    path = tmp_path / "samples.npz"
+
+    arrays.write_arrays(path, arrays.named([{"label": labels}], "output"))
+
+    got = arrays.read_samples(path, "output", ["label"], 1)[0]["label"]
+    assert got.dtype.kind == "S"
+    assert got.tolist() == labels.tolist()

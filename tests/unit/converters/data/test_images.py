@@ -159,8 +159,11 @@ def test_no_more_images_than_memory_is_meant_for(folder: Path, monkeypatch: pyte
     monkeypatch.setattr("converters.data.fitting.MAX_FILE_SAMPLES_BYTES", 1)
     monkeypatch.setattr("converters.data.fitting.LEAST", 4)
 
-    samples = fitted(folder, (1, HEIGHT, WIDTH, 3))
+    heard: list[float] = []
+    columns = read_columns(DataSettings(path=str(folder)))
+    samples = samples_of(columns, [TensorSpec("image", "FP32", (1, HEIGHT, WIDTH, 3))], heard.append)
 
+    assert heard == [0.5, 0.75, 1.0]
     assert len(samples) == 4
     assert samples.targets is not None
     assert np.bincount(samples.targets).tolist() == [2, 2]
