@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from converters.data import sampling
 
@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: {message}; see '{self.prog} --help'.\n")
 
 
-Commands = argparse._SubParsersAction[Parser]
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(commands: Commands, name: str, summary: str, examples: str) -> Parser:
