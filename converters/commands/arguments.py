@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from converters.data import generate
 
@@ -20,11 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: {message}; see '{self.prog} --help'.\n")
 
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[Parser]
-else:
-    # It takes no type when the program runs.
-    Commands = argparse._SubParsersAction
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(commands: Commands, name: str, summary: str, examples: str) -> Parser:
