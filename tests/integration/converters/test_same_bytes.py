@@ -9,7 +9,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 
-PYTORCH = """
+EXPORT = """
+import sys
+from pathlib import Path
+from converters.frameworks import torch as framework
+from support import torch_models
+
+for target_format in ("onnx", "tflite"):
+    for name, make, example in (
+        ("cnn", torch_models.Cnn, {"image": torch_models.floats(2, 1, 8, 8)}),
+        ("gru", torch_models.Recurrent, {"samples": torch_models.floats(2, 5, 3)}),
+    ):
+        target = Path(sys.argv[1], f"{name}.{target_format}")
+        framework.export(torch_models.seeded(make), target_format, target, example)
+"""
+
+PRUNE = """
 import sys
 from pathlib import Path
 from converters.frameworks import torch as framework
@@ -17,19 +32,12 @@ from converters.frameworks.base import Training
 from converters.prune.settings import PruneSettings
 from support import torch_models
 
-folder = Path(sys.argv[1])
 images, classes = torch_models.stripes(32)
-example = {"image": images[:2]}
 model = torch_models.seeded(torch_models.Cnn)
 for method in ("magnitude", "channels"):
     settings = PruneSettings(method=method, end_step=3, frequency=1, batch_size=8)
     small = framework.prune(model, Training({"image": images}, classes), settings, lambda share: None).model
-    framework.export(small, "onnx", folder / f"{method}.onnx", example)
-for target_format in ("onnx", "tflite"):
-    framework.export(model, target_format, folder / f"cnn.{target_format}", example)
-    recurrent = torch_models.seeded(torch_models.Recurrent)
-    samples = {"samples": torch_models.floats(2, 5, 3)}
-    framework.export(recurrent, target_format, folder / f"gru.{target_format}", samples)
+    framework.export(small, "onnx", Path(sys.argv[1], f"{method}.onnx"), {"image": images[:2]})
 """
 
 SKLEARN = """
@@ -61,13 +69,22 @@ def run(script: str, folder: Path, seed: str) -> dict[str, bytes]:
         [sys.executable, "-c", script, str(folder)],
         check=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONHASHSEED": seed},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "PYTHONHASHSEED": seed,
+            "OMP_NUM_THREADS": "1",
+        },
     )
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "count"), [(PYTORCH, 6), (SKLEARN, 4)], ids=["torch", "scikit-learn"])
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [(EXPORT, 4), (PRUNE, 2), (SKLEARN, 4)],
+    ids=["torch", "pruned torch", "scikit-learn"],
+)
 def test_two_processes_write_the_same_bytes(script: str, count: int, tmp_path: Path) -> None:
     first = run(script, tmp_path / "first", "1")
     second = run(script, tmp_path / "second", "2")

@@ -1,5 +1,6 @@
 import copy
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
@@ -23,6 +24,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from threadpoolctl import threadpool_limits
 
 from converters.errors import ConversionError
 from converters.frameworks import sklearn as framework
@@ -56,6 +58,13 @@ REGRESSORS = {
     "forest": RandomForestRegressor(5, random_state=0),
     "boosting": HistGradientBoostingRegressor(max_iter=8, random_state=0),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small only wait for threads."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +108,7 @@ class TestClassifiers:
         # Trees that vote for two classes equally often tie, which float32 and float64 break differently.
         first, second = np.sort(want, axis=1)[:, :-3:-1].T
         clear = first - second > 1e-6
-        assert clear.mean() > 0.98
+        assert clear.mean() > 0.9
         np.testing.assert_array_equal(got["label"][clear], model.predict(rest)[clear])
 
     @pytest.mark.parametrize("model", SCORERS.values(), ids=SCORERS)
