@@ -13,7 +13,7 @@ from converters.formats import tflite_model
 from converters.formats.canonical import unused
 
 _COUNTED: Final = re.compile(
-    r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+"
+    r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+|^\d+$"
 )
 
 
@@ -52,7 +52,7 @@ def _name_tensors(graphs: Sequence[Any], named: Mapping[int, str]) -> None:
         ports = {} if number else named
         taken = set(ports.values())
         for index, tensor in enumerate(graph.tensors):
-            inner = _COUNTED.sub("", bytes(tensor.name or b"").decode())
+            inner = _COUNTED.sub("", bytes(tensor.name or b"").decode()) or "tensor"
             tensor.name = (ports[index] if index in ports else unused(inner, taken)).encode()
 
 
@@ -67,8 +67,8 @@ def _output(graph: Any, old: str, new: str) -> int:
     index = _position(graph, graph.outputs, old)
     if index is None:
         raise ConversionError(
-            f"Output '{new}' is an input or another output as it is, which TFLite cannot hold; leave it out of the "
-            "model."
+            f"Output '{new}' is an input or another output as it is, which TFLite cannot hold; leave it out "
+            "of the model."
         )
     return index
 

@@ -75,7 +75,7 @@ def prune(model: Any, training: Training, settings: PruneSettings, advanced: Adv
 
 
 def library() -> Any:
-    """Import Keras 3 silently, on TensorFlow; raises ToolMissingError, or ConversionError for another backend."""
+    """Import Keras 3 silently; raises ToolMissingError, or ConversionError if it is not on TensorFlow."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     tensorflow()
     with silenced():

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).resolve().parents[2]
+MAKE = """
+import sys
+from pathlib import Path
 from converters.frameworks import keras, tf_keras
-from converters.frameworks.silence import silenced
 from support.keras_zoo import made
 
-TESTS = Path(__file__).resolve().parents[2]
+framework, *sources = sys.argv[1:]
+library = tf_keras.library() if framework == "tf-keras" else keras.library()
+for source in sources:
+    model = made(library, Path(source).stem)
+    model.export(source) if framework == "saved-model" else model.save(source)
+"""
 SCRIPT = """
 import os, sys
 from pathlib import Path
@@ -43,43 +51,47 @@ if framework != "saved-model":
 """
 
 
-def run(framework: str, sources: list[Path], out: Path, *, detour: str, seed: str) -> dict[str, str]:
-    """Convert in a process of its own, which must be silent, and return the digests of what it wrote."""
-    out.mkdir()
-    spare = out.with_suffix(".tmp")
-    spare.mkdir()
+def run(script: str, *arguments: object, seed: str, temporary: Path) -> subprocess.CompletedProcess[str]:
+    temporary.mkdir()
     environment = {
         **os.environ,
         "PYTHONHASHSEED": seed,
-        "TMPDIR": str(spare),
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, framework, str(out), detour, *map(str, sources)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=110,
-    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110)
+
+
+def converted(framework: str, sources: list[Path], out: Path, *, detour: str, seed: str) -> dict[str, str]:
+    """Convert in a process of its own, which must be silent, and return the digests of what it wrote."""
+    out.mkdir()
+    temporary = out.with_suffix(".tmp")
+    done = run(SCRIPT, framework, out, detour, *sources, seed=seed, temporary=temporary)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert list(spare.iterdir()) == []
+    assert list(temporary.iterdir()) == []
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["keras", "tf-keras", "saved-model"])
-def test_two_processes_write_the_same_bytes_in_silence(framework: str, tmp_path: Path) -> None:
-    library = tf_keras.library() if framework == "tf-keras" else keras.library()
-    suffix = {"keras": ".keras", "tf-keras": ".h5", "saved-model": ""}[framework]
-    names = ["conv1d", "gru", "attention"] if suffix else ["several", "attention"]
-    sources = [tmp_path / f"{name}{suffix}" for name in names]
-    with silenced():
-        for name, path in zip(names, sources, strict=True):
-            model = made(library, name)
-            model.save(path) if suffix else model.export(path, verbose=False)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("framework", "names"),
+    [
+        ("keras", ["conv1d.keras", "gru.keras", "attention.keras"]),
+        ("tf-keras", ["conv1d.h5", "gru.h5", "attention.h5"]),
+        ("saved-model", ["several", "attention"]),
+    ],
+)
+def test_two_processes_write_the_same_bytes_in_silence(
+    framework: str, names: list[str], tmp_path: Path
+) -> None:
+    sources = [tmp_path / name for name in names]
+    made = run(MAKE, framework, *sources, seed="0", temporary=tmp_path / "made.tmp")
+    assert made.returncode == 0, made.stderr
 
-    first = run(framework, sources, tmp_path / "first", detour="no", seed="1")
-    second = run(framework, sources, tmp_path / "second", detour="yes", seed="2")
+    first = converted(framework, sources, tmp_path / "first", detour="no", seed="1")
+    second = converted(framework, sources, tmp_path / "second", detour="yes", seed="2")
 
     assert first == second
-    assert len(first) == 2 * len(names) + bool(suffix)
+    assert len(first) == 2 * len(names) + (framework != "saved-model")

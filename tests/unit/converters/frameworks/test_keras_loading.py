@@ -124,7 +124,7 @@ def test_a_class_that_keras_does_not_have_is_refused(
 
     path = saved(library.Sequential([library.layers.Input((4,)), Mine()]), tmp_path / name)
     with pytest.raises(
-        ConversionError, match="uses a class that Keras does not have .*give the live model"
+        ConversionError, match=r"uses a class that Keras does not have .*give the live model"
     ) as caught:
         module.load(at(path))
     assert "\n" not in str(caught.value)

@@ -93,7 +93,7 @@ def test_what_is_no_saved_model_is_refused(folder: Path, tmp_path: Path) -> None
         saved_model.load(at(tmp_path))
     (tmp_path / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:200])
     with pytest.raises(
-        ModelError, match="TensorFlow cannot load .*; give a complete SavedModel folder"
+        ModelError, match=r"TensorFlow cannot load .*; give a complete SavedModel folder"
     ) as caught:
         saved_model.load(at(tmp_path))
     assert "\n" not in str(caught.value)
