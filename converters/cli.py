@@ -19,6 +19,7 @@ from typing import NoReturn
 from converters import show
 from converters.build import convert
 from converters.checks.gate import DEFAULT_MAX_DROP
+from converters.commands import arguments, sweep
 from converters.data import sampling
 from converters.errors import missing
 from converters.inspection import find_manifest, inspect_model
@@ -101,6 +102,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_build(commands)
+    sweep.add(commands)
     inspect = _command(commands, "inspect", "show what a model or a package is", _INSPECT_EXAMPLES)
     inspect.add_argument(
         "path", type=Path, metavar="PATH", help="an .onnx or .tflite file, or a package's folder"
@@ -127,7 +129,7 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
     build.add_argument("--version", help="default: UTC time as YYYYmmdd_HHMMSS")
     build.add_argument(
         "--precision",
-        type=_words,
+        type=arguments.words,
         metavar="P[,P]",
         help=f"among {', '.join(OFFERED)}; default: the model as it is, and dynamic",
     )
@@ -138,21 +140,24 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     build.add_argument(
         "--max-drop",
-        type=_non_negative,
+        type=arguments.non_negative,
         default=DEFAULT_MAX_DROP,
         metavar="POINTS",
         help="accuracy, or agreement without labels, that a variant may lose (default: %(default)s)",
     )
-    build.add_argument("--max-size", type=_count, metavar="BYTES", help="largest file of a variant")
+    build.add_argument("--max-size", type=arguments.count, metavar="BYTES", help="largest file of a variant")
     build.add_argument(
-        "--max-latency-ms", type=_non_negative, metavar="MS", help="slowest median run on this host"
+        "--max-latency-ms", type=arguments.non_negative, metavar="MS", help="slowest median run on this host"
     )
     build.add_argument(
-        "--order", type=_words, metavar="P[,P]", help="precisions, best first; default: fastest, then smallest"
+        "--order",
+        type=arguments.words,
+        metavar="P[,P]",
+        help="precisions, best first; default: fastest, then smallest",
     )
     build.add_argument(
         "--range",
-        type=_range,
+        type=arguments.value_range,
         action="append",
         default=[],
         metavar="NAME=LOW:HIGH",
@@ -160,7 +165,7 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     build.add_argument(
         "--shape",
-        type=_shape,
+        type=arguments.shape,
         action="append",
         default=[],
         metavar="NAME=1,3,48,320",
@@ -169,7 +174,7 @@ def _add_build(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     build.add_argument(
         "--samples",
-        type=_count,
+        type=arguments.count,
         default=sampling.GENERATED,
         metavar="N",
         help="how many to generate without --data (default: %(default)s)",
@@ -252,50 +257,6 @@ def _print_json(content: object) -> None:
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     # As an exception, so that temporary folders and workers go as they do on Ctrl-C.
     raise SystemExit(TERMINATED)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' should be at least 1")
-    return number
-
-
-def _non_negative(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' should be a number, 0 or more")
-    return number
-
-
-def _range(text: str) -> tuple[str, tuple[float, float]]:
-    name, _, bounds = text.rpartition("=")
-    low, _, high = bounds.partition(":")
-    try:
-        values = (float(low), float(high))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=0:255") from None
-    if not name or not values[0] <= values[1]:
-        raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=0:255, the lower bound first")
-    return name, values
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=1,3,48,320") from None
-    if not name:
-        raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=1,3,48,320")
-    return name, shape
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The commands of `edge-convert` that have a module of their own."""
