@@ -6,6 +6,8 @@ it is killed. On a cluster, that folder and the models and data must lie where a
 
 import signal
 import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -56,16 +58,32 @@ def run_all(
         generates = getattr(active, "supports_return_generator", False)
         parallel = joblib.Parallel(n_jobs=count, return_as="generator_unordered" if generates else "list")
         tasks = [joblib.delayed(attempt)(run_trial, at, trial, str(scratch)) for at, trial in enumerate(trials)]
-        # Started later, these would let Ctrl-C through again.
-        resource_tracker.ensure_running()
-        joblib.ensure_running()
-        with _holding_interrupts() if generates else nullcontext():
+        outcomes = _gather(joblib, parallel, tasks, done) if generates else list(parallel(tasks))
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+def _gather(
+    joblib: SimpleNamespace, parallel: Any, tasks: Sequence[Any], done: Callable[[int], None]
+) -> list[Outcome]:
+    """Return the outcomes in the order in which they come."""
+    # Started later, these would let Ctrl-C through again.
+    resource_tracker.ensure_running()
+    joblib.ensure_running()
+    results: Any = None
+    outcomes: list[Outcome] = []
+    try:
+        with _holding_interrupts():
             results = parallel(tasks)
-        outcomes: list[Outcome] = []
         for outcome in results:
             outcomes.append(outcome)
             done(len(outcomes))
-    return sorted(outcomes, key=lambda outcome: outcome.index)
+    except BaseException:
+        if results is not None:
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                # joblib has advice for whoever stops early.
+                results.close()
+        raise
+    return outcomes
 
 
 def attempt(run_trial: RunTrial, index: int, trial: Trial, scratch: str) -> Outcome:
@@ -103,15 +121,36 @@ def _mapping_errors(joblib: SimpleNamespace) -> Iterator[None]:
 
 @contextmanager
 def _holding_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back while processes are started, which inherit that for good.
+    """Hold Ctrl-C and SIGTERM back while processes are started, which inherit that Ctrl-C is blocked for good.
 
     It reaches the whole foreground, but the sweep alone acts on it, and ends them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _deferring((signal.SIGINT, signal.SIGTERM)):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _deferring(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Call the handlers of signals when the block has ended; in a thread, which none reaches, do nothing.
+
+    A mask alone does not keep them from this process: a library's threads may take them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {one: signal.signal(one, lambda number, frame: caught.append(number)) for one in signals}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        for number in caught:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -68,7 +68,8 @@ def svg(sweep: Sweep) -> str:
             _draw(place, sweep, name, scale)
             place.set_xlabel(label)
         figure.axes[0].set_ylabel(f"{sweep.metric} (%)")
-        figure.axes[0].legend(loc="lower right", fontsize="small")
+        if any(row.result is not None for row in sweep.rows):
+            figure.axes[0].legend(loc="lower right", fontsize="small")
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
@@ -84,7 +85,7 @@ def _draw(place: Any, sweep: Sweep, name: str, scale: float) -> None:
             if rows:
                 xs, ys = _places(rows, name, scale)
                 style = {"alpha": 1.0 if kind else 0.5, "color": f"C{number}"}
-                place.plot(xs, ys, marker, label=f"{model}{kind}".replace("_", " ").strip(), **style)
+                place.plot(xs, ys, marker, label=f"{model}{kind}".lstrip("_"), **style)
     for row in measured:
         if row.on_front:
             (x,), (y,) = _places([row], name, scale)
