@@ -99,6 +99,11 @@ def attempt(run_trial: RunTrial, index: int, trial: Trial, scratch: str) -> Outc
 
 
 def _backend(joblib: SimpleNamespace, name: str) -> Any:
+    if name == "multiprocessing":
+        raise RequestError(
+            "joblib's backend 'multiprocessing' hangs when it is interrupted; choose loky, which does the same "
+            "without that."
+        )
     try:
         return joblib.parallel_config(backend=name)
     except (ValueError, ImportError) as error:

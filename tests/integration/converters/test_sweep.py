@@ -193,9 +193,13 @@ class TestBackends:
         assert [row.result is not None for row in found.rows] == [True, True]
         assert not list(scratch.iterdir())
 
-    def test_an_unknown_backend_is_told(self, folder: Path, recipe: Recipe) -> None:
-        with pytest.raises(RequestError, match="joblib has no backend 'nonsense' here"):
-            sweep([folder / "cnn.onnx"], recipe, backend="nonsense")
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [("nonsense", "joblib has no backend 'nonsense' here"), ("multiprocessing", "hangs .*; choose loky")],
+    )
+    def test_a_backend_that_is_none_is_told(self, folder: Path, recipe: Recipe, name: str, said: str) -> None:
+        with pytest.raises(RequestError, match=said):
+            sweep([folder / "cnn.onnx"], recipe, backend=name)
 
 
 class TestCommand:
