@@ -1,7 +1,7 @@
 """The data sets that the benchmark trains on: read, cleaned, and split with a seed.
 
-A set is split in three: what a model is trained on, what the converter gets (to calibrate and to judge), and what
-the benchmark scores with, which neither training nor the converter ever sees.
+A set is split in three: what a model is trained on, what the converter gets (to calibrate and to judge), and
+what the benchmark scores with, which neither training nor the converter ever sees.
 """
 
 import gzip
