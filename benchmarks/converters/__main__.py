@@ -5,8 +5,8 @@
 
 Trained models are trained again with every seed, on another split; shipped ones get other samples. The scores
 are taken from the packaged files on samples that neither training nor the converter saw. Latencies are medians
-of one run with all cores, measured in turns; memory is the resident memory of a process with interpreter, runtime
-and model. tflite-runtime is measured with the first seed only: its int8 is slow on x86.
+of one run with all cores, in turns; memory is the resident memory of a process with interpreter, runtime and
+model. tflite-runtime is measured with the first seed only: its int8 is slow on x86.
 """
 
 import argparse

@@ -126,12 +126,13 @@ def _keras_to_onnx(model: Any, x: Array, path: Path) -> None:
 
 def _keras_to_tflite(model: Any, x: Array, path: Path) -> None:
     import tensorflow
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    signature = [tensorflow.TensorSpec((1, *x.shape[1:]), tensorflow.float32)]
-    function = tensorflow.function(lambda inputs: model(inputs, training=False)).get_concrete_function(
-        *signature
-    )
-    path.write_bytes(tensorflow.lite.TFLiteConverter.from_concrete_functions([function], model).convert())
+    spec = tensorflow.TensorSpec((1, *x.shape[1:]), tensorflow.float32)
+    function = tensorflow.function(lambda x: model(x, training=False)).get_concrete_function(spec)
+    # The converter leaves the variables of Keras 3 models outside of the file unless they are constants.
+    frozen = convert_variables_to_constants_v2(function)
+    path.write_bytes(tensorflow.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
 
 
 def _sklearn_to_onnx(model: Any, x: Array, path: Path) -> None:
