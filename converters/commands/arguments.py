@@ -136,3 +136,14 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not name:
         raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=1,3,48,320")
     return name, sized
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Read numbers between 0 and 1, separated by commas."""
+    try:
+        found = tuple(float(word) for word in words(text))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < share < 1 for share in found):
+        raise argparse.ArgumentTypeError(f"'{text}' should be numbers between 0 and 1, as 0.5,0.8")
+    return found

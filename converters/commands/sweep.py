@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -10,7 +9,8 @@ from typing import Any, Final, get_args
 from converters import show
 from converters.commands import arguments
 from converters.frameworks.base import Format
-from converters.recipe import Recipe, is_importable, read_recipe
+from converters.importing import is_importable
+from converters.recipe import Recipe, read_recipe
 from converters.sweep import runner
 from converters.sweep.plot import check_suffix, write_plot
 from converters.sweep.show import show_sweep, show_trials
@@ -32,23 +32,15 @@ fastest, smallest, most-accurate
 """
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(commands: arguments.Commands) -> None:
     """Add the command to the program's parser."""
     summary = "try the sensible recipes for one or several models and show which are worth having"
-    parser = commands.add_parser(
-        "sweep",
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(commands, "sweep", summary, _EXAMPLES)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="models that take the same data")
     _add_recipe(parser)
     _add_search(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .svg or .html")
-    parser.add_argument("--debug", action="store_true", help="on an error, show where in the program it arose")
     parser.set_defaults(run=run)
 
 
@@ -103,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         planned = runner.plan(models, recipe, prune=args.prune, pick=args.pick)
         if args.json:
-            _print_json([{"model": trial.model, "trial": trial.name} for trial in planned])
+            arguments.print_json([{"model": trial.model, "trial": trial.name} for trial in planned])
         else:
             show_trials(planned, sys.stdout)
         return 0
@@ -122,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         write_plot(found, args.plot)
     if args.json:
-        _print_json(found.as_json())
+        arguments.print_json(found.as_json())
     else:
         show_sweep(found, sys.stdout)
     return 0
@@ -155,7 +147,3 @@ def _formats(names: list[str]) -> tuple[Format, ...]:
         if name not in known:
             raise RequestError(f"There is no target '{name}'; choose among {', '.join(known)}.")
     return tuple(one for one in known if one in names)
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from converters import reporting
 from converters.package import write_package
-from converters.report import Package
+from converters.report.model import Package
 from converters.sweep.results import Row
 from edge_agent.documents.manifest import Manifest, Variant, blob_path
 
@@ -20,7 +21,8 @@ def install(package: Package, rows: list[Row], pick: str, max_drop: float | None
     if manifest.golden is not None:
         files.append(manifest.golden.file)
     blobs = {file.sha256: package.folder / blob_path(file.sha256) for file in files}
-    folder, _ = write_package(out, manifest, blobs)
+    pages = {name: (package.folder / name).read_bytes() for name in reporting.PAGES}
+    folder, _ = write_package(out, manifest, blobs, pages)
     return folder
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from converters import arrays
 from converters.arrays import Sample
 from converters.package import plain_blob
-from converters.report import Package
+from converters.report.model import Package
 from converters.workers.trials import Bench, installed_runtimes
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import Manifest, Variant, blob_path

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from converters.errors import WorkerError, missing
 from converters.recipe import Recipe
-from converters.report import Package
+from converters.report.model import Package
 from converters.sweep.trials import Trial
 from edge_agent.documents.errors import EdgeAgentError, RequestError, unexpected
 

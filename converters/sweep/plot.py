@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from converters.errors import missing
 from converters.package import mapping_os_errors
+from converters.report.model import Metric
 from converters.sweep.results import COLUMNS, Row, Sweep, cells
 from edge_agent.documents.errors import RequestError
 from edge_agent.store.files import write_atomically
@@ -41,9 +42,9 @@ def check_suffix(path: Path) -> None:
 
 def page(sweep: Sweep) -> str:
     """Return a self-contained HTML page."""
-    names = [sweep.metric if name == "quality" else name for name in COLUMNS]
+    names = [sweep.metric.name if name == "quality" else name for name in COLUMNS]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    rows = "\n".join(_table_row(row) for row in sweep.rows)
+    rows = "\n".join(_table_row(row, sweep.metric) for row in sweep.rows)
     said = "" if sweep.picked is None else f"<p>&gt; picked by <code>{html.escape(sweep.pick)}</code></p>"
     picture = svg(sweep)
     return (
@@ -67,7 +68,8 @@ def svg(sweep: Sweep) -> str:
         for place, (name, label, scale) in zip(figure.subplots(1, 2, sharey=True), _AXES, strict=True):
             _draw(place, sweep, name, scale)
             place.set_xlabel(label)
-        figure.axes[0].set_ylabel(f"{sweep.metric} (%)")
+        figure.axes[0].set_ylabel(f"points of {sweep.metric.name} lost")
+        figure.axes[0].invert_yaxis()
         if any(row.result is not None for row in sweep.rows):
             figure.axes[0].legend(loc="lower right", fontsize="small")
         written = io.StringIO()
@@ -97,10 +99,14 @@ def _draw(place: Any, sweep: Sweep, name: str, scale: float) -> None:
 def _places(rows: Sequence[Row], name: str, scale: float) -> tuple[list[float], list[float]]:
     return (
         [scale * float(getattr(row, name)) for row in rows],
-        [100 * row.quality for row in rows if row.quality is not None],
+        [row.drop for row in rows if row.drop is not None],
     )
 
 
-def _table_row(row: Row) -> str:
+def _table_row(row: Row, metric: Metric) -> str:
     kind = " ".join(name for name, on in (("front", row.on_front), ("picked", row.picked)) if on)
-    return f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row)) + "</tr>"
+    return (
+        f'<tr class="{kind}">'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row, metric))
+        + "</tr>"
+    )

@@ -1,12 +1,13 @@
 """What a sweep found: a row for each variant or failed trial, as a table or JSON."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters.report import size
+from converters.report.model import Metric
+from converters.report.text import size
 from converters.sweep.pareto import Point, front
 from converters.sweep.pick import Result
 
@@ -26,11 +27,12 @@ class Row:
     size_bytes: int | None = None
     transfer_bytes: int | None = None
     """Length as it travels: compressed where that saves enough."""
-    accuracy: float | None = None
+    score: float | None = None
+    """By the sweep's metric; None without labels."""
     agreement: float | None = None
     drop: float | None = None
-    """Points of accuracy less than the most accurate float model of the sweep, or without labels of agreement
-    with its own float model."""
+    """Points lost against its own float model, and if the metric is a share, what that has less than the best
+    float model of the sweep; without labels points of agreement with its own."""
     latency_ms: float | None = None
     reason: str = ""
     """Why there is nothing, or why it was not measured."""
@@ -39,8 +41,8 @@ class Row:
 
     @property
     def quality(self) -> float | None:
-        """Accuracy, or agreement without labels."""
-        return self.agreement if self.accuracy is None else self.accuracy
+        """What is better the higher it is: 1 for no loss at all."""
+        return None if self.drop is None else 1 - self.drop / 100
 
     @property
     def result(self) -> Result | None:
@@ -57,8 +59,7 @@ class Sweep:
     """All rows, those of the front first, each part by latency."""
 
     rows: tuple[Row, ...]
-    metric: str
-    """`accuracy` or `agreement`."""
+    metric: Metric
     pick: str = ""
     package: Path | None = None
     """Where the picked version was packaged."""
@@ -77,7 +78,7 @@ class Sweep:
         """Return everything as plain values."""
         picked = self.picked
         return {
-            "metric": self.metric,
+            "metric": self.metric.name,
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "pick": self.pick,
             "picked": None if picked is None else {"model": picked.model, "trial": picked.trial},
@@ -85,17 +86,17 @@ class Sweep:
         }
 
 
-def judged(rows: Sequence[Row], float_accuracy: float | None) -> list[Row]:
-    """Return the rows with their drops; `float_accuracy` is that of the most accurate float model."""
-    found = []
-    for row in rows:
-        lost = None
-        if row.accuracy is not None and float_accuracy is not None:
-            lost = 100 * (float_accuracy - row.accuracy)
-        elif row.agreement is not None:
-            lost = 100 * (1 - row.agreement)
-        found.append(dataclasses.replace(row, drop=lost))
-    return found
+def judged(rows: Sequence[Row], metric: Metric, float_scores: Mapping[str, float]) -> list[Row]:
+    """Return the rows with what their own float models lack beside the best; `float_scores` by model."""
+    if not metric.is_share or not float_scores:
+        return list(rows)
+    best = max(float_scores.values()) if metric.higher_is_better else min(float_scores.values())
+    return [
+        row
+        if row.drop is None or row.model not in float_scores
+        else dataclasses.replace(row, drop=row.drop + 100 * abs(best - float_scores[row.model]))
+        for row in rows
+    ]
 
 
 def arranged(rows: Sequence[Row]) -> list[Row]:
@@ -118,15 +119,16 @@ NUMBERS: Final = COLUMNS[3:8]
 """The columns that are aligned to the right."""
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return a row's cells for COLUMNS; the column `quality` holds what the sweep's metric is."""
+def cells(row: Row, metric: Metric) -> tuple[str, ...]:
+    """Return a row's cells for COLUMNS; the column `quality` holds the score, or agreement without labels."""
+    shown = row.agreement if row.score is None else row.score
     mark = ("*" if row.on_front else " ") + (">" if row.picked else "")
     trial = f"{row.trial} ({', '.join(row.architectures)})" if row.architectures else row.trial
     return (
         mark.rstrip(),
         row.model,
         trial,
-        "-" if row.quality is None else f"{100 * row.quality:.2f} %",
+        "-" if shown is None else metric.text(shown),
         "-" if row.drop is None else f"{row.drop + 0.0:.2f} pt",
         "-" if row.size_bytes is None else size(row.size_bytes),
         "-" if row.transfer_bytes in (None, row.size_bytes) else size(row.transfer_bytes),

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from converters.build import Progress
 from converters.errors import ConversionError
 from converters.package import mapping_os_errors
 from converters.recipe import Recipe
-from converters.report import Package, VariantRow
-from converters.sweep import today
+from converters.report.model import Metric, VariantRow
+from converters.sweep import building
 from converters.sweep.install import install
 from converters.sweep.measure import Timed, latencies_ms
 from converters.sweep.parallel import Outcome, RunTrial, run_all
 from converters.sweep.pick import Pick, choose, parse
 from converters.sweep.results import Row, Sweep, arranged, judged
 from converters.sweep.trials import Facts, Trial, trials
+from converters.workshop import Progress
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import Variant
 
@@ -33,8 +33,8 @@ _TRIALS_SHARE = 0.85
 class Builder:
     """What the sweep drives: how a model's facts are learned, and how a recipe is carried out."""
 
-    facts: LearnFacts = today.facts
-    run_trial: RunTrial = today.run_trial
+    facts: LearnFacts = building.facts
+    run_trial: RunTrial = building.run_trial
 
 
 def plan(
@@ -97,7 +97,7 @@ def sweep(
         done(0)
         outcomes = run_all(builder.run_trial, planned, Path(scratch), jobs, backend, done)
         rows = _timed_rows(planned, outcomes, Path(scratch), progress)
-        found = Sweep(tuple(arranged(rows)), _metric(rows), pick or "")
+        found = Sweep(tuple(arranged(rows)), _metric(outcomes), pick or "")
         if wanted is not None:
             found = _take(found, wanted, planned, outcomes, Path(recipe.out))
     progress("done", 1.0)
@@ -126,7 +126,7 @@ def _timed_rows(
         )
         for row in rows
     ]
-    return judged(timed, max(filter(None, map(_float_accuracy, packages)), default=None))
+    return judged(timed, _metric(outcomes), _float_scores(planned, outcomes))
 
 
 def _rows(trial: Trial, outcome: Outcome) -> list[Row]:
@@ -152,8 +152,9 @@ def _made(trial: Trial, row: VariantRow, variant: Variant) -> Row:
         sha256=variant.file.kept_sha256,
         size_bytes=variant.file.kept_size_bytes,
         transfer_bytes=variant.file.size_bytes,
-        accuracy=row.accuracy,
+        score=row.score,
         agreement=row.agreement,
+        drop=row.drop,
     )
 
 
@@ -175,13 +176,18 @@ def _take(
     return dataclasses.replace(found, rows=rows, package=folder)
 
 
-def _float_accuracy(package: Package) -> float | None:
-    accuracy = package.manifest.metadata.get("float", {}).get("accuracy")
-    return None if accuracy is None else float(accuracy)
+def _metric(outcomes: Sequence[Outcome]) -> Metric:
+    """Return what the trials, which share their data, were scored by."""
+    return next(outcome.package.report.metric for outcome in outcomes if outcome.package is not None)
 
 
-def _metric(rows: Sequence[Row]) -> str:
-    return "accuracy" if any(row.accuracy is not None for row in rows) else "agreement"
+def _float_scores(planned: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return the score of each model as it was trained."""
+    scores: dict[str, float] = {}
+    for trial, outcome in zip(planned, outcomes, strict=True):
+        if outcome.package is not None and outcome.package.report.float_score is not None:
+            scores.setdefault(trial.model, outcome.package.report.float_score)
+    return scores
 
 
 def _labels(models: Sequence[Path | str]) -> list[str]:

@@ -9,8 +9,8 @@ from converters.sweep.trials import Trial
 
 def show_sweep(sweep: Sweep, stream: TextIO) -> None:
     """Print the front, the other results and the failed trials, what was picked and where it was packaged."""
-    names = [sweep.metric if name == "quality" else name for name in COLUMNS]
-    lines = [cells(row) for row in sweep.rows]
+    names = [sweep.metric.name if name == "quality" else name for name in COLUMNS]
+    lines = [cells(row, sweep.metric) for row in sweep.rows]
     alone = len({row.model for row in sweep.rows}) == 1
     shown = [
         index

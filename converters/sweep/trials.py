@@ -16,7 +16,7 @@ OPEN: Final = Gate(max_drop=1e9)
 
 CALIBRATIONS: Final[dict[Format, tuple[Calibration, ...]]] = {
     "onnx": ("minmax", "entropy", "percentile"),
-    "tflite": ("minmax",),
+    "tflite": ("minmax", "entropy", "percentile"),
 }
 PRECISIONS: Final[dict[Format, tuple[str, ...]]] = {
     "onnx": ("fp32", "fp16", "dynamic", "int8"),

@@ -20,7 +20,7 @@ from converters.errors import ConversionError, GateError
 from converters.package import plain_blob, read_manifest
 from converters.recipe import Recipe
 from converters.report import Package
-from converters.sweep import today
+from converters.sweep import building
 from converters.sweep.results import Sweep
 from converters.sweep.runner import Builder, plan, sweep
 from edge_agent.documents.errors import NotFoundError, RequestError
@@ -65,7 +65,16 @@ class TestRecipes:
         assert [(trial.model, trial.name) for trial in found] == [
             (model, f"onnx {name}")
             for model in ("cnn", "halved")
-            for name in ("fp32", "dynamic", "int8 minmax")
+            for name in (
+                "fp32",
+                "fp16",
+                "dynamic",
+                "int8 minmax",
+                "int8 entropy",
+                "int8 percentile",
+                "int8 minmax per-tensor",
+                "int8 search",
+            )
         ]
 
     def test_models_of_one_name_are_told_apart(self, folder: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -97,7 +106,7 @@ class TestSweep:
             progress=lambda step, share: heard.append((step, share)),
         )
 
-        assert found.metric == "accuracy"
+        assert found.metric.name == "accuracy"
         measured = [row for row in found.rows if row.result is not None]
         assert {(row.model, row.precision) for row in measured} == {
             (model, precision) for model in ("cnn", "halved") for precision in ("fp32", "dynamic")
@@ -160,7 +169,7 @@ class TestSweep:
                 raise ConversionError("It has nothing to quantize.")
             if recipe.precision == ("int8",):
                 raise ValueError("a bug\nof two lines")
-            return today.run_trial(recipe)
+            return building.run_trial(recipe)
 
         found = sweep([folder / "cnn.onnx"], recipe, jobs=1, builder=Builder(run_trial=run_trial))
         assert results(found) == {
@@ -184,7 +193,7 @@ class TestBackends:
 
         def run_trial(recipe: Recipe) -> Package:
             pids.add(os.getpid())
-            return today.run_trial(recipe)
+            return building.run_trial(recipe)
 
         with joblib.parallel_config(backend="threading", n_jobs=2):
             only = dataclasses.replace(recipe, precision=("fp32", "dynamic"))

@@ -6,37 +6,57 @@ from pathlib import Path
 
 import pytest
 
+from converters.report.model import Metric
 from converters.sweep.plot import page, svg, write_plot
 from converters.sweep.results import Row, Sweep, arranged, judged
 from converters.sweep.show import show_sweep
 from edge_agent.documents.errors import RequestError
 
+ACCURACY = Metric("accuracy")
 FLOAT = Row(
-    "cnn", "onnx fp32", "fp32", "onnx", (), "a" * 64, 4000, 4000, accuracy=0.98, agreement=1.0, latency_ms=2.0
+    "cnn",
+    "onnx fp32",
+    "fp32",
+    "onnx",
+    (),
+    "a" * 64,
+    4000,
+    4000,
+    score=0.98,
+    agreement=1.0,
+    drop=0.0,
+    latency_ms=2.0,
 )
 INT8 = replace(
     FLOAT, trial="onnx int8", precision="int8", sha256="b" * 64, size_bytes=1000, transfer_bytes=700,
-    accuracy=0.97, agreement=0.98, latency_ms=1.0,
+    score=0.97, agreement=0.98, drop=1.0, latency_ms=1.0,
 )  # fmt: skip
 ENTROPY = replace(INT8, trial="onnx int8 entropy")
-WORSE = replace(FLOAT, trial="onnx dynamic", sha256="c" * 64, accuracy=0.97, latency_ms=3.0)
+WORSE = replace(FLOAT, trial="onnx dynamic", sha256="c" * 64, score=0.97, drop=1.0, latency_ms=3.0)
 OTHER = replace(
-    FLOAT, model="a <large> one", sha256="d" * 64, accuracy=0.99, size_bytes=9000, transfer_bytes=9000
+    FLOAT, model="a <large> one", sha256="d" * 64, score=0.99, drop=-1.0, size_bytes=9000, transfer_bytes=9000
 )
 FOREIGN = replace(INT8, architectures=("aarch64",), sha256="e" * 64, latency_ms=None, reason="for aarch64")
 FAILED = Row("cnn", "onnx fp16", reason="It cannot be made.")
 
 
 def a_sweep(*rows: Row) -> Sweep:
-    return Sweep(tuple(arranged(judged(rows, 0.98))), "accuracy")
+    return Sweep(tuple(arranged(judged(rows, ACCURACY, {"cnn": 0.98}))), ACCURACY)
 
 
-def test_drops_are_counted_from_the_most_accurate_float_model() -> None:
-    assert [row.drop for row in judged([FLOAT, INT8], 0.99)] == pytest.approx([1.0, 2.0])
-    assert [row.drop for row in judged([replace(INT8, accuracy=None), FAILED], None)] == [
-        pytest.approx(2.0),
-        None,
-    ]
+def test_what_a_model_lacks_beside_the_best_counts_too() -> None:
+    both = [INT8, replace(INT8, model="large"), FAILED]
+
+    found = judged(both, ACCURACY, {"cnn": 0.98, "large": 0.99})
+
+    assert [row.drop for row in found] == [pytest.approx(2.0), pytest.approx(1.0), None]
+
+
+def test_errors_and_agreement_are_told_against_the_own_float_model() -> None:
+    error = Metric("mae", is_share=False, higher_is_better=False)
+
+    assert judged([INT8], error, {"cnn": 3.0, "large": 1.0}) == [INT8]
+    assert judged([INT8], ACCURACY, {}) == [INT8]
 
 
 def test_the_front_comes_first_and_what_was_not_measured_last() -> None:

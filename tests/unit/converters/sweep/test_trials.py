@@ -32,6 +32,8 @@ def test_everything_that_a_trained_model_with_data_allows() -> None:
         "tflite fp16",
         "tflite dynamic",
         "tflite int8 minmax",
+        "tflite int8 entropy",
+        "tflite int8 percentile",
         "tflite int8 minmax per-tensor",
         "tflite int8 search",
         "tflite int16x8",
