@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from converters.commands import build, compare, inspect
+from converters.commands import build, compare, inspect, sweep
 from converters.commands.arguments import (
     PROGRAM,
     Parser,
@@ -69,6 +69,7 @@ def build_parser() -> Parser:
     build.add(commands)
     inspect.add(commands)
     compare.add(commands)
+    sweep.add(commands)
     completion = add_command(
         commands,
         "completion",

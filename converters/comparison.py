@@ -1,4 +1,4 @@
-"""Two models side by side: what differs in the files, and how far apart their answers to the same samples."""
+"""Two models side by side: what differs in the files, and how far apart their answers are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields

@@ -95,12 +95,13 @@ def _as_it_is(path: Path, recipe: Recipe) -> Floats:
 def _check_targets(framework: str, to: Sequence[Format] | None) -> None:
     if to is not None and not to:
         raise RequestError(f"No target was given; choose among {', '.join(FORMATS)}.")
-    possible = _possible(framework)
+    possible = formats_of(framework)
     if to is not None and any(target not in possible for target in to):
         raise ConversionError(_NO_WAY[framework])
 
 
-def _possible(framework: str) -> tuple[Format, ...]:
+def formats_of(framework: str) -> tuple[Format, ...]:
+    """Return what a framework's models, or files of a format, can be brought to."""
     if framework in FORMATS:
         return ("onnx",) if framework == "onnx" else ("tflite",)
     return ("onnx",) if framework in _ONLY_ONNX else FORMATS
@@ -188,7 +189,7 @@ class _Export:
         return self.framework == "torch"
 
     def _targets(self) -> tuple[Format, ...]:
-        return self.recipe.to or _possible(self.framework)
+        return self.recipe.to or formats_of(self.framework)
 
     def _file(self, target: Format, *, pruned: bool = False) -> Path:
         return self.folder / f"{'pruned' if pruned else 'float'}.{target}"

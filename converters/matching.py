@@ -10,7 +10,7 @@ from converters.formats.layers import LayerSize
 from converters.inspection import Inspected
 from edge_agent.documents.tensors import TensorSpec
 
-_ADDED: Final = re.compile(r"(_quant(ized)?|_MatMul_quant(ized)?|_output_quantized)$")
+_ADDED: Final = re.compile(r"((_MatMul)?(_output)?_quant(ized)?|_QuantizeLinear_(Input|Output))$")
 """What quantizers add to the name of a layer."""
 
 
@@ -33,20 +33,12 @@ class LayerPair:
 
 def match_layers(a: Sequence[LayerSize], b: Sequence[LayerSize]) -> list[LayerPair]:
     """Pair layers by name, then the others by their number of parameters in order; largest changes first."""
-    theirs: dict[str, LayerSize] = {}
-    for layer in b:
-        theirs.setdefault(plain_name(layer.name), layer)
-    pairs: list[tuple[LayerSize | None, LayerSize | None]] = []
-    alone: list[LayerSize] = []
-    for layer in a:
-        partner = theirs.pop(plain_name(layer.name), None)
-        if partner is None:
-            alone.append(layer)
-        else:
-            pairs.append((layer, partner))
-    taken = {id(other) for _, other in pairs}
-    left = [layer for layer in b if id(layer) not in taken]
-    for layer in alone:
+    ours, theirs = _by_plain_name(a), _by_plain_name(b)
+    pairs: list[tuple[LayerSize | None, LayerSize | None]] = [
+        (layer, theirs[name]) for name, layer in ours.items() if name in theirs
+    ]
+    left = [layer for name, layer in theirs.items() if name not in ours]
+    for layer in (layer for name, layer in ours.items() if name not in theirs):
         partner = next((other for other in left if other.parameters == layer.parameters), None)
         left = [other for other in left if other is not partner]
         pairs.append((layer, partner))
@@ -131,6 +123,24 @@ def described(spec: TensorSpec) -> str:
 def plain_name(name: str) -> str:
     """Return a layer's name without what quantizers add to it."""
     return _ADDED.sub("", name)
+
+
+def _by_plain_name(layers: Sequence[LayerSize]) -> dict[str, LayerSize]:
+    """Put together what a quantizer made of one layer: a Gemm becomes MatMulInteger and Add."""
+    found: dict[str, LayerSize] = {}
+    for layer in layers:
+        name = plain_name(layer.name)
+        other = found.get(name)
+        if other is not None:
+            largest = max(layer, other, key=lambda one: one.weight_bytes)
+            layer = LayerSize(
+                name,
+                largest.operator,
+                layer.weight_bytes + other.weight_bytes,
+                layer.parameters + other.parameters,
+            )
+        found[name] = layer
+    return found
 
 
 def _pair(one: LayerSize | None, other: LayerSize | None) -> LayerPair:

@@ -5,6 +5,7 @@ Each section's settings sit beside what uses them. Paths in a file are relative 
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def described(recipe: Recipe) -> dict[str, Any]:
 
     Where files lie says nothing of what is made from them, and a manifest is read by others.
     """
-    plain = _beyond(dataclasses.asdict(recipe), dataclasses.asdict(Recipe()))
+    plain = _beyond(_plain(recipe), _plain(Recipe()))
     for place, names in ({"": _PATHS} | _SECTION_PATHS).items():
         section = plain if not place else plain.get(place, {})
         for name in names:
@@ -120,6 +121,12 @@ def described(recipe: Recipe) -> dict[str, Any]:
             elif isinstance(value, str) and not is_importable(value):
                 section[name] = Path(value).name
     return {key: value for key, value in plain.items() if value != {}}
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's settings as JSON has them, with lists for tuples."""
+    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return content
 
 
 def _beyond(plain: dict[str, Any], default: Any) -> dict[str, Any]:

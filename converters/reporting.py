@@ -23,6 +23,8 @@ from edge_agent.documents.manifest import File
 
 HTML: Final = "report.html"
 JSON: Final = "report.json"
+PAGES: Final = (HTML, JSON)
+"""What lies beside a package's manifest for people and their programs."""
 
 _TENSORS: Final = 12
 """Histograms in a report: the inputs, the outputs, and what is hardest to quantize."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any, TextIO
 
@@ -45,7 +46,7 @@ def show_table(report: Report, stream: TextIO) -> None:
     console = console_for(rich, stream)
     headings, lines = text.table(report, console.width)
     styles = [_style(row) for row in report.rows]
-    print_table(console, rich, headings, lines, styles)
+    print_table(console, rich, headings, lines, left=(0, len(headings) - 1), styles=styles)
 
 
 def print_table(
@@ -53,17 +54,22 @@ def print_table(
     rich: SimpleNamespace,
     headings: Sequence[str],
     lines: Sequence[Sequence[str]],
-    styles: Sequence[str],
+    *,
+    left: Sequence[int] = (0,),
+    styles: Sequence[str] = (),
 ) -> None:
-    """Print aligned columns under their headings; colours only show on a terminal."""
-    table = rich.Table(box=rich.SIMPLE, pad_edge=False, header_style="bold")
-    for name in headings:
+    """Print aligned columns under their headings, those at `left` to the left, and the others, of figures, to
+    the right; colours only show on a terminal.
+    """
+    table = rich.Table(box=rich.SIMPLE, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
+    for index, name in enumerate(headings):
         table.add_column(
             rich.escape(name),
-            justify="right" if text.is_number(name) else "left",
-            no_wrap=not text.is_flexible(name),
+            justify="left" if index in left else "right",
+            no_wrap=name != text.FLEXIBLE,
+            overflow="fold",
         )
-    for line, style in zip(lines, styles, strict=True):
+    for line, style in zip_longest(lines, styles, fillvalue=""):
         table.add_row(*(rich.escape(cell) for cell in line), style=style)
     console.print(table)
 

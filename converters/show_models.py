@@ -66,7 +66,8 @@ def show_comparison(found: Comparison, stream: TextIO, most_layers: int | None) 
         _print(stream, ("operators", "A", "B"), counts)
     _show_pairs(found.layers, stream, most_layers)
     if variants := found.variants():
-        _print(stream, ("variant", "A", "B"), [(label, _metrics(a), _metrics(b)) for label, a, b in variants])
+        lines = [line for label, a, b in variants for line in _metrics(label, a, b)]
+        _print(stream, ("variant", "as built", "A", "B"), lines, (0, 1))
     if found.ran is not None:
         stream.write("\n".join(_ran(found.ran)) + "\n")
     else:
@@ -110,7 +111,7 @@ def _show_layers(model: Inspected, stream: TextIO, most: int | None) -> None:
         return
     whole = max(1, model.weight_bytes)
     lines = [_layer(layer, whole) for layer in shown]
-    _print(stream, ("layer", "operator", "weights", "share", "parameters"), lines)
+    _print(stream, ("layer", "operator", "weights", "share", "parameters"), lines, (0, 1))
     if len(shown) < len(largest):
         stream.write(f"  and {len(largest) - len(shown)} smaller layers; see them with --layers all\n")
 
@@ -206,16 +207,22 @@ def _show_pairs(pairs: Sequence[LayerPair], stream: TextIO, most: int | None) ->
         stream.write(f"  and {len(changed) - len(shown)} smaller differences; see them with --layers all\n")
 
 
-def _print(stream: TextIO, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+def _print(
+    stream: TextIO, headings: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)
+) -> None:
     rich = import_rich()
-    print_table(console_for(rich, stream), rich, headings, lines, [""] * len(lines))
+    print_table(console_for(rich, stream), rich, headings, lines, left=left)
 
 
-def _metrics(variant: Variant | None) -> str:
-    if variant is None:
-        return "-"
-    metrics = "".join(f", {name} {value:g}" for name, value in variant.metrics.items())
-    return f"{size(variant.file.size_bytes)}{metrics}"
+def _metrics(label: str, a: Variant | None, b: Variant | None) -> list[tuple[str, ...]]:
+    """Return a line for the size and for each metric; the first one has the variant's name."""
+    names = dict.fromkeys(name for side in (a, b) if side for name in side.metrics)
+    pair = [_size(side.file.size_bytes if side else None) for side in (a, b)]
+    lines: list[tuple[str, ...]] = [(label, "size", *pair)]
+    for name in names:
+        values = [side.metrics.get(name) if side else None for side in (a, b)]
+        lines.append(("", name, *("-" if one is None else f"{one:g}" for one in values)))
+    return lines
 
 
 def _ratio(a: float | None, b: float | None) -> str:

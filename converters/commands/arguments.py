@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from converters.data import generate
 
@@ -20,11 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: {message}; see '{self.prog} --help'.\n")
 
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[Parser]
-else:
-    # It takes no type when the program runs.
-    Commands = argparse._SubParsersAction
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(commands: Commands, name: str, summary: str, examples: str) -> Parser:
@@ -140,3 +136,14 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not name:
         raise argparse.ArgumentTypeError(f"'{text}' should look like NAME=1,3,48,320")
     return name, sized
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Read numbers between 0 and 1, separated by commas."""
+    try:
+        found = tuple(float(word) for word in words(text))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < share < 1 for share in found):
+        raise argparse.ArgumentTypeError(f"'{text}' should be numbers between 0 and 1, as 0.5,0.8")
+    return found

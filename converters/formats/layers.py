@@ -18,8 +18,11 @@ _PASSING: Final = frozenset(
 )
 """Operators that hand a constant on."""
 
-_SCALED: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
-"""Operators whose inputs after the first are scales and zero points, which are no parameters of the model."""
+_PARAMETERS: Final[dict[str, tuple[int, ...]]] = {
+    "DequantizeLinear": (0,), "QuantizeLinear": (0,), "MatMulInteger": (0, 1), "ConvInteger": (0, 1),
+    "QLinearConv": (0, 3, 8), "QLinearMatMul": (0, 3),
+}  # fmt: skip
+"""Positions of the inputs that are parameters; the others are scales and zero points. Elsewhere all are."""
 
 _BITS: Final = {
     "FLOAT64": 64, "INT64": 64, "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128, "INT16": 16, "UINT16": 16,
@@ -49,6 +52,7 @@ class _Step:
     name: str
     operator: str
     inputs: tuple[str, ...]
+    """An optional one that is left out is empty."""
     outputs: tuple[str, ...]
 
 
@@ -103,8 +107,9 @@ def _attribute(steps: Sequence[_Step], constants: Mapping[str, _Constant]) -> li
     layers = []
     for step in steps:
         reads = [name for name in step.inputs if name in held]
+        positions = _PARAMETERS.get(step.operator, range(len(step.inputs)))
         own = [
-            (constant, counts and not (step.operator in _SCALED and name != step.inputs[0]))
+            (constant, counts and step.inputs.index(name) in positions)
             for name in dict.fromkeys(reads)
             for constant, counts in held.pop(name)
         ]
@@ -148,9 +153,7 @@ def _onnx_steps(graph: Any) -> Iterator[_Step]:
             if attribute.HasField("g"):
                 yield from _onnx_steps(attribute.g)
         if node.op_type != "Constant":
-            yield _Step(
-                node.name or node.output[0], node.op_type, tuple(filter(None, node.input)), tuple(node.output)
-            )
+            yield _Step(node.name or node.output[0], node.op_type, tuple(node.input), tuple(node.output))
 
 
 def _onnx_constants(model: Any) -> dict[str, _Constant]:
@@ -202,7 +205,7 @@ def _tflite_steps(model: Any, graph: Any) -> list[_Step]:
     steps = []
     for operator in graph.operators:
         inputs, outputs = (
-            tuple(_tensor_name(graph, index) for index in ends if index >= 0)
+            tuple(_tensor_name(graph, index) if index >= 0 else "" for index in ends)
             for ends in (_indexes(operator.inputs), _indexes(operator.outputs))
         )
         name = _plain_name(outputs[0]) if outputs else ""

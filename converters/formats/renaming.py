@@ -13,7 +13,7 @@ from converters.formats import tflite_model
 from converters.formats.canonical import unused
 
 _COUNTED: Final = re.compile(
-    r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+"
+    r"_frozen_\d+|(?<=_cond)_\d+|(?<=_body)_\d+|_inference_\w*?_\d+|(?<=embedding_lookup)/\d+|^\d+$"
 )
 
 
@@ -25,8 +25,8 @@ def renamed_tflite(content: bytes, inputs: Mapping[str, str], outputs: Mapping[s
     """
     model = tflite_model.read_content(content)
     graph = model.subgraphs[0]
-    graph.inputs = [_position(graph, graph.inputs, old, new) for old, new in inputs.items()]
-    graph.outputs = [_position(graph, graph.outputs, old, new) for old, new in outputs.items()]
+    graph.inputs = [_input(graph, old, new) for old, new in inputs.items()]
+    graph.outputs = [_output(graph, old, new) for old, new in outputs.items()]
     positions, names = [*graph.inputs, *graph.outputs], [*inputs.values(), *outputs.values()]
     named = dict(zip(positions, names, strict=True))
     if len(named) < len(names):
@@ -52,12 +52,26 @@ def _name_tensors(graphs: Sequence[Any], named: Mapping[int, str]) -> None:
         ports = {} if number else named
         taken = set(ports.values())
         for index, tensor in enumerate(graph.tensors):
-            inner = _COUNTED.sub("", bytes(tensor.name or b"").decode())
+            inner = _COUNTED.sub("", bytes(tensor.name or b"").decode()) or "tensor"
             tensor.name = (ports[index] if index in ports else unused(inner, taken)).encode()
 
 
-def _position(graph: Any, indexes: Sequence[int], old: str, new: str) -> int:
-    for index in indexes:
-        if graph.tensors[index].name == old.encode():
-            return int(index)
-    raise ConversionError(f"The model does not use its input '{new}'; rebuild it without that input.")
+def _input(graph: Any, old: str, new: str) -> int:
+    index = _position(graph, graph.inputs, old)
+    if index is None:
+        raise ConversionError(f"The model does not use its input '{new}'; rebuild it without that input.")
+    return index
+
+
+def _output(graph: Any, old: str, new: str) -> int:
+    index = _position(graph, graph.outputs, old)
+    if index is None:
+        raise ConversionError(
+            f"Output '{new}' is an input or another output as it is, which TFLite cannot hold; leave it out "
+            "of the model."
+        )
+    return index
+
+
+def _position(graph: Any, indexes: Sequence[int], name: str) -> int | None:
+    return next((int(index) for index in indexes if graph.tensors[index].name == name.encode()), None)

@@ -38,11 +38,25 @@ def check_counts(content: bytes) -> None:
     for index in range(model.SubgraphsLength() if room >= 0 else 0):
         graph = model.Subgraphs(index)
         room -= graph.TensorsLength() + graph.OperatorsLength()
+        room -= _numbers(graph) if room >= 0 else 0
     for index in range(model.SignatureDefsLength() if room >= 0 else 0):
         definition = model.SignatureDefs(index)
         room -= definition.InputsLength() + definition.OutputsLength()
     if room < 0:
         raise ValueError("more tables than the file has room for")
+
+
+def _numbers(graph: Any) -> int:
+    """Count the numbers in a graph's vectors, of at least four bytes each."""
+    tensors = map(graph.Tensors, range(graph.TensorsLength()))
+    operators = map(graph.Operators, range(graph.OperatorsLength()))
+    count = sum(one.ShapeLength() + one.ShapeSignatureLength() + _scales(one) for one in tensors)
+    return int(count + sum(one.InputsLength() + one.OutputsLength() for one in operators))
+
+
+def _scales(tensor: Any) -> int:
+    known = tensor.Quantization()
+    return 0 if known is None else int(known.ScaleLength() + known.ZeroPointLength())
 
 
 def check_structure(model: Any) -> None:

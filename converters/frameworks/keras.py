@@ -31,7 +31,7 @@ def load(origin: Origin) -> Any:
     own and, unless it is trusted, for code inside.
     """
     version = keras_version(Path(origin.path))
-    keras = _import()
+    keras = library()
     with silenced():
         try:
             return keras.models.load_model(origin.path, compile=False, safe_mode=not origin.trust_pickle)
@@ -64,17 +64,18 @@ def input_names(model: Any) -> tuple[str, ...]:
 
 def export(model: Any, target_format: Format, target: Path, example: Mapping[str, Array]) -> None:
     """Write the model as ONNX with a free batch, or as TFLite with a batch of one."""
-    keras_models.export(_import(), model, target_format, target, example)
+    keras_models.export(library(), model, target_format, target, example)
 
 
 def prune(model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
     """Return a pruned copy, fine-tuned with a fixed seed; see `converters.prune.keras`."""
     from converters.prune import keras as pruning
 
-    return pruning.prune(_import(), model, training, settings, advanced)
+    return pruning.prune(library(), model, training, settings, advanced)
 
 
-def _import() -> Any:
+def library() -> Any:
+    """Import Keras 3 silently; raises ToolMissingError, or ConversionError if it is not on TensorFlow."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     tensorflow()
     with silenced():

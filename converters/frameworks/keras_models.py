@@ -12,6 +12,10 @@ from converters.frameworks.base import Format
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import Port, Served, sentence
 
+_FOREIGN: Final = (
+    "registered", "Unknown layer", "custom", "Could not locate", "must be an instance of class Layer",
+)  # fmt: skip
+"""What either Keras says, one of these, of a class that it does not have."""
 _FLOATS: Final = ("float16", "bfloat16", "float64")
 
 
@@ -32,6 +36,7 @@ def export(keras: Any, model: Any, target_format: Format, target: Path, example:
     """Write the model in inference mode and float32; see `converters.frameworks.base.Framework.export`."""
     del example
     _ports(model)
+    _check_stateless(model)
     tensorflow_export.tensorflow()
     with silenced():
         plain = in_float32(keras, model)
@@ -43,10 +48,13 @@ def served(model: Any) -> Served:
     import tensorflow as tf
 
     ports = _ports(model)
+    # Keras 3 wants a dictionary where the model was built with one; legacy Keras takes a list also then.
+    structure = getattr(model, "_inputs_struct", model.inputs)
+    if isinstance(structure, list) and len(structure) == 1:
+        structure = structure[0]
 
     def call(tensors: list[Any]) -> list[Any]:
-        # Keras takes a flat list also for inputs that are a dictionary.
-        answers = model(tensors if len(tensors) > 1 else tensors[0], training=False)
+        answers = model(tf.nest.pack_sequence_as(structure, tensors), training=False)
         flat: list[Any] = tf.nest.flatten(answers)
         return flat
 
@@ -55,10 +63,12 @@ def served(model: Any) -> Served:
 
 def in_float32(keras: Any, model: Any) -> Any:
     """Return the model, or a copy that computes in float32 if it computes in another precision."""
-    if not _other_precisions(model):
+    if not _other_precisions(keras, model):
         return model
 
     def plain(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(layer, clone_function=plain)
         config = layer.get_config()
         if "dtype" in config and layer.compute_dtype in _FLOATS:
             config["dtype"] = "float32"
@@ -66,7 +76,7 @@ def in_float32(keras: Any, model: Any) -> Any:
 
     copy = keras.models.clone_model(model, clone_function=plain)
     copy.set_weights(model.get_weights())
-    if found := _other_precisions(copy):
+    if found := _other_precisions(keras, copy):
         raise ConversionError(
             f"Layer '{found[0]}' does not compute in float32; build the model with the policy 'float32' and "
             "load the weights into it."
@@ -75,7 +85,7 @@ def in_float32(keras: Any, model: Any) -> Any:
 
 
 def layers(model: Any) -> list[Any]:
-    """Return all layers of a model that have none inside, also of nested models and wrappers, in order."""
+    """Return all layers of a model, also those inside nested models and wrappers, in order."""
     # Neither Keras has a public call for it.
     flat = model._flatten_layers(include_self=False, recursive=True)
     return list({id(layer): layer for layer in flat}.values())
@@ -92,7 +102,7 @@ def unreadable(path: str, error: Exception) -> ConversionError:
     text = str(error)
     if "ambda" in text and ("unsafe" in text or "safe_mode" in text or "arbitrary code" in text):
         return lambda_refused(path)
-    if "registered" in text or "Unknown layer" in text or "custom" in text or "Could not locate" in text:
+    if any(words in text for words in _FOREIGN):
         return ConversionError(
             f"{path} uses a class that Keras does not have ({said}); load it in Python, where the class is "
             "defined, and give the live model to converters.convert."
@@ -127,5 +137,16 @@ def _datatype(dtype: Any) -> str:
     return "float32" if name in _FLOATS else name
 
 
-def _other_precisions(model: Any) -> list[str]:
-    return [layer.name for layer in layers(model) if getattr(layer, "compute_dtype", None) in _FLOATS]
+def _other_precisions(keras: Any, model: Any) -> list[str]:
+    """Return the names of layers that compute in another precision; containers and inputs compute nothing."""
+    computing = [one for one in layers(model) if not isinstance(one, keras.Model | keras.layers.InputLayer)]
+    return [layer.name for layer in computing if getattr(layer, "compute_dtype", None) in _FLOATS]
+
+
+def _check_stateless(model: Any) -> None:
+    for layer in layers(model):
+        if getattr(layer, "stateful", False):
+            raise ConversionError(
+                f"Layer '{layer.name}' keeps its state between calls, which cannot be converted; build it with "
+                "stateful=False."
+            )

@@ -69,7 +69,7 @@ def reorder_outputs(model: Any, first: Sequence[str]) -> None:
 
 
 def mirror(model: Any, name: str, column: int) -> None:
-    """Make an output [n, 2] of one column of it: the score of the second of two classes, its negative first.
+    """Make an output [n, 2] of one column of it, the score of the second of two classes: the negative first.
 
     So that classes are read from the larger one, whether the output was [n, 1] or [n, 2].
     """
@@ -114,6 +114,19 @@ def _clean_nodes(nodes: Any) -> None:
         copies = [_copy(attribute) for attribute in ordered]
         del node.attribute[:]
         node.attribute.extend(copies)
+
+
+def foreign_operators(model: Any) -> list[str]:
+    """Name the operators of other sets than ONNX's own, which onnxruntime does not run by itself."""
+    own = {"", "ai.onnx", "ai.onnx.ml", *(function.domain for function in model.functions)}
+    return sorted(
+        {
+            f"{node.domain}:{node.op_type}"
+            for graph in _graphs(model.graph)
+            for node in graph.node
+            if node.domain not in own
+        }
+    )
 
 
 def _copy(message: Any) -> Any:

@@ -15,7 +15,7 @@ _STREAMS: Final = (1, 2)
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """Drop everything that is written, from Python or native code, logged or warned of inside the block."""
-    level = logging.root.manager.disable
+    level, unraisable = logging.root.manager.disable, sys.unraisablehook
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -24,10 +24,16 @@ def silenced() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
+        sys.unraisablehook = _ignore
         try:
             yield
         finally:
             logging.disable(level)
+            sys.unraisablehook = unraisable
+
+
+def _ignore(unraisable: object) -> None:
+    """Take the place of `sys.unraisablehook`, which prints what is raised while objects are deleted."""
 
 
 @contextlib.contextmanager

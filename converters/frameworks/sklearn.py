@@ -63,6 +63,12 @@ def export(model: Any, target_format: Format, target: Path, example: Mapping[str
         )
     model = _checked(model)
     proto = _converted(model, _input_types(model, example))
+    foreign = onnx_cleaning.foreign_operators(proto)
+    if foreign:
+        raise ConversionError(
+            f"The {type(_final(model)).__name__} needs the operator {foreign[0]}, which devices do not have; "
+            "take another estimator."
+        )
     onnx_cleaning.clean(proto)
     proto.graph.name = "graph"
     # skl2onnx writes the least opset that has the operators that are used; they mean the same at this one.

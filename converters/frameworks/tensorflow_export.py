@@ -9,6 +9,7 @@ Sources: https://ai.google.dev/edge/api/tflite/python/tf/lite/TFLiteConverter,
 https://github.com/onnx/tensorflow-onnx.
 """
 
+import gc
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ recurrent layers cannot be converted with it at all."""
 
 _DATATYPES: Final = frozenset({"float32", "int32", "int64", "uint8", "int8", "bool"})
 _OPERATOR: Final = re.compile(r"'?tf\.(\w+)'? op|operation 'tf\.(\w+)'|^\s*tf\.(\w+)\(", re.MULTILINE)
+_COLOURS: Final = re.compile(r"\x1b\[\d*m")
 _SAID: Final = 200
 """Characters of a converter's message that an error repeats."""
 
@@ -74,15 +76,23 @@ def export(served: Served, target_format: Format, target: Path) -> None:
     """
     _check_inputs(served.inputs)
     outputs = renaming.distinct(served.outputs, [port.name for port in served.inputs])
-    if target_format == "onnx":
-        _write_onnx(served, outputs, target)
-    else:
-        _write_tflite(served, outputs, target)
+    try:
+        if target_format == "onnx":
+            _write_onnx(served, outputs, target)
+        else:
+            _write_tflite(served, outputs, target)
+    finally:
+        with silenced():
+            # TensorFlow complains while it deletes the functions of loops that were converted; not later on.
+            gc.collect()
 
 
 def sentence(error: BaseException) -> str:
     """Return the first line of a framework's message that says something, without stop, to end a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
+    plain = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip(" ^")]
+    # Keras puts the layer before what it says.
+    lines = [line for line in lines if not line.startswith("Exception encountered when calling")] or lines
     return lines[0][:_SAID].rstrip(". :") if lines else type(error).__name__
 
 

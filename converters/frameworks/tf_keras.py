@@ -33,7 +33,7 @@ def load(origin: Origin) -> Any:
         from converters.frameworks.keras import keras_version
 
         keras_version(path)
-    tf_keras = _import()
+    tf_keras = library()
     with silenced():
         try:
             return tf_keras.models.load_model(origin.path, compile=False, safe_mode=not origin.trust_pickle)
@@ -48,17 +48,18 @@ def input_names(model: Any) -> tuple[str, ...]:
 
 def export(model: Any, target_format: Format, target: Path, example: Mapping[str, Array]) -> None:
     """Write the model as ONNX with a free batch, or as TFLite with a batch of one."""
-    keras_models.export(_import(), model, target_format, target, example)
+    keras_models.export(library(), model, target_format, target, example)
 
 
 def prune(model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
     """Return a pruned copy, fine-tuned with a fixed seed; see `converters.prune.tf_keras`."""
     from converters.prune import tf_keras as pruning
 
-    return pruning.prune(_import(), model, training, settings, advanced)
+    return pruning.prune(library(), model, training, settings, advanced)
 
 
-def _import() -> Any:
+def library() -> Any:
+    """Import legacy Keras silently; raises ToolMissingError."""
     tensorflow()
     with silenced():
         try:

@@ -22,7 +22,10 @@ _NESTED: Final = ("state_dict", "model_state_dict", "model_state", "model")
 """Where training scripts keep the state dict in a checkpoint."""
 
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
-_SAFE_WORD: Final = re.compile(r"[a-z]+\d+|int_oo|oo|[A-Z][A-Za-z]*")
+_SAFE_WORD: Final = re.compile(
+    r"[a-z]+\d+|int_oo|oo|[A-Z][A-Za-z]*|integer|real|finite|evaluate|(non)?(positive|negative|zero)"
+)
+_SYMBOL: Final = re.compile(r"Symbol\('[a-z]+\d+'")
 _SAFE_EXPRESSION: Final = re.compile(r"(?!.*__)(?!.*\.\s*[A-Za-z_])[\w\s+\-*/%(),.<>=!&|~]*")
 _PAYLOADS: Final = re.compile(r"(weight|tensor)_\d+$")
 
@@ -269,8 +272,9 @@ def _is_unsafe_json(node: Any) -> bool:
 
 
 def _is_arithmetic(expression: Any) -> bool:
-    return (
-        isinstance(expression, str)
-        and _SAFE_EXPRESSION.fullmatch(expression) is not None
-        and all(_SAFE_WORD.fullmatch(word) for word in _WORD.findall(expression))
+    if not isinstance(expression, str):
+        return False
+    bare = _SYMBOL.sub("(", expression)
+    return _SAFE_EXPRESSION.fullmatch(bare) is not None and all(
+        _SAFE_WORD.fullmatch(word) for word in _WORD.findall(bare)
     )

@@ -23,7 +23,12 @@ OPSET: Final = 20
 
 _BATCH: Final = "batch"
 _WRAPPER: Final = "Positional"
-_OPERATOR: Final = re.compile(r"op='([\w.:]+)'|\b((?:aten|prims|torchvision|quantized)[.:]+[\w.]+)")
+_OPERATOR: Final = re.compile(
+    r"No ONNX function found for <OpOverload\(op='([\w.]+)'"
+    r"|Lowering not found: ([\w.]+)"
+    r"|call_function\[target=torch\.ops\.([\w.]+)\]"
+)
+"""How torch.onnx and litert-torch tell the operator that they fail at."""
 
 
 def write_onnx(model: Traced, target: Path) -> None:
@@ -40,6 +45,11 @@ def write_onnx(model: Traced, target: Path) -> None:
             output_names=list(model.outputs),
         )
         proto = made.model_proto
+    foreign = onnx_cleaning.foreign_operators(proto)
+    if foreign:
+        raise ConversionError(
+            f"The model uses the operator {foreign[0]}, which devices do not have; replace it in the model."
+        )
     onnx_cleaning.clean(proto)
     free = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
     symbols = {dim.dim_param for dims in free for dim in dims if dim.dim_param}
@@ -61,7 +71,11 @@ def write_tflite(model: Traced, target: Path, example: Mapping[str, Array]) -> N
     with _naming_operators("TFLite"), silenced(), torch.no_grad():
         made = converter.convert(_positional(model), sample_args=tensors, enable_x64=wide)
         target.write_bytes(made.model_content())
-    _rename(target, model)
+    try:
+        _rename(target, model)
+    except ConversionError:
+        target.unlink()
+        raise
 
 
 def _first_of_each(model: Traced, example: Mapping[str, Array]) -> tuple[Any, ...]:
@@ -120,11 +134,13 @@ def _rename(path: Path, model: Traced) -> None:
     """Give the tensors and the signature the common names, and the graph's inputs and outputs their order."""
     flat = tflite_model.read(path)
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    tensors: set[int] = set()
     for entries, names, prefix in (
         (signature.inputs, model.inputs, "args_"),
         (signature.outputs, model.outputs, "output_"),
     ):
         by_name = {bytes(entry.name).decode(): entry for entry in entries}
+        tensors |= {entry.tensorIndex for entry in entries}
         wanted = [f"{prefix}{index}" for index in range(len(names))]
         if by_name.keys() != set(wanted):
             raise ConversionError(
@@ -135,6 +151,10 @@ def _rename(path: Path, model: Traced) -> None:
         for entry, name in zip(entries, names, strict=True):
             entry.name = name.encode()
             graph.tensors[entry.tensorIndex].name = name.encode()
+    if len(tensors) != len(model.inputs) + len(model.outputs):
+        raise ConversionError(
+            "An output of the model is one of its inputs or another output; leave it out of the model."
+        )
     _name_layers(graph, {*model.inputs, *model.outputs})
     graph.inputs = [entry.tensorIndex for entry in signature.inputs]
     graph.outputs = [entry.tensorIndex for entry in signature.outputs]
@@ -174,26 +194,27 @@ def _naming_operators(target_format: str) -> Iterator[None]:
     except ConversionError:
         raise
     except Exception as error:
-        operator = _operator_in(error)
-        if operator:
+        causes = _causes(error)
+        reason = said(causes[-1])[:200]
+        found = [match for cause in causes if (match := _OPERATOR.search(str(cause)))]
+        if found:
+            operator = next(group for group in found[-1].groups() if group).removesuffix(".default")
+            # The reason says more where the operator is known but not with these arguments.
+            why = f" ({reason})" if found[-1][3] else ""
             raise ConversionError(
-                f"The operator {operator} cannot be converted to {target_format}; replace it in the model."
+                f"The operator {operator} cannot be converted to {target_format}{why}; replace it in the model."
             ) from error
         raise ConversionError(
-            f"The model cannot be converted to {target_format} ({said(error)[:300]}); simplify that part of it."
+            f"The model cannot be converted to {target_format} ({reason}); simplify that part of it."
         ) from error
 
 
-def _operator_in(error: BaseException) -> str:
-    """Return the operator that the deepest cause names, or an empty text."""
-    found = ""
-    cause: BaseException | None = error
-    while cause is not None:
-        match = _OPERATOR.search(str(cause))
-        if match:
-            found = match.group(1) or match.group(2)
-        cause = cause.__cause__ or cause.__context__
-    return found
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was raised from, the first cause last."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    return causes
 
 
 def _import_litert() -> Any:

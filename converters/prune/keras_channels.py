@@ -68,6 +68,13 @@ class _Channels:
 
 def prune(keras: Any, model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
     """Return a smaller, fine-tuned copy; raises ConversionError where no channel can be removed."""
+    pruned = shrunk(keras, model, settings)
+    keras_training.fine_tune(keras, pruned.model, training, settings, advanced)
+    return pruned
+
+
+def shrunk(keras: Any, model: Any, settings: PruneSettings) -> Pruned:
+    """Return a smaller copy that answers as the model would if the removed channels were zero."""
     with silenced():
         # Layers of its own, so that each is used only where this model uses it.
         copy = keras_training.copied(keras, model)
@@ -85,7 +92,6 @@ def prune(keras: Any, model: Any, training: Training, settings: PruneSettings, a
             )
         small = _rebuilt(keras, copy, planned)
         _fill(graph, small, planned)
-    keras_training.fine_tune(keras, small, training, settings, advanced)
     return _measured(small, considered, planned, graph)
 
 

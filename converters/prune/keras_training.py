@@ -178,6 +178,8 @@ def _last_activation(model: Any) -> str:
     layer = model.outputs[0]._keras_history[0]
     while getattr(layer, "layers", None) and getattr(layer, "outputs", None):
         layer = layer.outputs[0]._keras_history[0]
+    # Inside tfmot's wrappers and TimeDistributed.
+    layer = getattr(layer, "layer", layer)
     function = getattr(layer, "activation", None)
     return str(getattr(function, "__name__", "") or type(layer).__name__).lower()
 

@@ -41,13 +41,16 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizeSettings = _D
     """Write a copy with int8 weights; activations are quantized while it runs."""
     quantization = _import()
     with onnx_graph.prepared(source) as ready, mapping_errors("dynamic"):
+        excluded = onnx_graph.in_float(ready, settings.exclude)
+        # It first turns each Gemm into a MatMul of this name and an Add.
+        excluded += [f"{name}_MatMul" for name in excluded]
         quantization.quantize_dynamic(
             str(ready.path),
             str(target),
             op_types_to_quantize=list(DYNAMIC_OPERATORS),
             per_channel=settings.per_channel,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=onnx_graph.in_float(ready, settings.exclude),
+            nodes_to_exclude=excluded,
         )
 
 
@@ -70,11 +73,11 @@ def quantize_static(
             onnx_ranges.calibrate(ready, samples, settings, found)
         excluded = onnx_graph.in_float(ready, settings.exclude)
         write_static(ready, target, found, excluded, signed_activations=signed_activations, settings=settings)
-    if settings.io != "float":
-        with mapping_errors("int8"):
-            model = onnx_model.read(target)
-            onnx_io.to_integers(model)
-            onnx_model.save(model, target)
+        if settings.io != "float":
+            with mapping_errors("int8"):
+                model = onnx_model.read(target)
+                onnx_io.to_integers(model, onnx_ranges.kept(found), signed=signed_activations)
+                onnx_model.save(model, target)
 
 
 def write_static(

@@ -57,12 +57,17 @@ def calibrate(ready: Prepared, samples: Sequence[Sample], settings: QuantizeSett
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, found), target)
 
 
-def without_range(ready: Prepared, target: Path) -> list[str]:
-    """Return the nodes that touch a float tensor without a range (infinite values), which stay in float."""
+def kept(target: Path) -> dict[str, tuple[float, float]]:
+    """Return the ranges of a file that `calibrate` wrote."""
     from onnxruntime.quantization.calibrate import load_tensors_data
 
-    known = set(load_tensors_data(target).keys())
-    lost = set(_float_values(ready.model)) - known | set(_infinite(ready.model))
+    found = load_tensors_data(target)
+    return {name: (float(one.lowest), float(one.highest)) for name, one in found.items()}
+
+
+def without_range(ready: Prepared, target: Path) -> list[str]:
+    """Return the nodes that touch a float tensor without a range (infinite values), which stay in float."""
+    lost = set(_float_values(ready.model)) - kept(target).keys() | set(_infinite(ready.model))
     return [node.name for node in ready.model.graph.node if lost & {*node.input, *node.output}]
 
 

@@ -127,7 +127,8 @@ def search(
             return math.inf
 
     found = find_exclusions(
-        [(one.layer, one.loss) for one in ranked],
+        # Those that cost nothing are in float already.
+        [(one.layer, one.loss) for one in ranked if one.loss > 0],
         evaluate,
         max_drop,
         settings.search_limit,

@@ -32,6 +32,8 @@ _HALF_OPERATORS: Final = (
 )
 _WEIGHT_BITS: Final = 8
 _EVERYTHING: Final = ".*"
+_ENDS: Final = "^.*"
+"""Means the same, but counts after it: of several settings that match, the latest pattern's is used."""
 
 _DEFAULT: Final = QuantizeSettings()
 
@@ -137,6 +139,9 @@ def static(
         for kind in (kinds.INPUT, kinds.OUTPUT):
             manager.add_quantization_config(_EVERYTHING, kind, algorithm_key=_nothing(library))
     _keep_in_float(library, manager, ready, excluded)
+    if settings.io == "int8" and activation_bits == _WEIGHT_BITS:
+        # An excluded last layer has the same scope as the output, and must not take it along.
+        manager.add_static_config(_ENDS, kinds.OUTPUT, activation_bits, _WEIGHT_BITS)
     with _mapping_errors():
         calibration, _ = library.calibration_utils.load_calibration_results(str(found))
     return _quantized(library, ready, manager, calibration)

@@ -18,7 +18,7 @@ MAX_HISTOGRAMS = 12
 MAX_CLASS_CHARTS = 6
 """Variants whose classes are drawn, packaged ones first."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A browser then refuses to load or run anything, whatever a name in the report says."""
 
 

@@ -105,7 +105,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def _embedded(document: str, label: str) -> str:
-    content = document[document.index("<svg") :]
+    content = printable(document[document.index("<svg") :])
     for noise in _NOISE:
         content = noise.sub("", content)
     for colour, variable in _VARIABLES.items():

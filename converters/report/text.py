@@ -9,7 +9,7 @@ WIDTH: Final = 100
 """Columns of characters that a table keeps to."""
 
 GAP: Final = 2
-"""Spaces between columns."""
+"""Spaces between columns, and those at both ends together."""
 
 _METRIC: Final = "metric"
 
@@ -21,7 +21,7 @@ NAMES: Final = (
 _OPTIONAL: Final = ("ratio", "agreement", "memory", "download")
 """Columns that make way in a narrow terminal, the first one first."""
 
-_FLEXIBLE: Final = "runs on"
+FLEXIBLE: Final = "runs on"
 """The column that is folded where it does not fit."""
 
 
@@ -47,16 +47,6 @@ def table(report: Report, width: int = WIDTH) -> tuple[tuple[str, ...], list[tup
     )
 
 
-def is_number(heading: str) -> bool:
-    """Say whether a column is aligned to the right."""
-    return heading not in ("variant", _FLEXIBLE)
-
-
-def is_flexible(heading: str) -> bool:
-    """Say whether a column's cells may be folded."""
-    return heading == _FLEXIBLE
-
-
 def size(count: float) -> str:
     """Return a number of bytes for a person."""
     if count < 1000:
@@ -66,7 +56,7 @@ def size(count: float) -> str:
 
 def milliseconds(latency_ms: float) -> str:
     """Return a latency for a person, in three digits."""
-    return f"{latency_ms:.3g} ms" if 0.01 <= latency_ms < 1000 else f"{latency_ms:.2f} ms"
+    return f"{latency_ms:.3g} ms" if latency_ms < 1000 else f"{latency_ms:.0f} ms"
 
 
 def points(drop: float) -> str:
@@ -105,7 +95,7 @@ def _cells(row: VariantRow, report: Report) -> dict[str, str]:
         _METRIC: "-" if row.score is None else report.metric.text(row.score),
         "drop": "-" if row.drop is None else points(row.drop),
         "agreement": "-" if row.agreement is None else f"{100 * row.agreement:.2f} %",
-        _FLEXIBLE: ", ".join(row.runtimes) if row.packaged else "(left out)",
+        FLEXIBLE: ", ".join(row.runtimes) if row.packaged else "(left out)",
     }
 
 
@@ -122,6 +112,6 @@ def _needed(shown: Sequence[str], written: Sequence[dict[str, str]], report: Rep
     widths = []
     for name in shown:
         cells = [cells[name] for cells in written]
-        words = [word for cell in cells for word in cell.split(" ")] if name == _FLEXIBLE else cells
+        words = [word for cell in cells for word in cell.split(" ")] if name == FLEXIBLE else cells
         widths.append(max(len(_heading(name, report)), *(len(text) for text in words), 0))
-    return sum(widths) + GAP * (len(widths) - 1)
+    return sum(widths) + GAP * len(widths)

@@ -4,7 +4,7 @@
 since 5 was written to /proc/self/clear_refs (proc_pid_clear_refs(5)). What is resident before a model is
 loaded, that is the interpreter, numpy and the runtime's library, does not count: a device has that once for all
 its models.
-The allocator may serve a tiny model from pages that it holds already, so figures below a megabyte say little.
+What the runtime sets up for its first model does: about 11 MB in onnxruntime 1.32, 4 MB in LiteRT 2.3.
 """
 
 import gc

@@ -1,5 +1,6 @@
 """A report with everything in it, with figures as a small image classifier gives them."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 import numpy as np
@@ -118,4 +119,42 @@ def example() -> Report:
         golden_samples=8,
         gate=Gate(max_drop=1.0, max_latency_ms=0.45),
         notes=("57 duplicates were left out of the samples.",),
+    )
+
+
+EVIL = "<script>alert(1)</script>\"'&$x_1$\x00\u732b"
+"""A name with markup, quotes, mathematics, a control character and a script that DejaVu lacks."""
+
+
+def evil() -> Report:
+    """A report in which every name that comes from outside tries to be more than text."""
+    own = example()
+    return dataclasses.replace(
+        own,
+        framework=EVIL,
+        metric=Metric(EVIL),
+        rows=tuple(
+            dataclasses.replace(
+                one,
+                reason=EVIL,
+                method=EVIL,
+                excluded=(EVIL,),
+                runtimes=(EVIL,),
+                latencies_ms={EVIL: 1.0, f"{EVIL}2": 2.0},
+                per_class={EVIL: 0.5},
+                max_error={EVIL: 1.0},
+            )
+            for one in own.rows
+        ),
+        inputs=(TensorSpec(EVIL, "FP32", (-1,)),),
+        float_per_class={EVIL: 0.9},
+        histograms=(dataclasses.replace(own.histograms[0], tensor=EVIL),),
+        sensitivities=(Sensitivity(EVIL, 1.0),),
+        search=(SearchStep((EVIL,), 1.0),),
+        pruning=Pruning(0.5, {EVIL: 0.5}),
+        preprocessing=(EVIL,),
+        recipe={EVIL: EVIL},
+        tools={EVIL: EVIL},
+        evaluation={EVIL: EVIL},
+        notes=(EVIL,),
     )

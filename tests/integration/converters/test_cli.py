@@ -64,13 +64,13 @@ def test_inspect_a_folder_that_is_no_package(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["build"], "the following arguments are required: MODEL"),
+        (["build"], "the following arguments are required: RECIPE|MODEL"),
         (["build", "m.onnx", "--range", "x=9:1"], "the lower bound first"),
         (["build", "m.onnx", "--range", "x=a:b"], "should look like NAME=0:255"),
         (["build", "m.onnx", "--shape", "1,2"], "should look like NAME=1,3,48,320"),
         (["build", "m.onnx", "--max-drop", "-1"], "should be a number, 0 or more"),
         (["build", "m.onnx", "--max-drop", "nan"], "should be a number, 0 or more"),
-        (["build", "m.onnx", "--samples", "0"], "should be at least 1"),
+        (["build", "m.onnx", "--samples", "0"], "should be a whole number, at least 1"),
         (["convert"], "invalid choice: 'convert'"),
     ],
 )
@@ -86,7 +86,7 @@ def test_mistakes_are_one_sentence(words: list[str], said: str, capsys: pytest.C
 
 def test_model_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["build", "none.onnx"]) == 2
-    assert capsys.readouterr().err == "edge-convert: none.onnx does not exist; give an .onnx or .tflite file.\n"
+    assert capsys.readouterr().err == "edge-convert: none.onnx does not exist; give a model's file or folder.\n"
 
 
 def test_completion_knows_the_options(capsys: pytest.CaptureFixture[str]) -> None:

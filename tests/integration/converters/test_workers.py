@@ -51,3 +51,46 @@ def test_bench_measures_models_in_turns(models, workplace: Path) -> None:
         latencies = bench.latencies_ms(pair, sample)
 
     assert all(0 < latency < 1000 for latency in latencies)
+
+
+def test_memory_of_a_model_grows_with_what_it_holds(workplace: Path) -> None:
+    import numpy as np
+    from onnx import helper
+
+    from support import convertible
+
+    def model(name: str, megabytes: int) -> Path:
+        # Random weights: pages of equal zeros could be shared.
+        weights = np.random.default_rng(0).random((256, 1024 * megabytes), dtype=np.float32)
+        back = np.zeros((1024 * megabytes, 1), np.float32)
+        nodes = [
+            helper.make_node("MatMul", ["image", "weights"], ["hidden"]),
+            helper.make_node("MatMul", ["hidden", "back"], ["scores"]),
+        ]
+        constants = {"weights": weights, "back": back}
+        return convertible.save_onnx(workplace / name, nodes, constants, [1, 256], [1, 1])
+
+    sample = {"image": np.zeros((1, 256), np.float32)}
+    with ExitStack() as stack:
+        bench = Bench(workplace, stack)
+        paths = [model("small.onnx", 1), model("large.onnx", 48)]
+        small, large = bench.measure([bench.load("onnx", "onnxruntime", path) for path in paths], sample)
+
+    assert 0 < small.memory_bytes < 40e6
+    assert 47e6 < large.memory_bytes - small.memory_bytes < 250e6
+    assert 0 < small.latency_ms < large.latency_ms
+
+
+def test_memory_is_that_of_a_fresh_process(models, workplace: Path) -> None:
+    import numpy as np
+
+    sample = {"image": np.zeros((1, 1, 12, 12), np.float32)}
+    with ExitStack() as stack:
+        bench = Bench(workplace, stack)
+        loaded = bench.load("onnx", "onnxruntime", models.onnx)
+        before = bench.measure([loaded], sample)[0]
+        # This makes the long-lived worker itself grow by tens of megabytes.
+        bench.run(loaded, [{"image": np.zeros((4000, 1, 12, 12), np.float32)}])
+        after = bench.measure([loaded], sample)[0]
+
+    assert abs(after.memory_bytes - before.memory_bytes) < 4e6

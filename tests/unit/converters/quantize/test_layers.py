@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.errors import ConversionError
@@ -67,6 +67,7 @@ def graphs(draw: st.DrawFn) -> tuple[Operator, ...]:
     return tuple(found)
 
 
+@settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_groups_share_out_all_operators_of_a_graph_with_layers(graph: tuple[Operator, ...]) -> None:
     grouped = layers.groups(graph)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,6 +17,7 @@ def observed(arrays: list[np.ndarray]) -> ranges.Histogram:
     return ranges.observe(lambda: [{"t": array} for array in arrays])["t"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(batches)
 def test_every_value_is_counted_once_and_the_extremes_are_exact(arrays: list[np.ndarray]) -> None:
     everything = np.concatenate(arrays)
@@ -29,6 +30,7 @@ def test_every_value_is_counted_once_and_the_extremes_are_exact(arrays: list[np.
     assert found.deviation == pytest.approx(float(np.std(everything.astype(np.float64))), abs=width + 1e-6)
 
 
+@settings(max_examples=60, deadline=None)
 @given(batches)
 def test_order_of_samples_does_not_matter(arrays: list[np.ndarray]) -> None:
     one, other = observed(arrays), observed(arrays[::-1])
@@ -37,6 +39,7 @@ def test_order_of_samples_does_not_matter(arrays: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(one.counts, other.counts)
 
 
+@settings(max_examples=60, deadline=None)
 @given(batches, methods, st.floats(51, 100))
 def test_chosen_range_lies_within_the_extremes(arrays: list[np.ndarray], method, percentile: float) -> None:
     found = observed(arrays)
@@ -47,6 +50,7 @@ def test_chosen_range_lies_within_the_extremes(arrays: list[np.ndarray], method,
     assert max(abs(low), abs(high)) <= found.limit
 
 
+@settings(max_examples=60, deadline=None)
 @given(batches, st.floats(51, 100))
 def test_percentile_keeps_the_share_that_was_asked_for(arrays: list[np.ndarray], percentile: float) -> None:
     magnitudes = np.abs(np.concatenate(arrays).astype(np.float64))
@@ -94,6 +98,7 @@ def test_infinite_and_empty_tensors_have_no_range() -> None:
     assert ranges.observe(lambda: [sample]).keys() == {"real"}
 
 
+@settings(max_examples=60, deadline=None)
 @given(batches, methods)
 def test_what_is_shown_holds_every_value_between_growing_edges(arrays: list[np.ndarray], method) -> None:
     shown = ranges.shown("t", observed(arrays), QuantizeSettings(calibration=method))

@@ -1,6 +1,6 @@
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.quantize.search import Found, find_exclusions
@@ -26,6 +26,7 @@ def found(culprits: frozenset[str], limit: int = 16, max_drop: float = 0.5) -> t
     return find_exclusions(ranked, drops, max_drop, limit), drops
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.sets(st.sampled_from(LAYERS)))
 def test_exactly_the_culprits_are_found(culprits: set[str]) -> None:
     outcome, drops = found(frozenset(culprits))
@@ -36,6 +37,7 @@ def test_exactly_the_culprits_are_found(culprits: set[str]) -> None:
     assert len(drops.asked) == len(set(drops.asked)) <= 2 * 4 + 2 + len(LAYERS)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.permutations(LAYERS), st.sets(st.sampled_from(LAYERS)), st.integers(1, 12))
 def test_a_bad_ranking_still_ends_within_the_limit(order, culprits: set[str], limit: int) -> None:
     drops = Drops(frozenset(culprits))
@@ -47,6 +49,7 @@ def test_a_bad_ranking_still_ends_within_the_limit(order, culprits: set[str], li
     assert outcome.drop == drops(outcome.excluded) == min(step.drop for step in outcome.trail)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(LAYERS), st.floats(-1, 20), min_size=12), st.floats(0, 5))
 def test_what_is_returned_was_evaluated_even_if_layers_help_each_other(gains: dict[str, float], limit) -> None:
     def drop_of(excluded: tuple[str, ...]) -> float:

@@ -1,0 +1,149 @@
+"""The command `edge-convert sweep`: thin over `converters.sweep.runner`."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from converters import show
+from converters.commands import arguments
+from converters.frameworks.base import Format
+from converters.importing import is_importable
+from converters.recipe import Recipe, read_recipe
+from converters.sweep import runner
+from converters.sweep.plot import check_suffix, write_plot
+from converters.sweep.show import show_sweep, show_trials
+from edge_agent.documents.errors import RequestError
+
+_EXAMPLES: Final = """\
+examples:
+  edge-convert sweep model.onnx --data samples.npz --list
+      what would be tried
+  edge-convert sweep small.onnx large.onnx --data samples.npz --plot sweep.html
+      both models with every recipe that they allow, and the front of accuracy, size and latency
+  edge-convert sweep model.onnx --data samples.npz --pick "drop<=0.5pt, size<=2MB, fastest"
+      packages the fastest of those that lose at most half a point and travel in 2 MB
+  edge-convert sweep --recipe recipe.toml --prune 0.5,0.8 --jobs 4
+      what the recipe leaves open, also pruned to 50 and 80 %
+
+a pick: constraints on drop (pt), size (B, kB, MB), latency (ms) and agreement (%) with <= or >=, then one of
+fastest, smallest, most-accurate
+"""
+
+
+def add(commands: arguments.Commands) -> None:
+    """Add the command to the program's parser."""
+    summary = "try the sensible recipes for one or several models and show which are worth having"
+    parser = arguments.add_command(commands, "sweep", summary, _EXAMPLES)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="models that take the same data")
+    _add_recipe(parser)
+    _add_search(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .svg or .html")
+    parser.set_defaults(run=run)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", type=Path, metavar="FILE.toml", help="what is not given here")
+    parser.add_argument("--data", metavar="PATH", help="samples to calibrate and evaluate with")
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument("--to", type=arguments.words, metavar="F[,F]", help="among onnx, tflite; default: all")
+    parser.add_argument("--precision", type=arguments.words, metavar="P[,P]", help="default: all")
+    parser.add_argument("--name", help="default: the file's name")
+    parser.add_argument("--version", help="default: UTC time as YYYYmmdd_HHMMSS")
+    parser.add_argument("--out", metavar="FOLDER", help="where --pick packages; default: ./packages")
+    parser.add_argument(
+        "--range", type=arguments.value_range, action="append", default=[], metavar="NAME=LOW:HIGH",
+        help="values to generate for an input without --data",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shape", type=arguments.shape, action="append", default=[], metavar="NAME=1,3,48,320",
+        help="shape to generate where dimensions are free",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=arguments.count, metavar="N", help="how many to generate without --data"
+    )
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prune",
+        type=arguments.shares,
+        default=(),
+        metavar="S[,S]",
+        help="levels of sparsity to try, as 0.5,0.8",
+    )
+    parser.add_argument("--pick", metavar="PICK", help="package the best, as 'drop<=0.5pt, fastest'")
+    parser.add_argument(
+        "--jobs", type=arguments.count, metavar="N", help="trials at a time; default: all cores"
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", help="joblib's: loky (the default), threading, or one that is registered"
+    )
+    parser.add_argument(
+        "--list", "--dry-run", dest="list", action="store_true", help="show what would be tried, and stop"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
+    recipe = _recipe(args)
+    models = args.models or ([recipe.model] if recipe.model else [])
+    if not models:
+        raise RequestError("No model was given; name one or several, or a recipe that has one.")
+    if args.list:
+        planned = runner.plan(models, recipe, prune=args.prune, pick=args.pick)
+        if args.json:
+            arguments.print_json([{"model": trial.model, "trial": trial.name} for trial in planned])
+        else:
+            show_trials(planned, sys.stdout)
+        return 0
+    if args.plot is not None:
+        check_suffix(args.plot)
+    with show.progress_bar(sys.stderr) as progress:
+        found = runner.sweep(
+            models,
+            recipe,
+            prune=args.prune,
+            pick=args.pick,
+            jobs=args.jobs,
+            backend=args.backend,
+            progress=progress,
+        )
+    if args.plot is not None:
+        write_plot(found, args.plot)
+    if args.json:
+        arguments.print_json(found.as_json())
+    else:
+        show_sweep(found, sys.stdout)
+    return 0
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """Return the recipe's file, if there is one, overruled by the options."""
+    recipe = Recipe() if args.recipe is None else read_recipe(args.recipe)
+    own = {name: getattr(args, name) for name in ("labels", "name", "version", "out")}
+    changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    if args.to is not None:
+        changes["to"] = _formats(args.to)
+    if args.precision is not None:
+        changes["precision"] = tuple(args.precision)
+    if args.data is not None:
+        data = args.data if is_importable(args.data) else str(Path(args.data))
+        changes["data"] = dataclasses.replace(recipe.data, path=data)
+    generate = dataclasses.replace(
+        recipe.generate,
+        ranges={**recipe.generate.ranges, **dict(args.range)},
+        shapes={**recipe.generate.shapes, **dict(args.shape)},
+        samples=args.samples or recipe.generate.samples,
+    )
+    return dataclasses.replace(recipe, generate=generate, **changes)
+
+
+def _formats(names: list[str]) -> tuple[Format, ...]:
+    known: tuple[Format, ...] = get_args(Format)
+    for name in names:
+        if name not in known:
+            raise RequestError(f"There is no target '{name}'; choose among {', '.join(known)}.")
+    return tuple(one for one in known if one in names)
