@@ -1,6 +1,6 @@
 """The charts of a report: what is drawn, and what each says in words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -25,6 +25,13 @@ _LOG_RATIO: Final = 20.0
 
 _CHARACTER: Final = 0.58
 """Width of a character in units of the font's size."""
+
+_PLACES: Final[tuple[tuple[float, float, str], ...]] = (
+    (9, 0, "left"), (0, 8, "center"), (0, -8, "center"), (-9, 0, "right"), (6, 7, "left"), (6, -7, "left"),
+    (-6, 7, "right"), (-6, -7, "right"), (0, 22, "center"), (0, -22, "center"), (6, 21, "left"),
+    (6, -21, "left"),
+)  # fmt: skip
+"""Where a label may stand: points from its mark, and the side that is aligned there; the best ones first."""
 
 Cost = Literal["size", "latency"]
 
@@ -144,6 +151,9 @@ def _tradeoff(axes: Any, report: Report, metric: Metric, points: Sequence[_Point
     _set_cost_axis(axes, points, cost)
     low, high = _score_range(report, metric, points)
     axes.set_ylim(factor * low, factor * high)
+    if metric.is_share:
+        most = min(100.0, factor * high) + 1e-6
+        axes.set_yticks([tick for tick in axes.get_yticks() if factor * low <= tick <= most])
     hint = "" if metric.higher_is_better else ", less is better"
     axes.set_ylabel(f"{metric.name}{' (%)' if metric.is_share else ''}{hint}")
     if report.float_score is not None:
@@ -188,7 +198,8 @@ def _score_range(report: Report, metric: Metric, points: Sequence[_Point]) -> tu
     for point in points:
         if abs(point.score - (low + high) / 2) < 2.5 * (high - low):
             low, high = min(low, point.score - 0.3 * span), max(high, point.score + 0.3 * span)
-    return low, high
+    # Nothing is better than all; what is left above it is for labels.
+    return low, min(high, 1.0 + 0.4 * span) if metric.is_share else high
 
 
 def _mark(axes: Any, point: _Point, y: float, *, is_cut: bool) -> None:
@@ -213,22 +224,27 @@ def _place_labels(axes: Any, labels: Sequence[tuple[float, float, str, bool]]) -
     for x, y, note, packaged in labels:
         px, py = axes.transData.transform((x, y))
         width, height = _CHARACTER * svg.FONT_POINTS * len(note), 1.15 * svg.FONT_POINTS
-        options = [
-            (9, -height / 2), (-width / 2, 8), (-width / 2, -height - 8), (-width - 9, -height / 2),
-            (6, 7), (6, -height - 7), (-width - 6, 7), (-width - 6, -height - 7),
-            (-width / 2, 22), (-width / 2, -height - 22),
-        ]  # fmt: skip
-        boxes = [(px + dx, py + dy, px + dx + width, py + dy + height) for dx, dy in options]
+        boxes = [
+            _box(px + dx, py + dy - (height / 2 if dy == 0 else height if dy < 0 else 0), width, height, side)
+            for dx, dy, side in _PLACES
+        ]
         costs = [
             sum(_overlap(one, other) for other in taken) + 3 * _outside(one, box.x0, box.y0, box.x1, box.y1)
             for one in boxes
         ]
         chosen = costs.index(min(costs))
         taken.append(boxes[chosen])
+        dx, dy, side = _PLACES[chosen]
         axes.annotate(
-            note, (x, y), options[chosen], textcoords="offset points", annotation_clip=False,
-            color=svg.INK if packaged else svg.MUTED, verticalalignment="bottom",
+            note, (x, y), (dx, dy), textcoords="offset points", annotation_clip=False,
+            color=svg.INK if packaged else svg.MUTED, horizontalalignment=side,
+            verticalalignment="center" if dy == 0 else "bottom" if dy > 0 else "top",
         )  # fmt: skip
+
+
+def _box(x: float, y: float, width: float, height: float, side: str) -> tuple[float, float, float, float]:
+    left = x - {"left": 0.0, "center": width / 2, "right": width}[side]
+    return (left, y, left + width, y + height)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
@@ -297,9 +313,9 @@ def class_limit(report: Report, rows: Sequence[VariantRow]) -> float:
     return max((abs(value) for row in rows for _, value in changed_classes(report, row)), default=1.0)
 
 
-def legend(engines: Mapping[str, int]) -> list[tuple[str, str]]:
+def legend(rows: Sequence[VariantRow]) -> list[tuple[str, str]]:
     """Return the CSS variable and the meaning of each colour that a trade-off uses."""
-    names = [("first", "ONNX")] if engines.get("onnx") else []
-    if any(count for name, count in engines.items() if name != "onnx"):
-        names.append(("second", "TFLite"))
-    return [*names, ("bad", "left out")]
+    engines = {row.engine for row in rows if row.packaged}
+    names = [("first", "ONNX")] if "onnx" in engines else []
+    names += [("second", "TFLite")] if engines - {"onnx"} else []
+    return names if all(row.packaged for row in rows) else [*names, ("bad", "left out")]

@@ -4,7 +4,6 @@ Equal reports give equal bytes.
 """
 
 import json
-from collections import Counter
 
 from converters.report import charts, facts, tables
 from converters.report.markup import element, escaped
@@ -83,7 +82,7 @@ def _tradeoffs(report: Report) -> str:
     figures = [_figure(image, caption) for image, caption in drawn if image is not None]
     if not figures:
         return ""
-    entries = charts.legend(Counter(row.engine for row in report.rows))
+    entries = charts.legend(report.rows)
     key = "".join(
         f'<li><span style="background: var(--{colour})"></span>{escaped(name)}</li>' for colour, name in entries
     )

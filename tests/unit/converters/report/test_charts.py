@@ -54,6 +54,19 @@ def test_one_point_is_no_chart() -> None:
     assert charts.tradeoff(dataclasses.replace(own, rows=own.rows[:1]), "size") is None
 
 
-def test_legend_names_the_engines_that_are_there() -> None:
-    assert charts.legend({"onnx": 1}) == [("first", "ONNX"), ("bad", "left out")]
-    assert charts.legend({"tflite": 2}) == [("second", "TFLite"), ("bad", "left out")]
+def test_legend_names_what_is_there() -> None:
+    rows = reports.example().rows
+
+    assert charts.legend(rows) == [("first", "ONNX"), ("second", "TFLite"), ("bad", "left out")]
+    assert charts.legend(rows[:1]) == [("first", "ONNX")]
+    assert charts.legend(rows[-1:]) == [("bad", "left out")]
+
+
+def test_axis_of_shares_ends_at_all() -> None:
+    own = reports.example()
+    rows = tuple(dataclasses.replace(row, score=1.0) for row in own.rows)
+    _, points = charts._points(dataclasses.replace(own, rows=rows), "size")
+
+    low, high = charts._score_range(dataclasses.replace(own, float_score=1.0), own.metric, points)
+
+    assert low < 1 < high < 1.01
