@@ -36,7 +36,7 @@ _OPERATOR: Final = re.compile(
 
 @contextmanager
 def without_cache() -> Iterator[None]:
-    """Give torch's compiler, which makes a folder for its cache though nothing is compiled, one that goes away."""
+    """Give torch's compiler, which makes a cache folder though nothing is compiled, one that goes away."""
     before = os.environ.get(_CACHE)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[_CACHE] = folder
