@@ -31,10 +31,11 @@ def export(model: Any, target_format: Format, target: Path, example: Mapping[str
     Outputs are called by the keys of a dictionary, else `output`, or `output_0` and so on.
     """
     model = _checked(model)
-    if target_format == "onnx":
-        torch_formats.write_onnx(torch_program.traced(model, example, batch=True), target)
-    else:
-        torch_formats.write_tflite(torch_program.traced(model, example, batch=False), target, example)
+    with torch_formats.without_cache():
+        if target_format == "onnx":
+            torch_formats.write_onnx(torch_program.traced(model, example, batch=True), target)
+        else:
+            torch_formats.write_tflite(torch_program.traced(model, example, batch=False), target, example)
 
 
 def prune(model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:

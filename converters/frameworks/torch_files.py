@@ -15,7 +15,7 @@ from typing import Any, Final
 from converters.errors import missing
 from converters.frameworks.base import Origin
 from converters.frameworks.silence import silenced
-from converters.frameworks.user_code import imported, is_reference, said
+from converters.frameworks.user_code import add_to_path, imported, is_reference, said
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 _NESTED: Final = ("state_dict", "model_state_dict", "model_state", "model")
@@ -190,7 +190,7 @@ def _trusted(torch: Any, path: Path, origin: Origin, reason: Exception) -> Any:
         ) from reason
     try:
         # The classes of the model are found in the user's folder.
-        imported("os:path", origin.import_from)
+        add_to_path(origin.import_from)
         with silenced():
             return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:

@@ -3,7 +3,9 @@
 Sources: https://docs.pytorch.org/docs/stable/onnx.html, https://github.com/google-ai-edge/litert-torch.
 """
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ OPSET: Final = 20
 """What torch writes by itself since 2.13, and onnxruntime has known since 1.17."""
 
 _BATCH: Final = "batch"
+_CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _WRAPPER: Final = "Positional"
 _OPERATOR: Final = re.compile(
     r"No ONNX function found for <OpOverload\(op='([\w.]+)'"
@@ -29,6 +32,20 @@ _OPERATOR: Final = re.compile(
     r"|call_function\[target=torch\.ops\.([\w.]+)\]"
 )
 """How torch.onnx and litert-torch tell the operator that they fail at."""
+
+
+@contextmanager
+def without_cache() -> Iterator[None]:
+    """Give torch's compiler, which makes a cache folder though nothing is compiled, one that goes away."""
+    before = os.environ.get(_CACHE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[_CACHE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_CACHE]
+            if before is not None:
+                os.environ[_CACHE] = before
 
 
 def write_onnx(model: Traced, target: Path) -> None:

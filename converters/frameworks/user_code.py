@@ -22,10 +22,7 @@ def imported(reference: str, folder: str = ".") -> Any:
     The folder stays on the path of imports, since the code may import more of its own when it is called.
     """
     module_name, _, name = reference.partition(":")
-    place = str(Path(folder).resolve())
-    if place not in sys.path:
-        sys.path.insert(0, place)
-    importlib.invalidate_caches()
+    place = add_to_path(folder)
     try:
         found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -41,6 +38,15 @@ def imported(reference: str, folder: str = ".") -> Any:
             raise ModelError(f"{module_name} has no {name}; give `package.module:name` of what is there.")
         found = getattr(found, part)
     return found
+
+
+def add_to_path(folder: str) -> str:
+    """Let modules of a folder be imported from now on; returns its full path."""
+    place = str(Path(folder).resolve())
+    if place not in sys.path:
+        sys.path.insert(0, place)
+    importlib.invalidate_caches()
+    return place
 
 
 def said(error: BaseException) -> str:

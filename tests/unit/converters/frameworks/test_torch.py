@@ -131,11 +131,17 @@ class TestFiles:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert all(parameter.requires_grad for parameter in model.parameters())
 
-    def test_nothing_is_printed(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_nothing_is_printed_or_left_behind(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
         for target_format in ("onnx", "tflite"):
             framework.export(seeded(torch_models.mlp), target_format, tmp_path / "m", {"input": floats(2, 4)})
 
         assert capfd.readouterr() == ("", "")
+        assert not list((tmp_path / "temporary").iterdir())
 
     def test_half_and_double_models_become_float32(self, tmp_path: Path) -> None:
         model = seeded(torch_models.mlp).half()
