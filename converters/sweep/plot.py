@@ -50,7 +50,7 @@ def page(sweep: Sweep) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Sweep</title>'
         f"<style>{_STYLE}</style></head><body><h1>Sweep</h1>\n{picture[picture.index('<svg') :]}\n"
-        f"<p>* on the front: no other result is better in all three at once</p>{said}\n"
+        f"<p>* on the front: nothing beats it in {sweep.metric}, compressed size and latency</p>{said}\n"
         f"<table><tr>{head}</tr>\n{rows}\n</table></body></html>\n"
     )
 
@@ -71,7 +71,8 @@ def svg(sweep: Sweep) -> str:
         figure.axes[0].set_ylabel(f"points of {sweep.metric.name} lost")
         figure.axes[0].invert_yaxis()
         if any(row.result is not None for row in sweep.rows):
-            figure.axes[0].legend(loc="lower right", fontsize="small")
+            shown = figure.axes[0].get_legend_handles_labels()
+            figure.legend(*shown, loc="outside lower center", ncols=4, fontsize="small")
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
@@ -93,6 +94,7 @@ def _draw(place: Any, sweep: Sweep, name: str, scale: float) -> None:
             (x,), (y,) = _places([row], name, scale)
             weight = "bold" if row.picked else "normal"
             place.annotate(row.trial, (x, y), (4, 4), textcoords="offset points", fontsize=8, fontweight=weight)
+    place.margins(x=0.15, y=0.1)
     place.grid(visible=True, alpha=0.3)
 
 

@@ -53,6 +53,15 @@ def test_inspect_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "12 VAR_HANDLE" in shown
 
 
+def test_inspect_shows_what_a_compressed_variant_travels_as(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["build", str(convertible.okay_nabu()), "--version", "1", "--samples", "10"]) == 0
+    assert "47 kB" in capsys.readouterr().out
+    assert cli.main(["inspect", "packages/okay-nabu/1"]) == 0
+    assert "tflite int8: 81 kB, travels as 47 kB of zstd; for" in capsys.readouterr().out
+
+
 def test_inspect_a_folder_that_is_no_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(tmp_path), "--json"]) == 2
 
