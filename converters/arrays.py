@@ -24,7 +24,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bool = False) -> None:
-    """Write named arrays as .npz, in the given order; equal arrays give equal bytes."""
+    """Write named arrays as .npz, in the given order; equal arrays give equal bytes.
+
+    BYTES tensors, object arrays of bytes, are written with as many bytes for each as the longest has, since
+    objects would need pickles; zero bytes at the end of one are lost.
+    """
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, array in arrays.items():
@@ -32,7 +36,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bo
             entry.compress_type = method
             entry.external_attr = 0o644 << 16
             buffer = io.BytesIO()
-            npy.write_array(buffer, np.asarray(array), (1, 0), False)  # type: ignore[no-untyped-call]
+            npy.write_array(buffer, _plain(array), (1, 0), False)  # type: ignore[no-untyped-call]
             archive.writestr(entry, buffer.getvalue())
 
 
@@ -63,3 +67,8 @@ def read_all_inputs(path: Path) -> list[dict[str, NDArray[Any]]]:
             if kind == "input":
                 samples.setdefault(int(index), {})[name] = archive[key]
     return [samples[index] for index in sorted(samples)]
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    found = np.asarray(array)
+    return found.astype(np.bytes_) if found.dtype.kind == "O" else found

@@ -4,7 +4,6 @@ It is written beside its place and renamed whole, so that nobody sees half of on
 """
 
 import errno
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from converters.compress import plain, unpack
 from edge_agent.documents.errors import DocumentError, RequestError, StorageError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 
@@ -22,14 +22,12 @@ _MEASURED: Final = "latency_ms"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-def describe(path: Path) -> File:
-    """Return digest and length of a file, as a manifest names it."""
-    content = path.read_bytes()
-    return File(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-
-
-def write_package(out: Path, manifest: Manifest, blobs: Mapping[str, Path]) -> tuple[Path, bool]:
+def write_package(
+    out: Path, manifest: Manifest, blobs: Mapping[str, Path], pages: Mapping[str, bytes]
+) -> tuple[Path, bool]:
     """Write `<out>/<name>/<version>/` and return it, and whether it is new.
+
+    `blobs` are files by digest, `pages` what lies beside the manifest for people, by file name.
 
     A folder that is there already with the same content, but for time and latency, is left as it is; with other
     content it is refused with RequestError. Raises StorageError when the disk is full or not writable.
@@ -43,6 +41,8 @@ def write_package(out: Path, manifest: Manifest, blobs: Mapping[str, Path]) -> t
                 target = staging / blob_path(sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+            for name, content in pages.items():
+                (staging / name).write_bytes(content)
             (staging / MANIFEST).write_bytes(serialised(manifest))
             staging.chmod(0o755)
             staging.rename(folder)
@@ -64,6 +64,23 @@ def read_manifest(folder: Path) -> Manifest:
         raise DocumentError(
             f"{folder / MANIFEST} is not a manifest ({said}); build the package again."
         ) from error
+
+
+def plain_blob(folder: Path, file: File, target: Path) -> Path:
+    """Return a file with the plain form of a package's blob, unpacked to `target` if it is compressed.
+
+    Raises DocumentError when it is missing or damaged, ArtifactError for a compressed blob that does not unpack
+    to what the manifest describes.
+    """
+    blob = folder / blob_path(file.sha256)
+    try:
+        sha256 = plain(blob).sha256
+    except OSError as error:
+        raise DocumentError(f"The package {folder} lacks its blob {blob.name}; build it again.") from error
+    if sha256 != file.sha256:
+        raise DocumentError(f"{blob} is damaged: its digest is not that of the manifest; build it again.")
+    with mapping_os_errors(target):
+        return unpack(blob, file, target)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ Each section's settings sit beside what uses them. Paths in a file are relative 
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from converters.checks.gate import Gate
 from converters.checks.settings import EvaluateSettings
 from converters.data.settings import DataSettings, GenerateSettings
 from converters.frameworks.base import Format
+from converters.importing import is_importable
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
@@ -67,13 +66,31 @@ _SECTION_PATHS: Final = {"data": ("path", "evaluation", "import_from"), "evaluat
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; raises NotFoundError, or RequestError with the key that is wrong."""
+    return parse(read_content(path), str(path))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return what a recipe file holds, unchecked, with its relative paths taken as relative to its folder."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise NotFoundError(f"Cannot read the recipe {path}; give a TOML file.") from error
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"{path} is not TOML: {error}.") from error
-    return placed(parse(content, str(path)), path.parent)
+    _place(content, _PATHS, path.parent)
+    for section, names in _SECTION_PATHS.items():
+        if isinstance(settings := content.setdefault(section, {}), dict):
+            _place(settings, names, path.parent)
+    return content
+
+
+def merged(content: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` with the values of `over` in place of its own, section by section."""
+    result = dict(content)
+    for key, value in over.items():
+        own = result.get(key)
+        result[key] = merged(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def parse(content: Mapping[str, Any], source: str) -> Recipe:
@@ -88,37 +105,39 @@ def parse(content: Mapping[str, Any], source: str) -> Recipe:
         raise RequestError(f"{source}: {place}: {said[:1].lower()}{said[1:]}.") from error
 
 
-def placed(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with its relative paths taken as relative to a folder."""
-    changes: dict[str, Any] = {name: _placed(getattr(recipe, name), folder) for name in _PATHS}
-    for section, names in _SECTION_PATHS.items():
-        settings: Any = getattr(recipe, section)
-        moved = {name: _placed(getattr(settings, name), folder) for name in names}
-        changes[section] = dataclasses.replace(settings, **moved)
-    return dataclasses.replace(recipe, **changes)
+def described(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe says beyond the defaults, as plain values, with files by their names alone.
 
-
-def digest(recipe: Recipe) -> str:
-    """Return the sha256 of what a recipe says, without where its files lie."""
-    plain = dataclasses.asdict(recipe)
-    for name in (*_PATHS, "name", "version"):
-        plain.pop(name)
-    for section, names in _SECTION_PATHS.items():
+    Where files lie says nothing of what is made from them, and a manifest is read by others.
+    """
+    plain = _beyond(dataclasses.asdict(recipe), dataclasses.asdict(Recipe()))
+    for place, names in ({"": _PATHS} | _SECTION_PATHS).items():
+        section = plain if not place else plain.get(place, {})
         for name in names:
-            plain[section].pop(name)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+            value = section.get(name)
+            if name in ("out", "import_from"):
+                section.pop(name, None)
+            elif isinstance(value, str) and not is_importable(value):
+                section[name] = Path(value).name
+    return {key: value for key, value in plain.items() if value != {}}
 
 
-def is_importable(reference: str) -> bool:
-    """Say whether this is `package.module:name` rather than a path."""
-    module, separator, name = reference.partition(":")
-    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+def _beyond(plain: dict[str, Any], default: Any) -> dict[str, Any]:
+    if not isinstance(default, dict):
+        return plain
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        if value == default.get(key):
+            continue
+        found[key] = _beyond(value, default.get(key)) if isinstance(value, dict) else value
+    return found
 
 
-def _placed(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or not value or is_importable(value):
-        return value
-    return str(folder / value)
+def _place(content: dict[str, Any], names: tuple[str, ...], folder: Path) -> None:
+    for name in names:
+        value = content.get(name, "." if name == "import_from" else None)
+        if isinstance(value, str) and value and not is_importable(value):
+            content[name] = str(folder / value)
 
 
 def _check_keys(kind: type[Any], content: Mapping[str, Any], source: str, prefix: str) -> None:

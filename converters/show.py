@@ -1,17 +1,13 @@
-"""Conversions and models on a terminal: a progress bar, tables and notes. The one module here that uses "
-"rich."""
+"""Conversions on a terminal: a progress bar, tables and notes. The one module here that uses rich."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TextIO
 
-from converters.build import Progress
 from converters.errors import missing
-from converters.inspection import Inspected
-from converters.report import COLUMNS, NUMBERS, Package, VariantRow, cells, size
-from edge_agent.documents.manifest import Manifest
-from edge_agent.documents.tensors import TensorSpec
+from converters.report import Package, Report, VariantRow, text
+from converters.workshop import Progress
 
 
 @contextmanager
@@ -20,7 +16,7 @@ def progress_bar(stream: TextIO) -> Iterator[Progress]:
     if not stream.isatty():
         yield lambda step, share: None
         return
-    rich = _import()
+    rich = import_rich()
     console = rich.Console(file=stream)
     columns = (rich.BarColumn(), rich.TaskProgressColumn(), rich.TextColumn("{task.description}", markup=False))
     with rich.Progress(*columns, console=console, transient=True) as bar:
@@ -34,88 +30,63 @@ def progress_bar(stream: TextIO) -> Iterator[Progress]:
 
 def show_package(package: Package, stream: TextIO) -> None:
     """Print the table of variants, what was left out and why, and where the package lies."""
-    rich = _import()
-    console = _console(rich, stream)
-    source_bytes = package.manifest.metadata["float"]["size_bytes"]
-    written = [cells(row, source_bytes) for row in package.rows]
-    shown = [index for index in range(len(COLUMNS)) if any(line[index] != "-" for line in written)]
-    table = rich.Table(box=rich.SIMPLE, pad_edge=False)
-    for index in shown:
-        name = COLUMNS[index]
-        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != COLUMNS[-1])
-    for row, line in zip(package.rows, written, strict=True):
-        table.add_row(*(line[index] for index in shown), style="" if row.packaged else "dim")
-    console.print(table)
-    for note in (*_reasons(package.rows), *_evaluated(package), *package.notes):
+    report = package.report
+    show_table(report, stream)
+    console = console_for(import_rich(), stream)
+    for note in (*text.reasons(report.rows), text.summary(report), *report.notes):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     state = "" if package.is_new else " (was there already, unchanged)"
     console.print(f"{package.folder}{state}", markup=False, highlight=False, soft_wrap=True)
 
 
-def show_model(model: Inspected, stream: TextIO) -> None:
-    """Print what a model file is."""
-    operators = ", ".join(f"{count} {name}" for name, count in list(model.operators.items())[:12])
-    more = len(model.operators) - 12
-    lines = [
-        f"{model.path}: {model.engine} {model.precision}, {size(model.size_bytes)}, sha256 {model.sha256}",
-        *(f"  input   {_tensor(spec)}" for spec in model.inputs),
-        *(f"  output  {_tensor(spec)}" for spec in model.outputs),
-        f"  {sum(model.operators.values())} operators: {operators}"
-        + (f" and {more} more types" if more > 0 else ""),
-        *(
-            f"  runs on {found}" if found.startswith(name) else f"  not on {name}: {found}"
-            for name, found in model.runtimes.items()
-        ),
-    ]
-    stream.write("\n".join(lines) + "\n")
+def show_table(report: Report, stream: TextIO) -> None:
+    """Print the table of variants within 100 columns, or the terminal's if it has fewer."""
+    rich = import_rich()
+    console = console_for(rich, stream)
+    headings, lines = text.table(report, console.width)
+    styles = [_style(row) for row in report.rows]
+    print_table(console, rich, headings, lines, styles)
 
 
-def show_manifest(manifest: Manifest, stream: TextIO) -> None:
-    """Print what a package holds."""
-    golden = f", {manifest.golden.samples} golden samples" if manifest.golden else ""
-    stream.write(f"{manifest.name} {manifest.version} from {manifest.source.framework}{golden}\n")
-    for kind, tensors in (("input ", manifest.inputs), ("output", manifest.outputs)):
-        for tensor in tensors:
-            stream.write(f"  {kind}  {_tensor(TensorSpec(tensor.name, tensor.datatype, tensor.shape))}\n")
-    for variant in manifest.variants:
-        requires = variant.requires
-        needs = ", ".join((*requires.architectures, *requires.runtimes))
-        metrics = ", ".join(f"{name} {value:g}" for name, value in variant.metrics.items())
-        stream.write(
-            f"  {variant.engine} {variant.precision}: {size(variant.file.size_bytes)}; for {needs or 'any'}; "
-            f"{metrics}\n"
+def print_table(
+    console: Any,
+    rich: SimpleNamespace,
+    headings: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    styles: Sequence[str],
+) -> None:
+    """Print aligned columns under their headings; colours only show on a terminal."""
+    table = rich.Table(box=rich.SIMPLE, pad_edge=False, header_style="bold")
+    for name in headings:
+        table.add_column(
+            rich.escape(name),
+            justify="right" if text.is_number(name) else "left",
+            no_wrap=not text.is_flexible(name),
         )
+    for line, style in zip(lines, styles, strict=True):
+        table.add_row(*(rich.escape(cell) for cell in line), style=style)
+    console.print(table)
 
 
-def _reasons(rows: Sequence[VariantRow]) -> list[str]:
-    return [
-        f"{row.label}: {row.reason}" if row.packaged else f"{row.label} is left out: {row.reason}"
-        for row in rows
-        if row.reason
-    ]
+def _style(row: VariantRow) -> str:
+    return "" if row.packaged else "dim"
 
 
-def _evaluated(package: Package) -> list[str]:
-    facts = package.manifest.metadata["evaluation"]
-    accuracy = package.manifest.metadata["float"].get("accuracy")
-    own = f"; the source model's accuracy is {100 * accuracy:.2f} %" if accuracy is not None else ""
-    return [f"Measured on {facts['samples']} {facts['data']} samples{own}."]
+def console_for(rich: SimpleNamespace, stream: TextIO) -> Any:
+    """Return a console of at most 100 columns that writes colours to a terminal alone."""
+    # Off a terminal rich would fold at 80 columns.
+    if not stream.isatty():
+        return rich.Console(file=stream, width=text.WIDTH)
+    console = rich.Console(file=stream)
+    return rich.Console(file=stream, width=min(text.WIDTH, console.width))
 
 
-def _tensor(spec: TensorSpec) -> str:
-    shape = ", ".join("any" if dimension == -1 else str(dimension) for dimension in spec.shape)
-    return f"{spec.name} {spec.datatype} [{shape}]"
-
-
-def _console(rich: SimpleNamespace, stream: TextIO) -> Any:
-    # Off a terminal rich would fold at 80 columns; whoever reads a file wants whole lines.
-    return rich.Console(file=stream, width=None if stream.isatty() else 200)
-
-
-def _import() -> SimpleNamespace:
+def import_rich() -> SimpleNamespace:
+    """Return what is used of rich; raises ToolMissingError."""
     try:
         from rich.box import SIMPLE
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
         from rich.table import Table
     except ImportError as error:
@@ -126,6 +97,7 @@ def _import() -> SimpleNamespace:
         Console=Console,
         Progress=Progress,
         Table=Table,
+        escape=escape,
         TaskProgressColumn=TaskProgressColumn,
         TextColumn=TextColumn,
     )

@@ -11,6 +11,7 @@ from edge_agent import __version__
 from edge_agent.documents.errors import ArtifactError, ModelError, RequestError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
+from edge_agent.store import packing
 from edge_agent.store.files import mapping_os_errors, replacing
 from edge_fleet.keys import KeyFolder, PrivateKey
 from edge_fleet.repository import Edit, Repository
@@ -156,6 +157,9 @@ def _check_blob(path: Path, file: File) -> None:
         )
     if _digest(path) != file.sha256:
         raise ArtifactError(f"{path} does not have the digest that is its name: build the package again.")
+    if file.compression == "zstd":
+        # Found here it is one person's mistake, found on the devices everybody's.
+        packing.check_packed(path, file)
 
 
 def _digest(path: Path) -> str | None:

@@ -1,13 +1,14 @@
-"""How far a variant is from the float model: errors, agreement, accuracy, and the tolerances that follow.
+"""How far a variant is from the float model: errors, agreement, and the tolerances that follow.
 
 Pure functions over the answers to the same samples. Definitions:
 
 - The scale of an output is its largest minus its smallest value over the float model's answers; for the 8-bit
   outputs of a quantized model the full 256 steps; 1 where that would be 0.
-- The error of an answer is its largest absolute difference from the float model's, per output.
-- A model is a classifier when labels are given, or when its first output is probabilities (at least two, none
-  negative, that sum to 1). Accuracy is the share of samples whose largest value of the first output is the
-  labelled class; agreement the share whose largest value is where the float model's is.
+- The error of an answer is its largest absolute difference from the float model's, per output; text has the
+  scale 1 and the error 0 where all is equal, else it is infinite.
+- A model is a classifier when the metric reads classes, or when its first output is probabilities (at least
+  two, none negative, that sum to 1) or one class number. Agreement is then the share of samples whose class is
+  the float model's.
 - For any other model, agreement is 1 minus the root mean square error in units of the scale, averaged over
   samples, of the worst output; 0 at least.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.arrays import Sample
+from converters.checks.metrics import is_class_number
 from edge_agent.documents.manifest import Precision, Tolerance
 from edge_agent.documents.tensors import TensorSpec
 
@@ -37,6 +39,8 @@ MEANINGLESS: Final = 0.5
 """Share of the scale beyond which an error says that the answers have nothing to do with the model's."""
 
 _EIGHT_BIT: Final = 256.0
+_TEXT: Final = "SUO"
+"""Kinds of numpy's datatypes that hold text."""
 _PROBABILITY_SLACK: Final = 1e-3
 
 
@@ -82,6 +86,8 @@ def same_answers(
     """
     for name, distance in apart.items():
         allowed = max(2 * own[name], RUNTIME_FLOOR[precision] * scale[name])
+        if np.isinf(distance):
+            return f"output '{name}' is not the reference runtime's in shape or text, or not finite"
         if not distance <= allowed:
             return (
                 f"output '{name}' is {_percent(distance / scale[name])} of its range away from the reference "
@@ -93,30 +99,21 @@ def same_answers(
 def meaningless(seen: Mapping[str, float], scale: Mapping[str, float]) -> str | None:
     """Say which output has an error that makes a tolerance pointless, or None if none has."""
     for name, error in seen.items():
+        if np.isinf(error):
+            return f"output '{name}' has another shape or text, or values that are not finite"
         if not error <= MEANINGLESS * scale[name]:
             return f"output '{name}' is off by {_percent(error / scale[name])} of its range"
     return None
 
 
-def is_classifier(answers: Sequence[Sample], first: str, labels: NDArray[np.int64] | None) -> bool:
-    """Say whether the first output is to be read as scores of classes."""
-    if labels is not None:
-        return True
-    rows = [np.asarray(answer[first], dtype=np.float64) for answer in answers]
-    return all(
-        row.ndim > 0
-        and row.shape[-1] >= 2
-        and row.min() >= -_PROBABILITY_SLACK
-        and bool(np.all(np.abs(row.sum(axis=-1) - 1) < _PROBABILITY_SLACK))
-        for row in rows
-    )
+def first_output(specs: Sequence[TensorSpec]) -> str:
+    """Return the name of the output that classes or values are read from: the first that is not text."""
+    return next((spec.name for spec in specs if spec.datatype != "BYTES"), specs[0].name)
 
 
-def accuracy(answers: Sequence[Sample], first: str, labels: NDArray[np.int64]) -> float:
-    """Return the share of samples whose largest value of the first output is the labelled class."""
-    return float(
-        np.mean([_class(answer[first]) == label for answer, label in zip(answers, labels, strict=True)])
-    )
+def is_classifier(answers: Sequence[Sample], first: str) -> bool:
+    """Say whether the output holds probabilities of classes, or class numbers."""
+    return all(is_class_number(answer[first]) or _is_probabilities(answer[first]) for answer in answers)
 
 
 def clearest_first(answers: Sequence[Sample], first: str) -> NDArray[np.intp]:
@@ -127,6 +124,8 @@ def clearest_first(answers: Sequence[Sample], first: str) -> NDArray[np.intp]:
     """
     margins = []
     for answer in answers:
+        if answer[first].dtype.kind in _TEXT:
+            return np.arange(len(answers), dtype=np.intp)
         scores = np.sort(np.asarray(answer[first], dtype=np.float64).ravel())
         margins.append(float(scores[-1] - scores[-2]) if scores.size > 1 else 0.0)
     unclear = np.asarray(margins) < np.median(margins)
@@ -147,6 +146,8 @@ def agreement(
 def _scale(spec: TensorSpec, values: Sequence[NDArray[Any]], quantized: bool) -> float:
     if quantized and spec.datatype in ("INT8", "UINT8"):
         return _EIGHT_BIT
+    if spec.datatype == "BYTES":
+        return 1.0
     flat = np.concatenate([np.asarray(value, dtype=np.float64).ravel() for value in values])
     finite = flat[np.isfinite(flat)]
     spread = float(np.ptp(finite)) if finite.size else 0.0
@@ -156,6 +157,8 @@ def _scale(spec: TensorSpec, values: Sequence[NDArray[Any]], quantized: bool) ->
 def _error(want: NDArray[Any], got: NDArray[Any]) -> float:
     if want.shape != got.shape:
         return float("inf")
+    if _is_text(want, got):
+        return 0.0 if np.array_equal(want, got) else float("inf")
     expected, actual = want.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore"):
         difference = np.abs(expected - actual)
@@ -172,17 +175,31 @@ def _both_same_non_finite(expected: NDArray[Any], actual: NDArray[Any]) -> NDArr
 def _rms(want: NDArray[Any], got: NDArray[Any]) -> float:
     if want.shape != got.shape:
         return float("inf")
+    if _is_text(want, got):
+        return 0.0 if np.array_equal(want, got) else 1.0
     difference = want.astype(np.float64) - got.astype(np.float64)
     return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
 
 
-def _class(scores: NDArray[Any]) -> int:
-    return int(np.argmax(scores))
-
-
 def _classes(scores: NDArray[Any]) -> NDArray[np.intp]:
-    classes: NDArray[np.intp] = np.argmax(np.atleast_1d(scores), axis=-1)
-    return classes
+    """Return the class at each place of an answer, since some answer for each word or pixel."""
+    if is_class_number(scores) or scores.dtype.kind in _TEXT:
+        return scores
+    found: NDArray[np.intp] = np.argmax(np.atleast_1d(scores), axis=-1)
+    return found
+
+
+def _is_text(*arrays: NDArray[Any]) -> bool:
+    return any(array.dtype.kind in _TEXT for array in arrays)
+
+
+def _is_probabilities(scores: NDArray[Any]) -> bool:
+    if scores.dtype.kind in _TEXT or scores.ndim == 0 or scores.shape[-1] < 2:
+        return False
+    row = np.asarray(scores, np.float64)
+    return bool(row.min() >= -_PROBABILITY_SLACK) and bool(
+        np.all(np.abs(row.sum(axis=-1) - 1) < _PROBABILITY_SLACK)
+    )
 
 
 def _round_up(value: float) -> float:

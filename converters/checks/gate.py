@@ -6,8 +6,8 @@ from typing import Annotated, Final
 from annotated_types import Ge
 
 DEFAULT_MAX_DROP: Final = 1.0
-"""Points of accuracy, or of agreement without labels. One point is what post-training int8 commonly costs a
-healthy CNN, twice the half point that a good one loses, and two of the 200 generated samples."""
+"""Points of the metric, agreement without labels. One point is what post-training int8 commonly costs a healthy
+CNN, twice the half point that a good one loses, and two of the 200 generated samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Gate:
     """Limits of a variant; None sets no limit."""
 
     max_drop: Annotated[float, Ge(0)] = DEFAULT_MAX_DROP
-    """Points (hundredths) of accuracy or agreement that may be lost against the float model."""
+    """Points of the metric that may be lost against the float model; `checks.metrics` says what a point is."""
     max_size_bytes: Annotated[int, Ge(1)] | None = None
     max_latency_ms: Annotated[float, Ge(0)] | None = None
     min_agreement: Annotated[float, Ge(0)] | None = None
@@ -24,29 +24,28 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one variant; accuracies are shares, 0 to 1, and None without labels."""
+    """What was measured of one variant."""
 
     size_bytes: int
     agreement: float
+    """A share, 0 to 1."""
     latency_ms: float | None = None
     """None where this host says nothing about it: then no limit applies."""
-    accuracy: float | None = None
-    float_accuracy: float | None = None
+    metric: str = "agreement"
+    lost: float | None = None
+    """Points of the metric; None where that is agreement."""
 
     @property
     def drop(self) -> float:
-        """Points lost: of accuracy where labels were given, else of agreement."""
-        if self.accuracy is not None and self.float_accuracy is not None:
-            return 100 * (self.float_accuracy - self.accuracy)
-        return 100 * (1 - self.agreement)
+        """Points lost: of the metric, else of agreement."""
+        return self.lost if self.lost is not None else 100 * (1 - self.agreement)
 
 
 def refusal(gate: Gate, measured: Measured) -> str | None:
     """Say why a variant is left out, or None if it passes."""
     # Shares are counts over counts: a drop of exactly the limit must not fail on the last bit.
-    if measured.drop > gate.max_drop + 1e-9:
-        what = "agreement" if measured.accuracy is None else "accuracy"
-        return f"it loses {measured.drop:.2f} points of {what}, {gate.max_drop:g} allowed"
+    if not measured.drop <= gate.max_drop + 1e-9:
+        return f"it loses {measured.drop:.2f} points of {measured.metric}, {gate.max_drop:g} allowed"
     if gate.min_agreement is not None and measured.agreement < gate.min_agreement - 1e-9:
         return (
             f"it agrees to {100 * measured.agreement:.2f} %, at least {100 * gate.min_agreement:g} % asked for"

@@ -1,17 +1,21 @@
 """What the source model answers, and how each candidate compares with it on every runtime."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters.arrays import Sample
-from converters.checks import evaluate
-from converters.data import sampling
-from converters.data.sampling import Samples
-from converters.errors import ConversionError
+from converters.checks import evaluate, metrics
+from converters.checks.metrics import Metric, OwnMetric
+from converters.checks.settings import EvaluateSettings
+from converters.data import generate
+from converters.data.samples import Samples, Targets
+from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel
+from converters.quantize.boundary import Parameters, to_floats, to_integers
 from converters.quantize.variants import Candidate
 from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, OperatorError
@@ -31,7 +35,7 @@ Advanced = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The source model's own answers; the first `golden` samples are the golden ones."""
+    """A float model's own answers; the first `golden` samples are the golden ones."""
 
     source: SourceModel
     loaded: Loaded
@@ -40,12 +44,23 @@ class Reference:
     golden: int
     scale: Mapping[str, float]
     classifier: bool
-    accuracy: float | None
+    metric: Metric
+    score: float | None
+    """Of the answers; None where the metric is agreement."""
+    per_class: Mapping[int, float] | None = None
+    """Share of each class that is recognised, where the metric reads classes."""
+    baseline: "Reference | None" = None
+    """The model before it was pruned, with answers to the same samples; None when this is what was trained."""
 
     @property
     def first_output(self) -> str:
-        """The output that classes are read from."""
-        return self.loaded.outputs[0].name
+        """The output that classes or values are read from."""
+        return evaluate.first_output(self.loaded.outputs)
+
+    @property
+    def trained(self) -> "Reference":
+        """The model as it was trained, which agreement and losses are told against."""
+        return self.baseline or self
 
 
 @dataclass(slots=True)
@@ -62,39 +77,96 @@ class Judged:
     """Runtimes that it is not offered to, with the reason."""
     golden_errors: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
-    accuracy: float | None = None
-    latency_ms: float | None = None
+    """With the model as it was trained."""
+    score: float | None = None
+    """By the reference's metric."""
+    lost: float | None = None
+    """Points of the score, against the model as it was trained."""
+    per_class: Mapping[int, float] | None = None
+    scale: Mapping[str, float] = field(default_factory=dict)
+    """Of integer outputs; empty where they are the float model's."""
+    excluded: tuple[str, ...] = ()
+    """Layers that the search kept in float."""
+    latencies_ms: dict[str, float] = field(default_factory=dict)
+    """Median of a run by each runtime that it is offered to, with its version; empty if not timed."""
+    memories_bytes: dict[str, int] = field(default_factory=dict)
+    """Resident memory that loading and running add, the same way."""
+
+    @property
+    def boundary(self) -> Parameters:
+        """Scale and zero point of integer inputs and outputs; empty where they are floats."""
+        return self.candidate.boundary
+
+    @property
+    def latency_ms(self) -> float | None:
+        """On its own reference runtime."""
+        return None if self.loaded is None else self.latencies_ms.get(self.loaded.runtime)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """On its own reference runtime."""
+        return None if self.loaded is None else self.memories_bytes.get(self.loaded.runtime)
+
+    def takes(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Return a float model's samples as this candidate takes them."""
+        if not self.boundary or self.loaded is None:
+            return samples
+        return [to_integers(sample, self.loaded.inputs, self.boundary) for sample in samples]
+
+    def gives(self, answers: Sequence[Sample]) -> Sequence[Sample]:
+        """Return a float model's answers as this candidate gives them."""
+        if not self.boundary or self.loaded is None:
+            return answers
+        return [to_integers(answer, self.loaded.outputs, self.boundary) for answer in answers]
+
+    def as_floats(self, answers: Sequence[Sample]) -> Sequence[Sample]:
+        """Return this candidate's answers in the float model's units."""
+        return [to_floats(answer, self.boundary) for answer in answers] if self.boundary else answers
 
 
 def take_reference(
-    bench: Bench, source: SourceModel, loaded: Loaded, samples: Samples, advanced: Advanced
+    bench: Bench,
+    source: SourceModel,
+    loaded: Loaded,
+    samples: Samples,
+    advanced: Advanced,
+    *,
+    settings: EvaluateSettings | None = None,
+    function: OwnMetric | None = None,
+    baseline: Reference | None = None,
 ) -> Reference:
-    """Run the source model on the samples.
+    """Run the float model on the samples, and score it by the metric of the settings or the caller's function.
+
+    For a pruned model `baseline` is the model before: then its samples and its metric are used, whatever else
+    is given, and the result's own baseline has the same samples in the same order.
 
     Raises ConversionError when its answers depend on earlier calls or on chance, or are not finite for any
-    sample, and when it cannot be run on samples of its own signature.
+    sample, and when it cannot be run on samples of its own signature; DataError or RequestError when the labels
+    suit neither model nor metric.
     """
+    if baseline is not None:
+        _check_signature(baseline.loaded, loaded)
+        samples = baseline.evaluation
+    metric = (
+        baseline.metric
+        if baseline is not None
+        else metrics.choose(settings or EvaluateSettings(), samples.targets, function)
+    )
     probe = _run_one(bench, loaded, samples)
     room = _bytes(samples.inputs[0]) + _bytes(probe)
     few = samples.take(np.arange(min(len(samples), max(1, MAX_EVALUATION_BYTES // room))))
     answers = bench.run(loaded, few.inputs, advanced=advanced)
-    finite = np.flatnonzero([_is_finite(answer) for answer in answers])
-    if not finite.size:
-        raise ConversionError(
-            f"The model answers NaN or infinity to every sample{_hint(samples)}; it cannot be checked like "
-            "that."
-        )
-    kept, right = few.take(finite), [answers[index] for index in finite]
-    first = loaded.outputs[0].name
-    classifier = evaluate.is_classifier(right, first, kept.labels)
-    if classifier:
-        order = evaluate.clearest_first(right, first)
-        kept, right = kept.take(order), [right[index] for index in order]
+    order, classifier = _order(answers, evaluate.first_output(loaded.outputs), metric, samples)
+    kept, right = few.take(order), [answers[index] for index in order]
     golden = max(1, min(GOLDEN, len(kept), MAX_GOLDEN_BYTES // room))
     scale = evaluate.scales(loaded.outputs, right, quantized=source.is_quantized)
     _check_repeatable(bench, loaded, kept.inputs[:golden], right[:golden], scale)
-    accuracy = None if kept.labels is None else evaluate.accuracy(right, first, kept.labels)
-    return Reference(source, loaded, kept, tuple(right), golden, scale, classifier, accuracy)
+    before = None if baseline is None else _taken(baseline, order)
+    return _scored(
+        Reference(
+            source, loaded, kept, tuple(right), golden, scale, classifier, metric, score=None, baseline=before
+        )
+    )
 
 
 def judge(
@@ -110,7 +182,7 @@ def judge(
     for runtime in runtimes:
         try:
             if judged.loaded is None:
-                judged.loaded, answers = _run_all(bench, reference, candidate, runtime, advanced)
+                answers = _run_all(bench, judged, reference, runtime, advanced)
                 own = list(answers[: reference.golden])
                 _score(judged, reference, answers)
             else:
@@ -122,47 +194,105 @@ def judge(
             judged.refused[runtime] = str(error).rstrip(".")
     if judged.loaded is None:
         judged.failure = "; ".join(f"{name}: {reason}" for name, reason in judged.refused.items())
-    elif pointless := evaluate.meaningless(judged.golden_errors, reference.scale):
+    elif pointless := evaluate.meaningless(judged.golden_errors, judged.scale or reference.scale):
         judged.failure = f"its answers have little to do with the source model's: {pointless}"
     return judged
 
 
 def _run_all(
-    bench: Bench, reference: Reference, candidate: Candidate, runtime: str, advanced: Advanced
-) -> tuple[Loaded, tuple[Sample, ...]]:
+    bench: Bench, judged: Judged, reference: Reference, runtime: str, advanced: Advanced
+) -> Sequence[Sample]:
+    """Load the candidate for good, and return its answers to all samples."""
+    candidate = judged.candidate
     if candidate.sha256 == reference.source.sha256 and runtime == reference.loaded.runtime_name:
-        return reference.loaded, reference.answers
+        judged.loaded = reference.loaded
+        return reference.answers
     loaded = bench.load(candidate.engine, runtime, candidate.path)
-    _check_signature(reference.loaded, loaded)
-    return loaded, tuple(bench.run(loaded, reference.evaluation.inputs, advanced=advanced))
+    _check_signature(reference.loaded, loaded, integers=bool(candidate.boundary))
+    judged.loaded = loaded
+    try:
+        return bench.run(loaded, judged.takes(reference.evaluation.inputs), advanced=advanced)
+    except EdgeAgentError:
+        judged.loaded = None
+        raise
 
 
-def _score(judged: Judged, reference: Reference, answers: tuple[Sample, ...]) -> None:
-    golden = reference.golden
-    judged.golden_errors = evaluate.errors(reference.answers[:golden], answers[:golden])
+def _score(judged: Judged, reference: Reference, answers: Sequence[Sample]) -> None:
+    golden, trained, metric = reference.golden, reference.trained, reference.metric
+    judged.golden_errors = evaluate.errors(judged.gives(reference.answers[:golden]), answers[:golden])
+    if judged.boundary and judged.loaded is not None:
+        judged.scale = evaluate.scales(judged.loaded.outputs, answers, quantized=True)
+    answers = judged.as_floats(answers)
     judged.agreement = evaluate.agreement(
-        reference.answers,
-        answers,
-        reference.first_output,
-        reference.scale,
-        classifier=reference.classifier,
+        trained.answers, answers, reference.first_output, trained.scale, classifier=trained.classifier
     )
-    if reference.evaluation.labels is not None:
-        judged.accuracy = evaluate.accuracy(answers, reference.first_output, reference.evaluation.labels)
+    targets = reference.evaluation.targets
+    judged.score = metric.score(answers, targets, reference.first_output)
+    if judged.score is not None and trained.score is not None:
+        judged.lost = metric.drop(trained.score, judged.score)
+    if metric.reads_classes and targets is not None:
+        judged.per_class = metrics.per_class(answers, targets, reference.first_output)
+
+
+def _order(
+    answers: Sequence[Sample], first: str, metric: Metric, samples: Samples
+) -> tuple[NDArray[np.intp], bool]:
+    """Return which answers to keep, in which order, and whether they are those of a classifier."""
+    finite = np.flatnonzero([_is_finite(answer) for answer in answers])
+    if not finite.size:
+        raise ConversionError(
+            f"The model answers NaN or infinity to every sample{_hint(samples)}; it cannot be checked like "
+            "that."
+        )
+    right = [answers[index] for index in finite]
+    classifier = metric.reads_classes or evaluate.is_classifier(right, first)
+    return finite[evaluate.clearest_first(right, first)] if classifier else finite, classifier
+
+
+def _scored(reference: Reference) -> Reference:
+    """Return the reference with the scores of its answers."""
+    targets, first, metric = reference.evaluation.targets, reference.first_output, reference.metric
+    if metric.reads_classes and targets is not None:
+        _check_classes(targets, first, reference.answers[0][first])
+    score = metric.score(reference.answers, targets, first)
+    if score is not None and not np.isfinite(score):
+        raise DataError(f"The float model's {metric.name} is {score}; give labels and a metric that suit it.")
+    per_class = (
+        metrics.per_class(reference.answers, targets, first)
+        if metric.reads_classes and targets is not None
+        else None
+    )
+    return replace(reference, score=score, per_class=per_class)
+
+
+def _check_classes(targets: Targets, first: str, answer: NDArray[Any]) -> None:
+    last = targets.max() if metrics.is_class_number(answer) else answer.size - 1
+    if not 0 <= targets.min() <= targets.max() <= last:
+        raise DataError(
+            f"The labels 'y' go from {targets.min()} to {targets.max()}, but output '{first}' has "
+            f"{answer.size} values; number the classes from 0, or take a metric that suits the labels."
+        )
+
+
+def _taken(reference: Reference, order: NDArray[np.intp]) -> Reference:
+    """Return the reference with these samples alone, in this order."""
+    answers = tuple(reference.answers[index] for index in order)
+    return _scored(replace(reference, evaluation=reference.evaluation.take(order), answers=answers))
 
 
 def _compare(bench: Bench, judged: Judged, reference: Reference, own: list[Sample], runtime: str) -> None:
     """Run the golden samples on another runtime; raises ModelLoadError when it is far off."""
-    inputs = reference.evaluation.inputs[: reference.golden]
+    inputs = judged.takes(reference.evaluation.inputs[: reference.golden])
+    scale = judged.scale or reference.scale
     with bench.brief() as brief:
         loaded = brief.load(judged.candidate.engine, runtime, judged.candidate.path)
-        _check_signature(reference.loaded, loaded)
+        _check_signature(reference.loaded, loaded, integers=bool(judged.boundary))
         answers = brief.run(loaded, inputs)
     apart = evaluate.errors(own, answers)
-    wrong = evaluate.same_answers(judged.golden_errors, apart, reference.scale, judged.candidate.precision)
+    wrong = evaluate.same_answers(judged.golden_errors, apart, scale, judged.candidate.precision)
     if wrong:
         raise ModelLoadError(f"{loaded.runtime} gets it wrong: {wrong}.")
-    seen = evaluate.errors(reference.answers[: reference.golden], answers)
+    seen = evaluate.errors(judged.gives(reference.answers[: reference.golden]), answers)
     judged.golden_errors = {name: max(error, seen[name]) for name, error in judged.golden_errors.items()}
 
 
@@ -178,7 +308,7 @@ def _hint(samples: Samples) -> str:
         return ""
     return (
         " with generated inputs (floats 0 to 1, integers 0 to 255, free dimensions "
-        f"{sampling.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
+        f"{generate.FREE_DIMENSION}): give real ones with --data, or say what it takes with --range "
         "NAME=LOW:HIGH and --shape NAME=1,3,48,320"
     )
 
@@ -200,19 +330,23 @@ def _check_repeatable(
             )
 
 
-def _check_signature(source: Loaded, other: Loaded) -> None:
+def _check_signature(source: Loaded, other: Loaded, *, integers: bool = False) -> None:
     for kind, want, got in (
         ("inputs", source.inputs, other.inputs),
         ("outputs", source.outputs, other.outputs),
     ):
-        if len(want) != len(got) or not all(map(_fits, want, got)):
+        if len(want) != len(got) or not all(
+            _fits(one, two, integers=integers) for one, two in zip(want, got, strict=True)
+        ):
             raise ModelLoadError(f"Its {kind} are not those of the source model.")
 
 
-def _fits(want: TensorSpec, got: TensorSpec) -> bool:
+def _fits(want: TensorSpec, got: TensorSpec, *, integers: bool) -> bool:
     # A quantizer's shape inference may know a dimension that the source leaves free.
-    return (want.name, want.datatype, len(want.shape)) == (got.name, got.datatype, len(got.shape)) and all(
-        -1 in (a, b) or a == b for a, b in zip(want.shape, got.shape, strict=True)
+    return (
+        (want.name, len(want.shape)) == (got.name, len(got.shape))
+        and (integers or want.datatype == got.datatype)
+        and all(-1 in (a, b) or a == b for a, b in zip(want.shape, got.shape, strict=True))
     )
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from annotated_types import Ge
+
+GENERATED: Final = 200
+"""Generated samples: one that changes its class is half a point of agreement."""
 
 Range = tuple[float, float]
 """Lowest and highest value to generate, both included."""
@@ -38,7 +41,7 @@ class DataSettings:
 class GenerateSettings:
     """What to draw where no data is given."""
 
-    samples: Annotated[int, Ge(1)] = 200
+    samples: Annotated[int, Ge(1)] = GENERATED
     ranges: Mapping[str, Range] = field(default_factory=dict)
     """By input name."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from converters.errors import ConversionError, missing
+from converters.formats import onnx_checks
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.manifest import Precision
 
@@ -40,23 +41,25 @@ def read(path: Path) -> Any:
             f"{path} is neither an ONNX nor a TFLite model: it holds no graph; give a complete .onnx or "
             ".tflite file."
         )
-    _refuse_external_data(path, model)
     try:
-        onnx.checker.check_model(model)
+        _check(onnx, path, model)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_sentence(error)}; export it again.") from error
     return model
 
 
+def _check(onnx: ModuleType, path: Path, model: Any) -> None:
+    onnx_checks.check_external_data(path, model)
+    onnx_checks.check_custom_operators(path, model)
+    onnx_checks.check_weights(path, model)
+    onnx.checker.check_model(model)
+
+
 def operators(model: Any) -> Counter[str]:
     """Count the operators of a model, those of subgraphs included, by type."""
-    counts: Counter[str] = Counter()
-    pending = [model.graph]
-    while pending:
-        for node in pending.pop().node:
-            counts[node.op_type] += 1
-            pending += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return counts
+    return Counter(node.op_type for graph in onnx_checks.graphs(model) for node in graph.node)
 
 
 def precision(model: Any) -> Precision:
@@ -84,10 +87,15 @@ def opset(model: Any) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
+def constant_names(model: Any) -> frozenset[str]:
+    """Return the names of the graph's constants: initializers, and what Constant nodes give."""
+    made = {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    return frozenset(made | {tensor.name for tensor in model.graph.initializer})
+
+
 def quantizable_weights(model: Any) -> int:
     """Count MatMul and Gemm nodes with a constant second operand: what dynamic quantization can reach."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    constants = constant_names(model)
     return sum(
         1
         for node in model.graph.node
@@ -125,25 +133,110 @@ def flatten_gemm_biases(model: Any) -> None:
             del tensor.dims[0]
 
 
+def name_nodes(model: Any) -> None:
+    """Give every node of the graph a name of its own, since exclusions go by names; same model, same names."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        wanted = node.name or f"{node.op_type}_{index}"
+        while wanted in taken:
+            wanted = f"{wanted}_{index}"
+        node.name = wanted
+        taken.add(wanted)
+
+
+def sort_nodes(model: Any) -> None:
+    """Bring the graph's nodes into an order in which each comes after those that it depends on."""
+    graph = model.graph
+    made = {name for node in graph.node for name in node.output}
+    pending, done, ordered = list(graph.node), set[str](), []
+    while pending:
+        ready = [node for node in pending if not (_read_by(node) & made - done)]
+        if not ready:
+            raise ConversionError("The model's nodes depend on each other in a circle; export it again.")
+        ordered += ready
+        done |= {name for node in ready for name in node.output}
+        chosen = set(map(id, ready))
+        pending = [node for node in pending if id(node) not in chosen]
+    copies = [type(node).FromString(node.SerializeToString(deterministic=True)) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _read_by(node: Any) -> set[str]:
+    """Return what a node reads, from inside its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            names |= {name for inner in graph.node for name in _read_by(inner)}
+    return names
+
+
+def element_bits(data_type: int) -> int | None:
+    """Return the bits of one element of a tensor's datatype, None for text."""
+    onnx = _import()
+    if data_type == onnx.TensorProto.STRING:
+        return None
+    name = onnx.TensorProto.DataType.Name(data_type)
+    if name.endswith(("INT4", "FLOAT4E2M1")):
+        return 4
+    if name.endswith("INT2"):
+        return 2
+    return 8 * int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+def tensor_shapes(model: Any) -> dict[str, tuple[int, tuple[int, ...] | None]]:
+    """Return, by tensor name, the bits of an element and the shape, None where it is not known before a run.
+
+    A free first dimension of an input counts as 1, and so does one that follows from it.
+    """
+    onnx = _import()
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions and not dimensions[0].HasField("dim_value"):
+            dimensions[0].dim_value = 1
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    try:
+        graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    except Exception:
+        graph = fixed.graph
+    return {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def versions(model: Any) -> dict[str, int]:
+    """Return the versions of the format and, by domain, of the operator sets."""
+    sets = {entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import}
+    return {"ir_version": int(model.ir_version)} | {
+        f"opset {domain}": number for domain, number in sets.items()
+    }
+
+
 def save(model: Any, path: Path) -> None:
     """Write a model to one file."""
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _refuse_external_data(path: Path, model: Any) -> None:
-    onnx = _import()
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelError(
-                f"{path} keeps its weights in other files (external data), which cannot be packaged; save it "
-                "as one file of less than 2 GB with onnx.save(model, path, save_as_external_data=False)."
-            )
+def _shape(value: Any) -> tuple[int, tuple[int, ...] | None]:
+    tensor = value.type.tensor_type
+    bits = element_bits(tensor.elem_type) if tensor.elem_type else None
+    if bits is None or not tensor.HasField("shape"):
+        return 0, None
+    sizes = [
+        size.dim_value if size.HasField("dim_value") else (1 if axis == 0 else -1)
+        for axis, size in enumerate(tensor.shape.dim)
+    ]
+    return bits, None if -1 in sizes else tuple(sizes)
 
 
 def _import() -> ModuleType:
     try:
         import onnx
         import onnx.checker
+        import onnx.helper
+        import onnx.shape_inference
         import onnx.version_converter
     except ImportError as error:
         raise missing("onnx") from error

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.formats import onnx_model, tflite_model
-from edge_agent.documents.errors import ModelError, NotFoundError
+from edge_agent.documents.errors import EdgeAgentError, ModelError, NotFoundError
 from edge_agent.documents.manifest import Precision
+
+_NAMES: Final = {"onnx": "an ONNX model", "tflite": "a TFLite model"}
 
 MAX_BYTES: Final = 2 * 2**30 - 1
 """Protobuf and flatbuffer files end at 2 GB."""
@@ -40,12 +42,25 @@ def read_source(path: Path) -> SourceModel:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise NotFoundError(f"{path} {what}; give an .onnx or .tflite file.")
     try:
+        _check_size(path, path.stat().st_size)
         content = path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"Cannot read {path}: {error.strerror}; check its permissions.") from error
-    _check_size(path, len(content))
     start = tflite_model.IDENTIFIER_OFFSET_BYTES
     engine = "tflite" if content[start : start + 4] == tflite_model.IDENTIFIER else "onnx"
+    try:
+        return _parsed(path, engine, content)
+    except EdgeAgentError:
+        raise
+    except Exception as error:
+        # Damage that the parsers let through shows when the parts are looked at.
+        raise ModelError(
+            f"{path} is truncated or damaged ({type(error).__name__} in what begins as {_NAMES[engine]}); give "
+            "a complete file."
+        ) from error
+
+
+def _parsed(path: Path, engine: str, content: bytes) -> SourceModel:
     digest = hashlib.sha256(content).hexdigest()
     if engine == "tflite":
         flat = tflite_model.read(path)

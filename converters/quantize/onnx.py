@@ -1,98 +1,115 @@
-"""The seam to onnxruntime.quantization: dynamic, and static QDQ per channel. Runs in a worker process.
+"""The seam to onnxruntime.quantization: float16, dynamic, and static QDQ per channel. Runs in a worker process.
 
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. Dynamic takes MatMul and
 Gemm alone: on Conv it made a model three times slower. On x86 unsigned activations with signed weights are
-twice as fast as signed ones; on ARM the signed ones are preferred.
+twice as fast as signed ones; on ARM the signed ones are preferred. float16 halves the file; on a CPU ONNX
+Runtime computes most of it in float32.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from converters.arrays import Sample
-from converters.errors import ConversionError, missing
+from converters.errors import missing
 from converters.formats import onnx_model
+from converters.quantize import layers, onnx_graph, onnx_io, onnx_ranges
+from converters.quantize.onnx_graph import Prepared, mapping_errors
+from converters.quantize.settings import QuantizeSettings
 from edge_agent.engines.runtimes import keep_onnxruntime_silent
 
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 
+_DEFAULT: Final = QuantizeSettings()
 
-def quantize_dynamic(source: Path, target: Path) -> None:
+
+def quantize_half(source: Path, target: Path, settings: QuantizeSettings = _DEFAULT) -> None:
+    """Write a copy with float16 weights and float inputs and outputs; excluded layers keep float32."""
+    _import()
+    from onnxruntime.transformers import float16
+
+    model = onnx_graph.named(source)
+    blocked = layers.in_float(onnx_graph.operators(model), settings.exclude)
+    with mapping_errors("fp16"):
+        halved = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(blocked))
+        onnx_model.sort_nodes(halved)
+        onnx_model.save(halved, target)
+
+
+def quantize_dynamic(source: Path, target: Path, settings: QuantizeSettings = _DEFAULT) -> None:
     """Write a copy with int8 weights; activations are quantized while it runs."""
     quantization = _import()
-    prepared = _prepared(source, target)
-    with _mapping_errors("dynamic"):
+    with onnx_graph.prepared(source) as ready, mapping_errors("dynamic"):
         quantization.quantize_dynamic(
-            str(prepared),
+            str(ready.path),
             str(target),
             op_types_to_quantize=list(DYNAMIC_OPERATORS),
-            per_channel=True,
+            per_channel=settings.per_channel,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=onnx_graph.in_float(ready, settings.exclude),
         )
 
 
-def quantize_static(source: Path, target: Path, samples: list[Sample], *, signed_activations: bool) -> None:
-    """Write a copy with int8 weights per channel and int8 activations in the ranges that the samples show."""
+def quantize_static(
+    source: Path,
+    target: Path,
+    samples: Sequence[Sample],
+    *,
+    signed_activations: bool,
+    settings: QuantizeSettings = _DEFAULT,
+    ranges: Path | None = None,
+) -> None:
+    """Write a copy with int8 weights and int8 activations in the ranges that the samples show.
+
+    `ranges` is a file that keeps what calibration found: read if it exists, else written.
+    """
+    with onnx_graph.prepared(source) as ready, tempfile.TemporaryDirectory(prefix="ranges-") as folder:
+        found = ranges or Path(folder, "ranges.json")
+        if not found.exists():
+            onnx_ranges.calibrate(ready, samples, settings, found)
+        excluded = onnx_graph.in_float(ready, settings.exclude)
+        write_static(ready, target, found, excluded, signed_activations=signed_activations, settings=settings)
+    if settings.io != "float":
+        with mapping_errors("int8"):
+            model = onnx_model.read(target)
+            onnx_io.to_integers(model)
+            onnx_model.save(model, target)
+
+
+def write_static(
+    ready: Prepared,
+    target: Path,
+    ranges: Path,
+    excluded: Sequence[str],
+    *,
+    signed_activations: bool,
+    settings: QuantizeSettings,
+) -> None:
+    """Write a static copy of a prepared model with float inputs and outputs."""
     quantization = _import()
-    prepared = _prepared(source, target)
     types = quantization.QuantType
-    with _mapping_errors("int8"):
+    with mapping_errors("int8"):
         quantization.quantize_static(
-            str(prepared),
+            str(ready.path),
             str(target),
-            _reader(quantization, samples),
+            None,
             quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
+            op_types_to_quantize=_operators(),
+            nodes_to_exclude=sorted({*excluded, *onnx_ranges.without_range(ready, ranges)}),
+            per_channel=settings.per_channel,
             activation_type=types.QInt8 if signed_activations else types.QUInt8,
             weight_type=types.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            # Not with CalibMaxIntermediateOutputs: it throws away what was collected before (onnxruntime 1.32).
+            calibration_cache_path=str(ranges),
         )
 
 
-def _prepared(source: Path, target: Path) -> Path:
-    """Write the model at a fit opset, with shapes inferred and BatchNorm folded, beside the target."""
-    keep_onnxruntime_silent()
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+def _operators() -> list[str]:
+    """Return what the quantizer takes by default, which it keeps in sets, in an order that never changes."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    upgraded = target.with_suffix(".upgraded.onnx")
-    onnx_model.save(onnx_model.upgraded(onnx_model.read(source)), upgraded)
-    prepared = target.with_suffix(".prepared.onnx")
-    with _mapping_errors("quantized"):
-        # Symbolic shape inference would need sympy, and adds nothing that the quantizer uses here.
-        quant_pre_process(str(upgraded), str(prepared), skip_symbolic_shape=True)
-        model = onnx_model.read(prepared)
-        onnx_model.flatten_gemm_biases(model)
-        onnx_model.save(model, prepared)
-    return prepared
-
-
-def _reader(quantization: Any, samples: list[Sample]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands the samples out one at a time, as onnxruntime asks for them."""
-
-        def __init__(self) -> None:
-            self._pending: Iterator[Sample] = iter(samples)
-
-        def get_next(self) -> dict[str, Any] | None:
-            sample = next(self._pending, None)
-            return None if sample is None else dict(sample)
-
-    return Reader()
-
-
-@contextmanager
-def _mapping_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise ConversionError(f"ONNX Runtime cannot make the {what} variant: {_sentence(error)}.") from error
-
-
-def _sentence(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 def _import() -> Any:

@@ -1,4 +1,4 @@
-"""A worker process: runs one model in one runtime, or one quantizer, for the converter that started it.
+"""A worker process: one runtime, quantizer or framework, at work for the converter that started it.
 
 `python -m converters.workers.child` reads a message a line from standard input and answers on standard output
 until its input ends. What the libraries print goes to standard error. A crash in native code ends this process
@@ -16,8 +16,11 @@ import msgspec
 
 from converters import arrays
 from converters.errors import ConversionError, ToolMissingError
+from converters.frameworks import exporting, registry
+from converters.frameworks.base import Origin
 from converters.package import mapping_os_errors
-from converters.workers import messages
+from converters.quantize import jobs
+from converters.workers import memory, messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
 from edge_agent.engines import base
 
@@ -25,15 +28,22 @@ _MIN_TIMED_RUNS: Final = 3
 
 
 class Child:
-    """Answers messages; holds the engine that was loaded last."""
+    """Answers messages; holds the engine and the framework's model that were loaded last."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[messages.Reply], None]) -> None:
+        self._send = send
         self._engine: base.Engine | None = None
+        self._live: tuple[Origin, Any] | None = None
+        self._before_bytes = 0
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
-            messages.Quantize: quantize,
+            messages.Quantize: jobs.quantize,
+            messages.Rank: self.rank,
+            messages.Observe: jobs.observe,
             messages.Load: self.load,
             messages.Run: self.run,
             messages.Measure: self.measure,
+            messages.InputNames: self.input_names,
+            messages.Export: self.export,
         }
 
     def answer(self, ask: messages.Ask) -> messages.Reply:
@@ -43,11 +53,14 @@ class Child:
                 return self._handlers[type(ask)](ask)
         except EdgeAgentError as error:
             return messages.Failed(kind=_kind(error), message=str(error))
+        except MemoryError:
+            return messages.Failed(kind="model", message="There is not enough memory for it on this host.")
 
     def load(self, ask: messages.Load) -> messages.Loaded:
         """Load a model; raises ModelLoadError."""
         kind = base.find(ask.engine)
         runtime = kind.runtime(ask.settings) or ""
+        self._before_bytes = memory.begin(runtime.split(" ")[0])
         engine = kind.load(Path(ask.path), ask.settings)
         self._engine = engine
         return messages.Loaded(runtime=runtime, inputs=engine.inputs, outputs=engine.outputs)
@@ -64,7 +77,10 @@ class Child:
         return messages.Done()
 
     def measure(self, ask: messages.Measure) -> messages.Measured:
-        """Time runs of the first sample; the first run, which warms up, does not count."""
+        """Time runs of the first sample; the first run, which warms up, does not count.
+
+        The memory is that of the model alone only where nothing else was loaded or run here before.
+        """
         engine = self._loaded()
         names = [spec.name for spec in engine.inputs]
         sample = arrays.read_samples(Path(ask.inputs), "input", names, 1)[0]
@@ -75,38 +91,34 @@ class Child:
             begin = time.perf_counter()
             engine.run(sample)
             runs.append(time.perf_counter() - begin)
-        return messages.Measured(runs_s=tuple(runs))
+        return messages.Measured(runs_s=tuple(runs), memory_bytes=memory.added(self._before_bytes))
+
+    def input_names(self, ask: messages.InputNames) -> messages.Named:
+        """Tell the names of a model's inputs; raises like the framework's functions."""
+        framework = registry.find(ask.origin.framework)
+        return messages.Named(names=framework.input_names(self._model(ask.origin)))
+
+    def export(self, ask: messages.Export) -> messages.Exported:
+        """Write a model's files and tell of progress; raises like the framework's functions."""
+        framework = registry.find(ask.origin.framework)
+        return exporting.write(framework, self._model(ask.origin), ask, self._advanced)
+
+    def _model(self, origin: Origin) -> Any:
+        if self._live is None or self._live[0] != origin:
+            self._live = (origin, registry.find(origin.framework).load(origin))
+        return self._live[1]
+
+    def rank(self, ask: messages.Rank) -> messages.Ranked:
+        """Quantize each layer alone; tells the share that is done."""
+        return jobs.rank(ask, self._advanced)
+
+    def _advanced(self, share: float) -> None:
+        self._send(messages.Advanced(share=share))
 
     def _loaded(self) -> base.Engine:
         if self._engine is None:
             raise ModelLoadError("No model was loaded before it was to run.")
         return self._engine
-
-
-def quantize(ask: messages.Quantize) -> messages.Done:
-    """Make one quantized file; raises ConversionError or ToolMissingError."""
-    from converters.quantize import onnx as quantize_onnx
-    from converters.quantize import tflite as quantize_tflite
-
-    source, target = Path(ask.source), Path(ask.target)
-    match ask.method:
-        case "onnx-dynamic":
-            quantize_onnx.quantize_dynamic(source, target)
-        case "onnx-int8-u8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=False)
-        case "onnx-int8-s8s8":
-            quantize_onnx.quantize_static(source, target, _samples(ask), signed_activations=True)
-        case "tflite-dynamic":
-            quantize_tflite.quantize_dynamic(source, target)
-        case "tflite-fp16":
-            quantize_tflite.quantize_half(source, target)
-        case "tflite-int8":
-            quantize_tflite.quantize_static(source, target, _samples(ask))
-    return messages.Done()
-
-
-def _samples(ask: messages.Quantize) -> list[arrays.Sample]:
-    return list(arrays.read_all_inputs(Path(ask.data)))
 
 
 def _kind(error: EdgeAgentError) -> Any:
@@ -126,10 +138,14 @@ def main() -> int:
     # Runtimes print to descriptor 1 from native code; the answers get a descriptor of their own.
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    child = Child()
+
+    def send(reply: messages.Reply) -> None:
+        replies.write(msgspec.json.encode(reply) + b"\n")
+
+    child = Child(send)
     decoder = msgspec.json.Decoder(messages.Ask)
     for line in sys.stdin.buffer:
-        replies.write(msgspec.json.encode(child.answer(decoder.decode(line))) + b"\n")
+        send(child.answer(decoder.decode(line)))
     return 0
 
 

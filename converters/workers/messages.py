@@ -9,6 +9,8 @@ import msgspec
 
 from converters.frameworks.base import Format, Origin
 from converters.prune.settings import PruneSettings
+from converters.quantize.ranges import Shown
+from converters.quantize.settings import QuantizeSettings
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 
@@ -17,15 +19,51 @@ class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower, kw_
     pass
 
 
-class Quantize(_Message, frozen=True):
-    """Write a quantized copy of `source` to `target`; `data` holds calibration samples if needed."""
+Method = Literal[
+    "onnx-fp16",
+    "onnx-dynamic",
+    "onnx-int8-u8s8",
+    "onnx-int8-s8s8",
+    "tflite-fp16",
+    "tflite-dynamic",
+    "tflite-dynamic-tensorwise",
+    "tflite-int8",
+    "tflite-int16x8",
+]
 
-    method: Literal[
-        "onnx-dynamic", "onnx-int8-u8s8", "onnx-int8-s8s8", "tflite-dynamic", "tflite-fp16", "tflite-int8"
-    ]
+
+class Quantize(_Message, frozen=True):
+    """Write a quantized copy of `source` to `target`; `data` holds calibration samples if needed.
+
+    `ranges` is a file that keeps what calibration found: read if it exists, else written.
+    """
+
+    method: Method
     source: str
     target: str
     data: str = ""
+    ranges: str = ""
+    settings: QuantizeSettings = QuantizeSettings()
+
+
+class Rank(_Message, frozen=True):
+    """Tell for each layer how far the answers are off when it alone is quantized; only static methods."""
+
+    method: Method
+    source: str
+    data: str
+    ranges: str = ""
+    settings: QuantizeSettings = QuantizeSettings()
+
+
+class Observe(_Message, frozen=True):
+    """Tell what calibration shows of the activations that are hardest to quantize, and of the ends."""
+
+    engine: str
+    source: str
+    data: str
+    tensors: int
+    settings: QuantizeSettings = QuantizeSettings()
 
 
 class Load(_Message, frozen=True):
@@ -81,7 +119,7 @@ class Named(_Message, frozen=True):
     names: tuple[str, ...]
 
 
-Ask = Quantize | Load | Run | Measure | Export | InputNames
+Ask = Quantize | Rank | Observe | Load | Run | Measure | Export | InputNames
 
 
 class Done(_Message, frozen=True):
@@ -97,9 +135,10 @@ class Loaded(_Message, frozen=True):
 
 
 class Measured(_Message, frozen=True):
-    """Seconds of each timed run."""
+    """Seconds of each timed run, and the resident memory that loading and running have added at their peak."""
 
     runs_s: tuple[float, ...]
+    memory_bytes: int = 0
 
 
 class Advanced(_Message, frozen=True):
@@ -113,6 +152,20 @@ class Exported(_Message, frozen=True):
 
     sparsity: float = 0.0
     layers: dict[str, float] = {}
+    failures: dict[Format, str] = {}
+    """Why a target could not be written, where another could."""
+
+
+class Ranked(_Message, frozen=True):
+    """Relative squared error of the answers, by layer in the graph's order."""
+
+    losses: dict[str, float]
+
+
+class Observed(_Message, frozen=True):
+    """Histograms, inputs and outputs first."""
+
+    tensors: tuple[Shown, ...]
 
 
 class Failed(_Message, frozen=True):
@@ -122,4 +175,4 @@ class Failed(_Message, frozen=True):
     message: str
 
 
-Reply = Done | Loaded | Measured | Exported | Named | Advanced | Failed
+Reply = Done | Loaded | Measured | Exported | Named | Ranked | Observed | Advanced | Failed

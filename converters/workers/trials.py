@@ -11,6 +11,7 @@ from typing import Final
 from converters import arrays
 from converters.arrays import Sample
 from converters.errors import missing
+from converters.quantize.ranges import Shown
 from converters.workers import messages
 from converters.workers.worker import Worker, worker
 from edge_agent.documents.settings import EngineSettings
@@ -42,11 +43,23 @@ class Loaded:
     """Name and version, `onnxruntime 1.32.0`."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    engine: str
+    path: Path
 
     @property
     def runtime_name(self) -> str:
         """The runtime's name without its version."""
         return self.runtime.split()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What running a model takes on this host."""
+
+    latency_ms: float
+    """Median of a run."""
+    memory_bytes: int
+    """Resident memory that loading and running add at their peak, the runtime's library left out."""
 
 
 class Bench:
@@ -72,12 +85,22 @@ class Bench:
         answer = child.ask(
             messages.Load(engine=engine, path=str(path.absolute()), settings=settings), messages.Loaded
         )
-        return Loaded(child, answer.runtime, answer.inputs, answer.outputs)
+        return Loaded(child, answer.runtime, answer.inputs, answer.outputs, engine, path)
 
     def quantize(self, message: messages.Quantize) -> None:
         """Make a quantized file in a worker; raises ConversionError, ToolMissingError or WorkerError."""
         with worker(self._folder) as child:
             child.ask(message, messages.Done)
+
+    def rank(self, message: messages.Rank, advanced: Callable[[float], None]) -> dict[str, float]:
+        """Return each layer's loss when it alone is quantized; raises like `quantize`."""
+        with worker(self._folder) as child:
+            return child.ask(message, messages.Ranked, advanced).losses
+
+    def observe(self, message: messages.Observe) -> tuple[Shown, ...]:
+        """Return what calibration shows of some activations; raises like `quantize`."""
+        with worker(self._folder) as child:
+            return child.ask(message, messages.Observed).tensors
 
     def run(
         self,
@@ -101,15 +124,38 @@ class Bench:
             advanced(len(answers) / len(samples))
         return answers
 
+    def measure(self, loaded: Sequence[Loaded], sample: Sample) -> list[Measurement]:
+        """Return what a run of each model takes: time in turns, memory in a fresh worker for each."""
+        return self.measure_each(loaded, [sample] * len(loaded))
+
+    def measure_each(self, loaded: Sequence[Loaded], samples: Sequence[Sample]) -> list[Measurement]:
+        """Do as `measure` with a sample for each model, whose inputs may have other names."""
+        return [
+            Measurement(1000 * statistics.median(times), self._memory_bytes(model, sample))
+            for times, model, sample in zip(self._times_s(loaded, samples), loaded, samples, strict=True)
+        ]
+
     def latencies_ms(self, loaded: Sequence[Loaded], sample: Sample) -> list[float]:
         """Return the median milliseconds of a run of each model, measured in turns."""
+        return [1000 * statistics.median(times) for times in self._times_s(loaded, [sample] * len(loaded))]
+
+    def _times_s(self, loaded: Sequence[Loaded], samples: Sequence[Sample]) -> list[list[float]]:
         runs: list[list[float]] = [[] for _ in loaded]
-        with self._exchange([sample]) as (inputs, _):
+        with ExitStack() as stack:
+            files = [stack.enter_context(self._exchange([sample]))[0] for sample in samples]
             for _ in range(ROUNDS):
-                for index, model in enumerate(loaded):
+                for model, inputs, times in zip(loaded, files, runs, strict=True):
                     ask = messages.Measure(inputs=str(inputs), seconds=ROUND_S)
-                    runs[index] += model.worker.ask(ask, messages.Measured).runs_s
-        return [1000 * statistics.median(times) for times in runs]
+                    times += model.worker.ask(ask, messages.Measured).runs_s
+        return runs
+
+    def _memory_bytes(self, model: Loaded, sample: Sample) -> int:
+        # The worker that answered the evaluation has grown by what it read and wrote.
+        with self.brief() as brief, self._exchange([sample]) as (inputs, _):
+            fresh = brief.load(model.engine, model.runtime_name, model.path)
+            return fresh.worker.ask(
+                messages.Measure(inputs=str(inputs), seconds=0.0), messages.Measured
+            ).memory_bytes
 
     def samples_file(self, samples: Sequence[Sample]) -> Path:
         """Write samples for a quantizer and return the file."""

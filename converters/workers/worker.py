@@ -33,7 +33,16 @@ _ERRORS: Final = {
 }
 _CHUNK_BYTES: Final = 65536
 
-R = TypeVar("R", messages.Done, messages.Loaded, messages.Measured, messages.Exported, messages.Named)
+R = TypeVar(
+    "R",
+    messages.Done,
+    messages.Loaded,
+    messages.Measured,
+    messages.Exported,
+    messages.Named,
+    messages.Ranked,
+    messages.Observed,
+)
 
 
 class Worker:

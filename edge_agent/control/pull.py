@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,12 +15,13 @@ from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
 from edge_agent.documents.errors import DocumentError, ModelError
 from edge_agent.documents.ipc import SyncProgress, SyncRequest
-from edge_agent.documents.manifest import Manifest, blob_path
+from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.reading import read_document
 from edge_agent.engines.base import installed
 from edge_agent.policy.planning import Device, Selection, compile_plan, files_of, group_of, select
 from edge_agent.policy.waves import next_wave_s
+from edge_agent.store import packing
 from edge_agent.store.blobs import BlobStore
 from edge_agent.store.layout import StateLayout
 
@@ -48,7 +49,8 @@ class Pulled:
 @dataclass(frozen=True, slots=True)
 class _Found:
     plan: Plan
-    files: dict[str, int]
+    files: dict[str, File]
+    """By the digest that they are kept under."""
     next_wave_s: float | None
 
 
@@ -79,7 +81,7 @@ def _find(trust: Trust, request: SyncRequest, layout: StateLayout, now: datetime
     selection = select(deployment, device.id, now)
     manifests = _manifests(trust, selection, deployment)
     plan = compile_plan(deployment, selection, manifests, device, lambda sha256: str(layout.blob(sha256)))
-    return _Found(plan, files_of(plan, manifests), next_wave_s(deployment, now))
+    return _Found(plan, files_of(plan, manifests, device.compressions), next_wave_s(deployment, now))
 
 
 def _deployment(trust: Trust, group: str) -> Deployment | None:
@@ -123,17 +125,39 @@ def _device(request: SyncRequest) -> Device:
         execution_providers=settings.engines.onnx_providers,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         quarantined=request.quarantined,
+        compressions=packing.readable(),
     )
 
 
-def _fetch(files: dict[str, int], blobs: BlobStore, store: Store, report: Report) -> int:
+def _fetch(files: Mapping[str, File], blobs: BlobStore, store: Store, report: Report) -> int:
     """Fetch what is not here yet, and return how many bytes came."""
-    blobs.discard_parts(files)
-    progress = _Progress(blobs.missing_bytes(files), report)
-    blobs.check_space(progress.total_bytes)
-    for sha256, size_bytes in files.items():
-        blobs.receive(sha256, size_bytes, partial(store.stream, blob_path(sha256)), progress.add)
+    missing = [file for sha256, file in files.items() if not blobs.has(sha256)]
+    blobs.discard_parts([file.sha256 for file in missing])
+    progress = _Progress(blobs.missing_bytes({file.sha256: file.size_bytes for file in missing}), report)
+    blobs.check_space(_room_bytes(missing, blobs))
+    for file in missing:
+        _receive(file, blobs, store, progress)
     return progress.done_bytes
+
+
+def _receive(file: File, blobs: BlobStore, store: Store, progress: "_Progress") -> None:
+    open_stream = partial(store.stream, blob_path(file.sha256))
+    if file.compression == "none":
+        blobs.receive(file.sha256, file.size_bytes, open_stream, progress.add)
+        return
+    # Should unpacking fail, what was fetched stays in staging, so that a retry costs no second download.
+    part = blobs.fetch(file.sha256, file.size_bytes, open_stream, progress.add)
+    progress.tell("Unpacking")
+    with part.open("rb") as packed:
+        blobs.place(file.kept_sha256, file.kept_size_bytes, packing.unpacked(packed, file))
+    part.unlink()
+
+
+def _room_bytes(missing: Sequence[File], blobs: BlobStore) -> int:
+    """Return the space that the files take at most while they come: of compressed ones both forms of one."""
+    to_come = {file: blobs.missing_bytes({file.sha256: file.size_bytes}) for file in missing}
+    kept = sum(size if file.compression == "none" else file.kept_size_bytes for file, size in to_come.items())
+    return kept + max((size for file, size in to_come.items() if file.compression != "none"), default=0)
 
 
 class _Progress:
@@ -150,4 +174,7 @@ class _Progress:
         now_s = time.monotonic()
         if now_s - self._reported_s >= _PROGRESS_INTERVAL_S or self.done_bytes == self.total_bytes:
             self._reported_s = now_s
-            self._report(SyncProgress("Downloading", self.done_bytes, self.total_bytes))
+            self.tell("Downloading")
+
+    def tell(self, step: str) -> None:
+        self._report(SyncProgress(step, self.done_bytes, self.total_bytes))

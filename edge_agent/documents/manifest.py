@@ -43,15 +43,40 @@ class Tensor(Document):
     shape: tuple[Annotated[int, AfterValidator(_free_or_positive)], ...] = Field(max_length=16)
 
 
+SizeBytes = Annotated[int, Field(ge=1, le=8 * 2**30)]
+
+
 class File(Document):
     """A blob: sha256 and length in bytes of the bytes that the store serves, and how they are compressed.
 
-    A device skips a variant whose compression it does not know.
+    A device skips a variant whose compression it does not know. With `zstd` the blob is one Zstandard frame,
+    and `content_sha256` and `content_size_bytes` describe what comes out of it.
     """
 
     sha256: Sha256
-    size_bytes: Annotated[int, Field(ge=1, le=8 * 2**30)]
+    size_bytes: SizeBytes
     compression: str = "none"
+    content_sha256: Sha256 | None = None
+    content_size_bytes: SizeBytes | None = None
+
+    @model_validator(mode="after")
+    def _content_is_described(self) -> Self:
+        described = (self.content_sha256 is not None, self.content_size_bytes is not None)
+        if self.compression == "zstd" and not all(described):
+            raise ValueError("a zstd file needs content_sha256 and content_size_bytes")
+        if self.compression == "none" and any(described):
+            raise ValueError("content_sha256 and content_size_bytes are for compressed files")
+        return self
+
+    @property
+    def kept_sha256(self) -> str:
+        """The digest of the file as a device keeps and runs it: decompressed."""
+        return self.content_sha256 or self.sha256
+
+    @property
+    def kept_size_bytes(self) -> int:
+        """The length of the file as a device keeps and runs it."""
+        return self.content_size_bytes or self.size_bytes
 
 
 class Requirements(Document):

@@ -13,7 +13,7 @@ from edge_agent.documents.tensors import TensorSpec
 from edge_agent.policy.assignment import Lottery
 from edge_agent.policy.waves import in_rollout
 
-KNOWN_COMPRESSIONS: Final = frozenset({"none"})
+KNOWN_COMPRESSIONS: Final = frozenset({"none", "zstd"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,9 @@ class Device:
     execution_providers: tuple[str, ...] = ()
     memory_bytes: int | None = None
     quarantined: Mapping[str, str] = field(default_factory=dict)
-    """File digests not to choose, with the reason."""
+    """Digests of model files, as they are run, not to choose, with the reason."""
+    compressions: frozenset[str] = KNOWN_COMPRESSIONS
+    """Those of `KNOWN_COMPRESSIONS` whose library is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def compile_plan(
     for model in sorted(selection.choice.models):
         for arm in selection.arms(model):
             manifest = manifests[model, arm.version]
+            _check_golden(manifest, device)
             versions.append(_version_plan(manifest, pick_variant(manifest, device), arm, locate))
     return with_id(
         Plan(
@@ -114,14 +117,19 @@ def compile_plan(
     )
 
 
-def files_of(plan: Plan, manifests: Mapping[tuple[str, str], Manifest]) -> dict[str, int]:
-    """Return the files that the plan needs on this device: length in bytes by digest, each file once."""
-    files: dict[str, int] = {}
+def files_of(
+    plan: Plan, manifests: Mapping[tuple[str, str], Manifest], compressions: frozenset[str] = KNOWN_COMPRESSIONS
+) -> dict[str, File]:
+    """Return the files that the plan needs on this device, each once, by the digest it is kept under."""
+    files: dict[str, File] = {}
     for version in plan.versions:
-        files[version.sha256] = version.size_bytes
-        golden = manifests[version.model, version.version].golden
-        if golden is not None:
-            files[golden.file.sha256] = golden.file.size_bytes
+        manifest = manifests[version.model, version.version]
+        offered = [variant.file for variant in manifest.variants]
+        if manifest.golden is not None:
+            offered.append(manifest.golden.file)
+        for file in offered:
+            if file.kept_sha256 in version.files and file.compression in compressions:
+                files.setdefault(file.kept_sha256, file)
     return files
 
 
@@ -132,10 +140,10 @@ def _obstacle(variant: Variant, device: Device) -> str | None:
     missing_providers = [
         name for name in requires.execution_providers if name not in device.execution_providers
     ]
-    if file.compression not in KNOWN_COMPRESSIONS:
-        return f"unknown compression {file.compression}"
-    if file.sha256 in device.quarantined:
-        return f"quarantined, {device.quarantined[file.sha256] or 'no reason given'}"
+    if file.compression not in device.compressions:
+        return _unreadable(file.compression)
+    if file.kept_sha256 in device.quarantined:
+        return f"quarantined, {device.quarantined[file.kept_sha256] or 'no reason given'}"
     if runtime is None:
         return "no runtime installed"
     if requires.runtimes and runtime.split()[0] not in requires.runtimes:
@@ -151,6 +159,12 @@ def _obstacle(variant: Variant, device: Device) -> str | None:
     ):
         return f"needs {requires.memory_bytes / 2**20:.0f} MiB of memory"
     return None
+
+
+def _unreadable(compression: str) -> str:
+    if compression in KNOWN_COMPRESSIONS:
+        return f"compressed with {compression}, for which no library is installed"
+    return f"unknown compression {compression}"
 
 
 def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
@@ -170,21 +184,19 @@ def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
 
 def _version_plan(manifest: Manifest, variant: Variant, arm: Arm, locate: Callable[[str], str]) -> VersionPlan:
     golden = manifest.golden
-    if golden is not None:
-        _check_golden(golden.file, manifest)
     return VersionPlan(
         model=manifest.name,
         version=manifest.version,
         engine=variant.engine,
         precision=variant.precision,
-        sha256=variant.file.sha256,
-        path=locate(variant.file.sha256),
-        size_bytes=variant.file.size_bytes,
+        sha256=variant.file.kept_sha256,
+        path=locate(variant.file.kept_sha256),
+        size_bytes=variant.file.kept_size_bytes,
         inputs=_specs(manifest.inputs),
         outputs=_specs(manifest.outputs),
         labels=manifest.labels,
         run_limit_s=manifest.limits.run_s,
-        golden_path=None if golden is None else locate(golden.file.sha256),
+        golden_path=None if golden is None else locate(golden.file.kept_sha256),
         golden_samples=0 if golden is None else golden.samples,
         tolerances={name: Limit(limit.atol, limit.rtol) for name, limit in variant.tolerances.items()},
         weight=arm.weight,
@@ -192,11 +204,12 @@ def _version_plan(manifest: Manifest, variant: Variant, arm: Arm, locate: Callab
     )
 
 
-def _check_golden(file: File, manifest: Manifest) -> None:
-    if file.compression not in KNOWN_COMPRESSIONS:
+def _check_golden(manifest: Manifest, device: Device) -> None:
+    golden = manifest.golden
+    if golden is not None and golden.file.compression not in device.compressions:
         raise DocumentError(
-            f"The golden samples of {manifest.name} {manifest.version} have the unknown compression "
-            f"{file.compression}."
+            f"The golden samples of {manifest.name} {manifest.version} cannot be read "
+            f"({_unreadable(golden.file.compression)})."
         )
 
 

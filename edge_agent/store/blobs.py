@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,21 +84,51 @@ class BlobStore:
         written. `on_bytes` is told the length of each piece that arrives. Raises ArtifactError for a wrong
         length or digest, StoreUnreachableError when the stream ends early (what came is kept), StorageError.
         """
-        if self.has(sha256):
-            return self.path(sha256)
+        if not self.has(sha256):
+            part = self.fetch(sha256, size_bytes, open_stream, on_bytes)
+            with mapping_os_errors(self._layout.staging):
+                self._move_into_place(part, sha256)
+        return self.path(sha256)
+
+    def fetch(
+        self,
+        sha256: str,
+        size_bytes: int,
+        open_stream: OpenStream,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> Path:
+        """Fetch a file into staging and return where it lies there, verified; raises as `receive` does."""
         with mapping_os_errors(self._layout.staging):
-            if self._attempt(sha256, size_bytes, open_stream, on_bytes):
-                return self.path(sha256)
-            # A power cut can leave garbage in a part that was never flushed: that is no fault of the store's.
-            self._attempt(sha256, size_bytes, open_stream, on_bytes)
-            return self.path(sha256)
+            if not self._attempt(sha256, size_bytes, open_stream, on_bytes):
+                # A power cut can leave garbage in a part that was never flushed: no fault of the store's.
+                self._attempt(sha256, size_bytes, open_stream, on_bytes)
+        return self._part(sha256)
+
+    def place(self, sha256: str, size_bytes: int, pieces: Iterable[bytes]) -> Path:
+        """Write a file that is unpacked here, and return its path.
+
+        Raises ArtifactError, leaving nothing, unless the pieces have this digest; whoever makes them keeps to
+        `size_bytes`, for which there must be space. StorageError as `receive`.
+        """
+        self.check_space(size_bytes)
+        unpacked = self._layout.staging / f"{sha256}.unpacked"
+        with mapping_os_errors(self._layout.staging):
+            try:
+                _check_unpacked(_write(unpacked, pieces), sha256)
+                self._move_into_place(unpacked, sha256)
+            except BaseException:
+                unpacked.unlink(missing_ok=True)
+                raise
+        return self.path(sha256)
 
     def discard_parts(self, keep: Collection[str]) -> None:
-        """Remove downloads under way, except those of these digests."""
+        """Remove downloads under way, except those of these digests, and what was left half unpacked."""
         with mapping_os_errors(self._layout.staging):
             for part in self._layout.staging.glob("*.part"):
                 if part.stem not in keep:
                     part.unlink(missing_ok=True)
+            for unpacked in self._layout.staging.glob("*.unpacked"):
+                unpacked.unlink(missing_ok=True)
 
     def collect(self, keep: Collection[str]) -> int:
         """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""
@@ -123,7 +153,7 @@ class BlobStore:
     def _attempt(
         self, sha256: str, size_bytes: int, open_stream: OpenStream, on_bytes: Callable[[int], None]
     ) -> bool:
-        """Fetch into the part and move it into place; return False for a wrong digest after resuming."""
+        """Fetch into the part; return False, and no part is left, for a wrong digest after resuming."""
         part = self._part(sha256)
         self.check_space(size_bytes - self._staged(sha256, size_bytes))
         with part.open("a+b") as file:
@@ -141,7 +171,6 @@ class BlobStore:
                 f"The store's file {sha256} has the digest {receiver.digest}: it is not the file that was "
                 "signed, publish it again."
             )
-        self._move_into_place(part, sha256)
         return True
 
     def _move_into_place(self, part: Path, sha256: str) -> None:
@@ -218,6 +247,23 @@ class _Receiver:
         self._file.write(chunk)
         self._hash.update(chunk)
         self._have_bytes += len(chunk)
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> str:
+    """Write the pieces and return their digest."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_unpacked(digest: str, sha256: str) -> None:
+    if digest != sha256:
+        raise ArtifactError(
+            f"A compressed file holds {digest} instead of {sha256}, which was signed: build the version again."
+        )
 
 
 def _mib(size_bytes: int) -> str:

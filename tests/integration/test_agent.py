@@ -516,3 +516,13 @@ def test_settings_broken_by_an_edit_do_not_stop_it_and_are_taken_up_when_repaire
     wait_until(lambda: agent.is_ready() and agent.reported().device == "renamed", "the repair is taken up", 60)
     assert agent.reported().problems == ()
     assert agent.factor() == (2.0, "1")
+
+
+def test_a_version_that_travels_compressed_is_served(agent: AgentProcess, fleet: Fleet) -> None:
+    model = affine_onnx(fleet.folder / "sparse.onnx", 3.0, padding_bytes=400_000, sparsity=0.8)
+    folder = package(fleet.folder / "packages/m/1", model, name="m", version="1", factor=3.0, packed=True)
+    fleet.publish_package(folder)
+    fleet.deploy(m="1")
+    agent.sync()
+    assert agent.factor() == (3.0, "1")
+    assert fleet.blob("m", "1").stat().st_size < 0.3 * model.stat().st_size

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from converters.compress import compressed
 from edge_agent.documents.manifest import (
     File,
     Golden,
@@ -24,13 +25,17 @@ from edge_agent.documents.manifest import (
 )
 
 
-def affine_onnx(path: Path, factor: float, padding_bytes: int = 0) -> Path:
-    """Write an ONNX model that computes y = factor * x on FP32 [-1, 3], at least `padding_bytes` large."""
+def affine_onnx(path: Path, factor: float, padding_bytes: int = 0, sparsity: float = 0.0) -> Path:
+    """Write an ONNX model that computes y = factor * x on FP32 [-1, 3], at least `padding_bytes` large.
+
+    `sparsity` is the share of the padding that is zero.
+    """
     initializers = [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])]
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
     if padding_bytes:
         # Random, so that no compression on the way makes it small; used, so that no optimizer drops it.
         noise = np.random.default_rng(int(factor * 1000)).normal(size=padding_bytes // 4).astype(np.float32)
+        noise[: int(sparsity * noise.size)] = 0
         initializers.append(
             helper.make_tensor("noise", TensorProto.FLOAT, [noise.size], noise.tobytes(), raw=True)
         )
@@ -63,10 +68,11 @@ def package(
     engine: str = "onnx",
     run_limit_s: float = 30.0,
     alternatives: Mapping[str, Path] | None = None,
+    packed: bool = False,
 ) -> Path:
     """Package a model that computes `factor * x` on FP32 [-1, 3]; return the package's folder.
 
-    `alternatives` are further variants, engine to file, after the first.
+    `alternatives` are further variants, engine to file, after the first. `packed` compresses the model files.
     """
     golden = folder / "golden.npz"
     folder.mkdir(parents=True)
@@ -89,7 +95,7 @@ def package(
             Variant(
                 engine=kind,
                 precision="fp32",
-                file=_blob(folder, path),
+                file=_packed_blob(folder, path) if packed else _blob(folder, path),
                 tolerances={"y": Tolerance(atol=1e-4, rtol=1e-4)},
             )
             for kind, path in files
@@ -98,6 +104,16 @@ def package(
     golden.unlink()
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     return folder
+
+
+def _packed_blob(folder: Path, path: Path) -> File:
+    target = folder / "packed"
+    file = compressed(path, target)
+    assert file is not None
+    blob = folder / blob_path(file.sha256)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    target.rename(blob)
+    return file
 
 
 def _blob(folder: Path, path: Path) -> File:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,10 +36,34 @@ from edge_fleet.publish import Published, publish, read_package
 from edge_fleet.repository import Repository
 
 
-def build_package(folder: Path, name: str = "digits", version: str = "1", size_bytes: int = 300_000) -> Path:
-    """Make a package whose model file is random bytes; sync loads no model."""
+@dataclass(frozen=True)
+class Packed:
+    """A compressed blob, and what the manifest claims of its content."""
+
+    blob: bytes
+    content: bytes
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {
+            "compression": "zstd",
+            "content_sha256": hashlib.sha256(self.content).hexdigest(),
+            "content_size_bytes": len(self.content),
+        }
+
+
+def build_package(
+    folder: Path,
+    name: str = "digits",
+    version: str = "1",
+    size_bytes: int = 300_000,
+    packed: Packed | None = None,
+) -> Path:
+    """Make a package whose model file is random bytes, or `packed`; sync loads no model."""
     package = folder / f"{name}-{version}-{os.urandom(4).hex()}"
-    file = _add_blob(package, os.urandom(size_bytes))
+    file = _add_blob(package, os.urandom(size_bytes) if packed is None else packed.blob)
+    if packed is not None:
+        file = file.model_copy(update=packed.described)
     manifest = Manifest(
         name=name,
         version=version,

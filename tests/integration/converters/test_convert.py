@@ -1,5 +1,6 @@
 import json
 import platform
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from converters import Package, convert
 from converters.errors import ConversionError, DataError, GateError
-from converters.package import read_manifest
+from converters.package import plain_blob, read_manifest
 from converters.quantize import onnx as quantize_onnx
 from edge_agent.documents.errors import ModelError, NotFoundError, RequestError
 from edge_agent.documents.manifest import Manifest, Variant, blob_path
@@ -28,10 +29,11 @@ def check_golden(package: Package, variant: Variant) -> None:
     """Do what a device's probe does: every golden sample within the tolerances."""
     manifest = package.manifest
     assert manifest.golden is not None
-    model = package.folder / blob_path(variant.file.sha256)
     settings = EngineSettings(tflite_runtime="ai-edge-litert")
-    engine = base.find(variant.engine).load(model, settings)
-    with np.load(package.folder / blob_path(manifest.golden.file.sha256), allow_pickle=False) as golden:
+    golden_file = package.folder / blob_path(manifest.golden.file.sha256)
+    with tempfile.TemporaryDirectory() as folder, np.load(golden_file, allow_pickle=False) as golden:
+        model = plain_blob(package.folder, variant.file, Path(folder, "model"))
+        engine = base.find(variant.engine).load(model, settings)
         for index in range(manifest.golden.samples):
             inputs = {spec.name: golden[f"{index}/input/{spec.name}"] for spec in manifest.inputs}
             for name, got in engine.run(inputs).items():
@@ -162,7 +164,7 @@ class TestTflite:
             check_golden(package, variant)
 
     def test_quantized_files_are_smaller(self, package: Package) -> None:
-        sizes = {name: variant.file.size_bytes for name, variant in by_precision(package.manifest).items()}
+        sizes = {name: variant.file.kept_size_bytes for name, variant in by_precision(package.manifest).items()}
 
         assert sizes["dynamic"] < sizes["fp16"] < sizes["fp32"]
         assert sizes["int8"] < sizes["fp16"]
@@ -190,7 +192,9 @@ class TestTflite:
 
         assert package.manifest.name == "okay-nabu"
         assert [variant.precision for variant in package.manifest.variants] == ["int8"]
-        assert package.manifest.source.sha256 == package.manifest.variants[0].file.sha256
+        assert package.manifest.source.sha256 == package.manifest.variants[0].file.kept_sha256
+        assert package.manifest.variants[0].file.compression == "zstd"
+        check_golden(package, package.manifest.variants[0])
         assert "quantized already" in package.notes[0]
 
 
@@ -331,7 +335,7 @@ class TestRefusals:
         self.refused(tmp_path, RequestError, "no precision 'int7'", models.onnx, precisions=["int7"])
 
     def test_precision_that_onnx_cannot_have(self, models, tmp_path: Path) -> None:
-        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precisions=["fp16"])
+        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precisions=["int16x8"])
 
     def test_quantizing_a_quantized_model(self, tmp_path: Path) -> None:
         self.refused(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from converters import package
+from converters import compress, package
 from edge_agent.documents.errors import DocumentError, RequestError, StorageError
 from edge_agent.documents.manifest import Manifest, Source, Tensor, Variant, blob_path
 
@@ -20,7 +20,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def manifest(model: Path, hour: int = 1, latency_ms: float = 1.0, agreement: float = 1.0) -> Manifest:
-    file = package.describe(model)
+    file = compress.plain(model)
     metrics = {"agreement": agreement, "latency_ms": latency_ms}
     return Manifest(
         name="model",

@@ -46,6 +46,20 @@ def a_file(number: int, compression: str = "none") -> File:
     return File(sha256=f"{number:064x}", size_bytes=100 + number, compression=compression)
 
 
+def a_packed_file(number: int) -> File:
+    return File(
+        sha256=f"{number:064x}",
+        size_bytes=100 + number,
+        compression="zstd",
+        content_sha256=f"{1000 + number:064x}",
+        content_size_bytes=2000 + number,
+    )
+
+
+def a_packed_variant(number: int) -> Variant:
+    return a_variant(number).model_copy(update={"file": a_packed_file(number)})
+
+
 def a_variant(number: int, engine: str = "onnx", compression: str = "none", **requires: Any) -> Variant:
     return Variant(
         engine=engine,
@@ -136,7 +150,7 @@ class TestPickVariant:
         ("variant", "reason"),
         [
             (a_variant(1, engine="npu"), "no runtime installed"),
-            (a_variant(1, compression="zstd"), "unknown compression zstd"),
+            (a_variant(1, compression="lzma"), "unknown compression lzma"),
             (a_variant(1, architectures=("x86_64",)), "built for x86_64, not for aarch64"),
             (a_variant(1, engine="tflite", runtimes=("ai-edge-litert",)), "not for tflite-runtime"),
             (a_variant(1, execution_providers=("CUDAExecutionProvider",)), "needs the execution provider CUDA"),
@@ -158,6 +172,17 @@ class TestPickVariant:
         )
         assert pick_variant(a_manifest(variant), DEVICE) is variant
 
+    def test_without_the_library_a_compressed_variant_is_passed_over(self) -> None:
+        bare = replace(DEVICE, compressions=frozenset({"none"}))
+        assert pick_variant(a_manifest(a_packed_variant(1), a_variant(2)), bare).file == a_file(2)
+        with pytest.raises(ModelError, match=r"compressed with zstd, for which no library is installed"):
+            pick_variant(a_manifest(a_packed_variant(1)), bare)
+
+    def test_a_compressed_file_is_quarantined_by_its_content(self) -> None:
+        manifest = a_manifest(a_packed_variant(1), a_variant(2))
+        device = replace(DEVICE, quarantined={f"{1001:064x}": "crashed"})
+        assert pick_variant(manifest, device).file == a_file(2)
+
     def test_a_quarantined_file_is_passed_over_until_none_is_left(self) -> None:
         manifest = a_manifest(a_variant(1), a_variant(2))
         once = replace(DEVICE, quarantined={a_file(1).sha256: "crashed"})
@@ -177,7 +202,10 @@ class TestCompilePlan:
         assert (version.size_bytes, version.golden_samples, version.weight) == (101, 3, 3)
         assert (version.inputs[0].shape, version.labels) == ((-1, 2), ("a", "b", "c"))
         assert version.tolerances == {"y": Limit(0.5, 0.0)}
-        assert files_of(plan, {("m", "1"): manifest}) == {a_file(1).sha256: 101, a_file(9).sha256: 109}
+        assert files_of(plan, {("m", "1"): manifest}) == {
+            a_file(1).sha256: a_file(1),
+            a_file(9).sha256: a_file(9),
+        }
 
     def test_models_are_sorted_and_arms_keep_their_order(self) -> None:
         manifests = [a_manifest(name="b", version="1"), a_manifest(name="b", version="2"), a_manifest(name="a")]
@@ -188,8 +216,29 @@ class TestCompilePlan:
             ("b", "1"),
         ]
 
+    def test_a_compressed_file_is_planned_by_its_content(self) -> None:
+        manifest = a_manifest(a_variant(5, compression="lzma"), a_packed_variant(1), golden=a_packed_file(9))
+        plan = a_plan(a_deployment(m=(Arm(version="1"),)), [manifest])
+        (version,) = plan.versions
+        content = f"{1001:064x}"
+        assert (version.sha256, version.path, version.size_bytes) == (content, f"/b/{content}", 2001)
+        assert version.golden_path == f"/b/{1009:064x}"
+        assert files_of(plan, {("m", "1"): manifest}) == {
+            content: a_packed_file(1),
+            f"{1009:064x}": a_packed_file(9),
+        }
+
+    def test_the_same_content_is_fetched_in_the_form_that_the_device_can_read(self) -> None:
+        packed = a_packed_file(1)
+        plain = File(sha256=packed.kept_sha256, size_bytes=packed.kept_size_bytes)
+        variants = (a_packed_variant(1), a_variant(1).model_copy(update={"file": plain}))
+        device = replace(DEVICE, compressions=frozenset({"none"}))
+        manifest = a_manifest(*variants)
+        plan = a_plan(a_deployment(m=(Arm(version="1"),)), [manifest], device)
+        assert files_of(plan, {("m", "1"): manifest}, device.compressions) == {plain.sha256: plain}
+
     def test_golden_samples_in_an_unknown_compression_are_refused(self) -> None:
-        manifest = a_manifest(a_variant(1), golden=a_file(9, "zstd"))
+        manifest = a_manifest(a_variant(1), golden=a_file(9, "lzma"))
         with pytest.raises(DocumentError, match="golden samples of m 1"):
             a_plan(a_deployment(m=(Arm(version="1"),)), [manifest])
 

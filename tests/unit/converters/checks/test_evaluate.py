@@ -55,10 +55,6 @@ def test_agreement_of_others_is_the_normalised_error() -> None:
     assert evaluate.agreement(want, got, "scores", scale, classifier=False) == pytest.approx(0.9)
 
 
-def test_accuracy() -> None:
-    assert evaluate.accuracy(answers([1, 0, 0, 0], [0, 0, 1, 0]), "scores", np.array([0, 1])) == 0.5
-
-
 @pytest.mark.parametrize(
     ("rows", "classifier"),
     [
@@ -68,8 +64,7 @@ def test_accuracy() -> None:
     ],
 )
 def test_probabilities_make_a_classifier(rows: list[list[float]], classifier: bool) -> None:
-    assert evaluate.is_classifier(answers(*rows), "scores", None) is classifier
-    assert evaluate.is_classifier(answers(*rows), "scores", np.zeros(len(rows), np.int64))
+    assert evaluate.is_classifier(answers(*rows), "scores") is classifier
 
 
 def test_integer_outputs_get_no_floor() -> None:
@@ -121,3 +116,58 @@ def test_clear_answers_come_first_in_their_own_order() -> None:
     rows = answers([0.5, 0.5, 0, 0], [0.9, 0.1, 0, 0], [0.6, 0.4, 0, 0], [1, 0, 0, 0])
 
     assert evaluate.clearest_first(rows, "scores").tolist() == [1, 3, 0, 2]
+
+
+def texts(*rows: str, dtype: type = object) -> list[dict[str, np.ndarray]]:
+    return [{"label": np.array([row.encode()], dtype)} for row in rows]
+
+
+class TestText:
+    """Answers come as fixed-width bytes from a worker, and as objects from an engine."""
+
+    LABEL = TensorSpec("label", "BYTES", (-1,))
+
+    @pytest.mark.parametrize("dtype", [object, np.bytes_])
+    def test_is_right_or_wrong(self, dtype: type) -> None:
+        want = texts("cat", "dog")
+
+        assert evaluate.errors(want, texts("cat", "dog", dtype=dtype)) == {"label": 0.0}
+        assert evaluate.errors(want, texts("cat", "cow", dtype=dtype)) == {"label": float("inf")}
+
+    def test_has_the_scale_one_and_no_tolerance(self) -> None:
+        scale = evaluate.scales([self.LABEL], texts("cat", "dog"), quantized=False)
+
+        assert scale == {"label": 1.0}
+        assert evaluate.tolerances([self.LABEL], {"label": 0.0}, scale, "int8")["label"].atol == 0
+        said = evaluate.meaningless({"label": float("inf")}, scale)
+        assert said == "output 'label' has another shape or text, or values that are not finite"
+        assert evaluate.same_answers({"label": 0.0}, {"label": float("inf")}, scale, "fp32")
+
+    def test_counts_in_the_agreement_of_others(self) -> None:
+        agreed = evaluate.agreement(
+            texts("cat", "dog"), texts("cat", "cow"), "label", {"label": 1.0}, classifier=False
+        )
+
+        assert agreed == 0.5
+
+    def test_is_not_what_classes_are_read_from(self) -> None:
+        assert evaluate.first_output([self.LABEL, SCORES]) == "scores"
+        assert evaluate.first_output([self.LABEL]) == "label"
+        assert not evaluate.is_classifier(texts("cat"), "label")
+        assert evaluate.clearest_first(texts("b", "a"), "label").tolist() == [0, 1]
+
+
+class TestClassNumbers:
+    def numbers(self, *rows: int, dtype: type = np.int64) -> list[dict[str, np.ndarray]]:
+        return [{"class": np.array([row], dtype)} for row in rows]
+
+    def test_make_a_classifier(self) -> None:
+        assert evaluate.is_classifier(self.numbers(3, 1), "class")
+        assert not evaluate.is_classifier(self.numbers(3, 1, dtype=np.uint8), "class")
+
+    def test_agree_where_they_are_equal(self) -> None:
+        want, got = self.numbers(3, 1, 2, 2), self.numbers(3, 2, 2, 2)
+
+        assert evaluate.agreement(want, got, "class", {"class": 2.0}, classifier=True) == 0.75
+        assert evaluate.errors(want, got) == {"class": 1.0}
+        assert evaluate.scales([TensorSpec("class", "INT64", (-1,))], want, quantized=False) == {"class": 2.0}

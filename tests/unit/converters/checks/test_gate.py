@@ -2,7 +2,7 @@ import pytest
 
 from converters.checks.gate import Gate, Measured, refusal
 
-GOOD = Measured(size_bytes=1000, agreement=0.995, latency_ms=2.0, accuracy=0.97, float_accuracy=0.98)
+GOOD = Measured(size_bytes=1000, agreement=0.995, latency_ms=2.0, metric="accuracy", lost=100 * (0.98 - 0.97))
 
 
 def test_drop_of_exactly_the_limit_passes() -> None:
@@ -35,5 +35,13 @@ def test_latency_that_this_host_cannot_tell_is_not_limited() -> None:
     assert refusal(Gate(max_latency_ms=0.1), Measured(1, agreement=1.0, latency_ms=None)) is None
 
 
-def test_better_accuracy_is_no_drop() -> None:
-    assert refusal(Gate(max_drop=0), Measured(1, 0.9, accuracy=0.99, float_accuracy=0.98)) is None
+def test_better_score_is_no_drop() -> None:
+    assert refusal(Gate(max_drop=0), Measured(1, 0.9, metric="f1", lost=-1.0)) is None
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_score_that_is_no_number_never_passes(lost: float) -> None:
+    reason = refusal(Gate(max_drop=50), Measured(1, 1.0, metric="rmse", lost=lost))
+
+    assert reason is not None
+    assert "points of rmse" in reason

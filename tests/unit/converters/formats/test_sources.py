@@ -62,10 +62,15 @@ def test_normal_form_answers_the_same(tmp_path: Path, weights: convertible.Weigh
 def test_outputs_are_renamed_without_changing_answers(tmp_path: Path, weights: convertible.Weights) -> None:
     path = convertible.write_tflite(tmp_path / "m.tflite", weights)
 
-    renamed = tmp_path / "renamed.tflite"
-    renamed.write_bytes(tflite_model.with_output_names(path.read_bytes(), ["probabilities"]))
+    source = tflite_model.read(path)
+    output = source.subgraphs[0].tensors[source.subgraphs[0].outputs[0]]
+    output.name, output.shapeSignature = b"probabilities", [-1, 4]
 
-    assert [spec.name for spec in TfliteEngine.load(renamed, LITERT).outputs] == ["probabilities"]
+    renamed = tmp_path / "renamed.tflite"
+    renamed.write_bytes(tflite_model.with_outputs_of(path.read_bytes(), source))
+
+    (spec,) = TfliteEngine.load(renamed, LITERT).outputs
+    assert (spec.name, spec.shape) == ("probabilities", (-1, 4))
 
 
 def test_old_opset_is_upgraded(tmp_path: Path, weights: convertible.Weights) -> None:

@@ -1,0 +1,93 @@
+"""Samples that are drawn where no data is given."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.data.casting import check_numeric, shown
+from converters.data.samples import Samples
+from converters.data.settings import Range
+from converters.data.splitting import SEED
+from converters.errors import DataError
+from edge_agent.documents.tensors import NUMPY_NAME, TensorSpec
+
+GENERATED: Final = 200
+"""Generated samples: one that changes its class is half a point of agreement."""
+FREE_DIMENSION: Final = 32
+"""Size of a generated sample's free dimensions after the first, which gets 1."""
+
+_FLOAT_STEPS: Final = 256
+
+
+def generate(
+    specs: Sequence[TensorSpec],
+    ranges: Mapping[str, Range],
+    shapes: Mapping[str, tuple[int, ...]],
+    count: int = GENERATED,
+) -> Samples:
+    """Return samples drawn with a fixed seed; the same arguments give the same bytes.
+
+    Floats lie in 0 to 1, in steps of 1/256 of the range so that they compress; integers in 0 to 255, or the
+    datatype's range if that is smaller (INT8: -128 to 127); BOOL is 0 or 1. `ranges` (both ends included) and
+    `shapes` say otherwise by input name. In turn a sample is uniform noise, a smooth ramp and a constant
+    level, since many models answer all noise alike. Raises DataError for text inputs and unknown names.
+    """
+    for kind, names in (("range", ranges), ("shape", shapes)):
+        if stray := set(names) - {spec.name for spec in specs}:
+            known = ", ".join(spec.name for spec in specs)
+            raise DataError(f"A {kind} names the input '{sorted(stray)[0]}', but the model has: {known}.")
+    random = np.random.default_rng(SEED)
+    filled = {spec.name: _filled_shape(spec, shapes.get(spec.name)) for spec in specs}
+    bounds = {spec.name: ranges.get(spec.name, _default_range(spec)) for spec in specs}
+    return Samples(
+        tuple(
+            {spec.name: _draw(random, spec, filled[spec.name], bounds[spec.name], index) for spec in specs}
+            for index in range(count)
+        ),
+        generated=True,
+    )
+
+
+def _draw(
+    random: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], bounds: Range, index: int
+) -> NDArray[Any]:
+    size = int(np.prod(shape))
+    level = random.random()
+    match index % 3:
+        case 0:
+            unit = random.random(size)
+        case 1:
+            unit = (level + np.arange(size) / max(size, 1)) % 1.0
+        case _:
+            unit = np.full(size, level)
+    low, high = bounds
+    dtype = np.dtype(NUMPY_NAME[spec.datatype])
+    if dtype.kind == "f":
+        values = low + np.floor(unit * _FLOAT_STEPS) / _FLOAT_STEPS * (high - low)
+    else:
+        values = np.minimum(np.floor(low + unit * (high - low + 1)), high)
+    drawn: NDArray[Any] = values.astype(dtype).reshape(shape)
+    return drawn
+
+
+def _default_range(spec: TensorSpec) -> Range:
+    check_numeric(spec)
+    dtype = np.dtype(NUMPY_NAME[spec.datatype])
+    if dtype.kind == "f" or spec.datatype == "BOOL":
+        return (0.0, 1.0)
+    info = np.iinfo(dtype)
+    return (float(info.min), float(info.max)) if info.bits == 8 else (0.0, 255.0)
+
+
+def _filled_shape(spec: TensorSpec, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    if wanted is not None:
+        if not spec.accepts(wanted) or min(wanted, default=1) < 1:
+            raise DataError(
+                f"Input '{spec.name}' has shape {shown(spec.shape)}, which {shown(wanted)} does not fit."
+            )
+        return wanted
+    return tuple(
+        size if size != -1 else (1 if axis == 0 else FREE_DIMENSION) for axis, size in enumerate(spec.shape)
+    )

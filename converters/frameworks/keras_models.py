@@ -1,0 +1,131 @@
+"""What Keras 3 and legacy Keras have in common; `keras` is either module."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from converters.arrays import Array
+from converters.errors import ConversionError
+from converters.formats import renaming
+from converters.frameworks import tensorflow_export
+from converters.frameworks.base import Format
+from converters.frameworks.silence import silenced
+from converters.frameworks.tensorflow_export import Port, Served, sentence
+
+_FLOATS: Final = ("float16", "bfloat16", "float64")
+
+
+def input_names(model: Any) -> tuple[str, ...]:
+    """Return the names of the input layers, in order; raises ConversionError for a model without them."""
+    return tuple(port.name for port in _ports(model))
+
+
+def output_names(model: Any) -> tuple[str, ...]:
+    """Return the names of the layers that the outputs come from, in order, numbered where they repeat."""
+    # A Sequential of Keras 3 has no `output_names`.
+    found = getattr(model, "output_names", None) or [model.layers[-1].name]
+    names = [str(name).split(":")[0] for name in found]
+    return renaming.distinct(names, input_names(model))
+
+
+def export(keras: Any, model: Any, target_format: Format, target: Path, example: Mapping[str, Array]) -> None:
+    """Write the model in inference mode and float32; see `converters.frameworks.base.Framework.export`."""
+    del example
+    _ports(model)
+    tensorflow_export.tensorflow()
+    with silenced():
+        plain = in_float32(keras, model)
+    tensorflow_export.export(served(plain), target_format, target)
+
+
+def served(model: Any) -> Served:
+    """Return a model as a function of its input tensors, in the order of its input layers."""
+    import tensorflow as tf
+
+    ports = _ports(model)
+
+    def call(tensors: list[Any]) -> list[Any]:
+        # Keras takes a flat list also for inputs that are a dictionary.
+        answers = model(tensors if len(tensors) > 1 else tensors[0], training=False)
+        flat: list[Any] = tf.nest.flatten(answers)
+        return flat
+
+    return Served(call, ports, output_names(model), model)
+
+
+def in_float32(keras: Any, model: Any) -> Any:
+    """Return the model, or a copy that computes in float32 if it computes in another precision."""
+    if not _other_precisions(model):
+        return model
+
+    def plain(layer: Any) -> Any:
+        config = layer.get_config()
+        if "dtype" in config and layer.compute_dtype in _FLOATS:
+            config["dtype"] = "float32"
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=plain)
+    copy.set_weights(model.get_weights())
+    if found := _other_precisions(copy):
+        raise ConversionError(
+            f"Layer '{found[0]}' does not compute in float32; build the model with the policy 'float32' and "
+            "load the weights into it."
+        )
+    return copy
+
+
+def layers(model: Any) -> list[Any]:
+    """Return all layers of a model that have none inside, also of nested models and wrappers, in order."""
+    # Neither Keras has a public call for it.
+    flat = model._flatten_layers(include_self=False, recursive=True)
+    return list({id(layer): layer for layer in flat}.values())
+
+
+def classes(keras: Any, names: tuple[str, ...]) -> tuple[type[Any], ...]:
+    """Return the layer classes of these names that this Keras has."""
+    return tuple(getattr(keras.layers, name) for name in names if hasattr(keras.layers, name))
+
+
+def unreadable(path: str, error: Exception) -> ConversionError:
+    """Return the error for a file that Keras cannot load."""
+    said = sentence(error)
+    text = str(error)
+    if "ambda" in text and ("unsafe" in text or "safe_mode" in text or "arbitrary code" in text):
+        return lambda_refused(path)
+    if "registered" in text or "Unknown layer" in text or "custom" in text or "Could not locate" in text:
+        return ConversionError(
+            f"{path} uses a class that Keras does not have ({said}); load it in Python, where the class is "
+            "defined, and give the live model to converters.convert."
+        )
+    return ConversionError(f"Keras cannot load {path}: {said}; give a complete file.")
+
+
+def lambda_refused(path: str) -> ConversionError:
+    """Return the error for a file with code inside."""
+    return ConversionError(
+        f"{path} has a Lambda layer, which runs code from the file; give --trust-pickle if you trust the "
+        "file, or replace the layer."
+    )
+
+
+def _ports(model: Any) -> tuple[Port, ...]:
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs:
+        raise ConversionError(
+            f"The model '{getattr(model, 'name', model)}' is a subclass, or was never built, so that its "
+            "inputs are not known; wrap it first: keras.Model(x, model(x)) with x = keras.Input(shape)."
+        )
+    names = [str(tensor.name).split(":")[0] for tensor in inputs]
+    return tuple(
+        Port(name, tuple(tensor.shape), _datatype(tensor.dtype))
+        for name, tensor in zip(renaming.distinct(names), inputs, strict=True)
+    )
+
+
+def _datatype(dtype: Any) -> str:
+    name = str(getattr(dtype, "name", dtype))
+    return "float32" if name in _FLOATS else name
+
+
+def _other_precisions(model: Any) -> list[str]:
+    return [layer.name for layer in layers(model) if getattr(layer, "compute_dtype", None) in _FLOATS]

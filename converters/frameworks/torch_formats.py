@@ -1,0 +1,205 @@
+"""Writes a traced PyTorch model as ONNX (torch.onnx) and as TFLite (litert-torch).
+
+Sources: https://docs.pytorch.org/docs/stable/onnx.html, https://github.com/google-ai-edge/litert-torch.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from converters.arrays import Array
+from converters.errors import ConversionError, missing
+from converters.formats import onnx_model, tflite_model
+from converters.frameworks import onnx_cleaning
+from converters.frameworks.silence import silenced
+from converters.frameworks.torch_files import import_torch
+from converters.frameworks.torch_program import Traced, tensor
+from converters.frameworks.user_code import said
+
+OPSET: Final = 20
+"""What torch writes by itself since 2.13, and onnxruntime has known since 1.17."""
+
+_BATCH: Final = "batch"
+_WRAPPER: Final = "Positional"
+_OPERATOR: Final = re.compile(r"op='([\w.:]+)'|\b((?:aten|prims|torchvision|quantized)[.:]+[\w.]+)")
+
+
+def write_onnx(model: Traced, target: Path) -> None:
+    """Write one file without external data; equal models give equal bytes. Raises ConversionError."""
+    torch = import_torch()
+    with _naming_operators("ONNX"), silenced():
+        made = torch.onnx.export(
+            model.program,
+            (),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+        )
+        proto = made.model_proto
+    onnx_cleaning.clean(proto)
+    free = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
+    symbols = {dim.dim_param for dims in free for dim in dims if dim.dim_param}
+    if len(symbols) == 1:
+        onnx_cleaning.rename_dimension(proto, symbols.pop(), _BATCH)
+    try:
+        onnx_model.save(proto, target)
+    except ValueError as error:
+        raise ConversionError(
+            "The model is larger than 2 GB, which an ONNX file does not hold; use a smaller one."
+        ) from error
+
+
+def write_tflite(model: Traced, target: Path, example: Mapping[str, Array]) -> None:
+    """Write a file for a batch of one; raises ConversionError."""
+    torch, converter = import_torch(), _import_litert()
+    tensors = _first_of_each(model, example)
+    wide = any(value.dtype == torch.int64 for value in (*tensors, *_outputs(model)))
+    with _naming_operators("TFLite"), silenced(), torch.no_grad():
+        made = converter.convert(_positional(model), sample_args=tensors, enable_x64=wide)
+        target.write_bytes(made.model_content())
+    _rename(target, model)
+
+
+def _first_of_each(model: Traced, example: Mapping[str, Array]) -> tuple[Any, ...]:
+    """Return a sample for each input in the shape that the program was traced with; a free batch is one."""
+    torch = import_torch()
+    values = {node.name: node.meta["val"] for node in model.program.graph.nodes if node.op == "placeholder"}
+    tensors = []
+    for name in model.inputs:
+        shape = [size if isinstance(size, int) else None for size in values[name].shape]
+        if shape and shape[0] is None:
+            shape[0] = 1
+        given = tensor(example[name]) if name in example else None
+        if given is not None and given.ndim == len(shape):
+            shape = [given.shape[axis] if size is None else size for axis, size in enumerate(shape)]
+        if None in shape:
+            raise ConversionError(
+                f"The program's input {name} has a free dimension beside the batch, which TFLite does not take "
+                "here; give data, or export the program with fixed shapes."
+            )
+        tensors.append(torch.zeros(shape, dtype=values[name].dtype))
+    return tuple(tensors)
+
+
+def _outputs(model: Traced) -> list[Any]:
+    (last,) = (node for node in model.program.graph.nodes if node.op == "output")
+    return [node.meta["val"] for node in last.all_input_nodes if hasattr(node.meta.get("val"), "dtype")]
+
+
+def _positional(model: Traced) -> Any:
+    """Return a module that takes the inputs in order and returns a tuple of the tensors that come out."""
+    torch = import_torch()
+    from torch.utils import _pytree
+
+    structure = model.program.call_spec.in_spec
+
+    base: Any = torch.nn.Module
+
+    class Positional(base):  # type: ignore[misc]
+        """Keeps litert-torch from naming and ordering nested inputs and outputs in its own way."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model.module
+            # A program has no mode to set; this keeps litert-torch from warning.
+            self.training = False
+
+        def forward(self, *inputs: Any) -> tuple[Any, ...]:
+            args, kwargs = _pytree.tree_unflatten(list(inputs), structure)
+            leaves = _pytree.tree_leaves(self.model(*args, **kwargs))
+            return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    return Positional()
+
+
+def _rename(path: Path, model: Traced) -> None:
+    """Give the tensors and the signature the common names, and the graph's inputs and outputs their order."""
+    flat = tflite_model.read(path)
+    graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    for entries, names, prefix in (
+        (signature.inputs, model.inputs, "args_"),
+        (signature.outputs, model.outputs, "output_"),
+    ):
+        by_name = {bytes(entry.name).decode(): entry for entry in entries}
+        wanted = [f"{prefix}{index}" for index in range(len(names))]
+        if by_name.keys() != set(wanted):
+            raise ConversionError(
+                "litert-torch drops an input or output that the model does not use or gives twice; remove it "
+                "from the model."
+            )
+        entries[:] = [by_name[name] for name in wanted]
+        for entry, name in zip(entries, names, strict=True):
+            entry.name = name.encode()
+            graph.tensors[entry.tensorIndex].name = name.encode()
+    _name_layers(graph, {*model.inputs, *model.outputs})
+    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
+    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
+    path.write_bytes(tflite_model.serialised(flat))
+
+
+def _name_layers(graph: Any, kept: set[str]) -> None:
+    """Call inner tensors by the modules that compute them, `block.conv`, as PyTorch does; not by classes."""
+    used = set(kept)
+    for tensor_ in graph.tensors:
+        name = bytes(tensor_.name).decode(errors="replace")
+        if name in kept:
+            continue
+        short = ";".join(_layer(part) for part in name.split(";"))
+        name = next(
+            candidate
+            for candidate in (short, *(f"{short}/{number}" for number in range(1, len(graph.tensors) + 1)))
+            if candidate not in used
+        )
+        used.add(name)
+        tensor_.name = name.encode()
+
+
+def _layer(path: str) -> str:
+    """Return `a.b` of `made.Positional/pkg.Net_model/pkg.Block_a/torch.nn.modules.conv.Conv2d_b`."""
+    if f".{_WRAPPER}" not in path:
+        return path
+    parts = [part.rsplit(".", 1)[-1].lstrip("_").partition("_")[2] for part in path.split("/")]
+    return ".".join(parts[2:]) or "model"
+
+
+@contextmanager
+def _naming_operators(target_format: str) -> Iterator[None]:
+    """Turn what the libraries raise into a ConversionError that names the operator, where they tell it."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        operator = _operator_in(error)
+        if operator:
+            raise ConversionError(
+                f"The operator {operator} cannot be converted to {target_format}; replace it in the model."
+            ) from error
+        raise ConversionError(
+            f"The model cannot be converted to {target_format} ({said(error)[:300]}); simplify that part of it."
+        ) from error
+
+
+def _operator_in(error: BaseException) -> str:
+    """Return the operator that the deepest cause names, or an empty text."""
+    found = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        match = _OPERATOR.search(str(cause))
+        if match:
+            found = match.group(1) or match.group(2)
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _import_litert() -> Any:
+    try:
+        with silenced():
+            import litert_torch
+    except ImportError as error:
+        raise missing("litert-torch", "convert-torch") from error
+    return litert_torch

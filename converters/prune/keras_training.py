@@ -1,0 +1,202 @@
+"""Fine-tuning of Keras models, of Keras 3 and of legacy Keras alike: `keras` is either module.
+
+The same seed, samples and settings give the same weights.
+"""
+
+import fnmatch
+import importlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.arrays import Array
+from converters.errors import ConversionError, DataError
+from converters.frameworks import keras_models
+from converters.frameworks.base import Advanced, Training
+from converters.frameworks.silence import silenced
+from converters.frameworks.tensorflow_export import sentence
+from converters.prune.schedule import steps_of
+from converters.prune.settings import PruneSettings
+from edge_agent.documents.errors import RequestError
+
+SEED: Final = 20_261_101
+_REPORTS: Final = 100
+"""How often the progress of a fine-tuning is told."""
+
+
+def fine_tune(
+    keras: Any,
+    model: Any,
+    training: Training,
+    settings: PruneSettings,
+    advanced: Advanced,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train a model in place, on its first output, for `steps_of` batches; `after_step` hears each step from 0.
+
+    Raises DataError if the samples do not fit the model, RequestError for a loss that cannot be imported, and
+    ConversionError if the weights run away.
+    """
+    inputs = _inputs(model, training)
+    with silenced():
+        # Targets belong to the first output; the others share its layers.
+        trained = keras.Model(model.inputs, model.outputs[0])
+        loss, targets = _loss(keras, model, training.targets, settings)
+        trained.compile(optimizer=keras.optimizers.Adam(settings.learning_rate), loss=loss)
+    steps = steps_of(settings)
+    for step, chosen in enumerate(_batches(len(targets), settings.batch_size, steps)):
+        batch = [array[chosen] for array in inputs]
+        with silenced(), _mapping_errors():
+            trained.train_on_batch(batch if len(batch) > 1 else batch[0], targets[chosen])
+            after_step(step)
+        if (step + 1) * _REPORTS // steps > step * _REPORTS // steps:
+            advanced((step + 1) / steps)
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise ConversionError("The fine-tuning diverged: weights are not finite; lower prune.learning_rate.")
+
+
+def copied(keras: Any, model: Any) -> Any:
+    """Return a model of layers of its own, with the same names and weights."""
+    keras_models.input_names(model)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@contextmanager
+def deterministic(keras: Any) -> Iterator[None]:
+    """Seed everything that Keras draws from and make operators deterministic; restore both afterwards."""
+    import tensorflow as tf
+    from tensorflow.python.framework import config
+
+    states = random.getstate(), np.random.get_state()
+    was_enabled = config.is_op_determinism_enabled()
+    keras.utils.set_random_seed(SEED)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not was_enabled:
+            config.disable_op_determinism()
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def is_excluded(name: str, settings: PruneSettings) -> bool:
+    """Say whether a layer is to be left whole."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude)
+
+
+def check(model: Any, settings: PruneSettings) -> None:
+    """Raise RequestError for a schedule that ends before it begins or a pattern that no layer has."""
+    if settings.begin_step >= settings.end_step:
+        raise RequestError(
+            f"prune.begin_step is {settings.begin_step} and prune.end_step {settings.end_step}; the end must "
+            "come later."
+        )
+    names = [layer.name for layer in keras_models.layers(model)]
+    for pattern in settings.exclude:
+        if not fnmatch.filter(names, pattern):
+            raise RequestError(
+                f"prune.exclude has '{pattern}', which no layer is named; it has: {', '.join(names)}."
+            )
+
+
+def _batches(count: int, size: int, steps: int) -> Iterator[NDArray[np.intp]]:
+    """Yield positions of samples, each sample once before any comes again, in a seeded order."""
+    generator = np.random.default_rng(SEED)
+    pending = np.empty(0, np.intp)
+    for _ in range(steps):
+        while len(pending) < size:
+            pending = np.concatenate([pending, generator.permutation(count)])
+        yield pending[:size]
+        pending = pending[size:]
+
+
+def _inputs(model: Any, training: Training) -> list[Array]:
+    names = keras_models.input_names(model)
+    if lost := [name for name in names if name not in training.inputs]:
+        raise DataError(f"The data has no array for the input '{lost[0]}'; pruning needs one for each input.")
+    arrays = [np.asarray(training.inputs[name]) for name in names]
+    for name, array, tensor in zip(names, arrays, model.inputs, strict=True):
+        wanted = tuple(tensor.shape)[1:]
+        if array.ndim != len(wanted) + 1 or any(
+            size not in (None, have) for size, have in zip(wanted, array.shape[1:], strict=True)
+        ):
+            raise DataError(
+                f"The data for '{name}' has the shape {array.shape}, but the model takes (n, "
+                f"{', '.join('any' if size is None else str(size) for size in wanted)})."
+            )
+    if {len(array) for array in arrays} != {len(training.targets)} or not len(training.targets):
+        raise DataError(
+            "The inputs and targets differ in number or are empty; give one target for each sample."
+        )
+    return arrays
+
+
+def _loss(keras: Any, model: Any, targets: Array, settings: PruneSettings) -> tuple[Any, Array]:
+    """Return the loss and the targets as it takes them; see `PruneSettings.loss`."""
+    targets = np.asarray(targets)
+    if settings.loss != "auto":
+        return _imported(settings.loss), targets
+    shape = tuple(model.outputs[0].shape)
+    if not np.issubdtype(targets.dtype, np.integer) and targets.dtype != np.bool_:
+        return keras.losses.MeanSquaredError(), _shaped(targets.astype(np.float32), shape)
+    activation, losses = _last_activation(model), keras.losses
+    if len(shape) < 2 or shape[-1] == 1 or (activation == "sigmoid" and targets.ndim == len(shape)):
+        loss = losses.BinaryCrossentropy(from_logits=activation != "sigmoid")
+        return loss, _shaped(targets.astype(np.float32), shape)
+    if targets.ndim == len(shape) and targets.shape[-1] == shape[-1]:
+        return losses.CategoricalCrossentropy(from_logits=activation != "softmax"), targets.astype(np.float32)
+    if not 0 <= targets.min() <= targets.max() < shape[-1]:
+        raise DataError(
+            f"The class numbers go from {targets.min()} to {targets.max()}, but the model has {shape[-1]} "
+            "outputs; number the classes from 0."
+        )
+    return losses.SparseCategoricalCrossentropy(from_logits=activation != "softmax"), targets
+
+
+def _shaped(targets: Array, shape: tuple[int | None, ...]) -> Array:
+    """Return targets [n] as [n, 1] where the output is, which the loss would otherwise pair all with all."""
+    shaped = targets[..., np.newaxis] if targets.ndim == len(shape) - 1 and shape[-1] == 1 else targets
+    wanted = shape[1:]
+    if shaped.ndim != len(shape) or any(
+        size not in (None, have) for size, have in zip(wanted, shaped.shape[1:], strict=True)
+    ):
+        raise DataError(
+            f"The targets have the shape {targets.shape}, which does not fit the output's {wanted}."
+        )
+    return shaped
+
+
+def _last_activation(model: Any) -> str:
+    """Return the name of the function that the first output comes from, such as `softmax` or `linear`."""
+    layer = model.outputs[0]._keras_history[0]
+    while getattr(layer, "layers", None) and getattr(layer, "outputs", None):
+        layer = layer.outputs[0]._keras_history[0]
+    function = getattr(layer, "activation", None)
+    return str(getattr(function, "__name__", "") or type(layer).__name__).lower()
+
+
+def _imported(reference: str) -> Any:
+    module, separator, name = reference.partition(":")
+    try:
+        if separator:
+            return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RequestError(f"prune.loss names '{reference}', which cannot be imported: {error}.") from error
+    raise RequestError(f"prune.loss is '{reference}'; give auto or package.module:function.")
+
+
+@contextmanager
+def _mapping_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ConversionError(
+            f"The model cannot be fine-tuned: {sentence(error)}; check the data and prune.loss."
+        ) from error

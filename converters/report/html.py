@@ -1,0 +1,182 @@
+"""A report as one HTML page that asks for nothing else: no scripts, fonts or pictures from elsewhere.
+
+Equal reports give equal bytes.
+"""
+
+import json
+from collections import Counter
+
+from converters.report import charts, facts, tables
+from converters.report.markup import element, escaped
+from converters.report.model import Report, VariantRow, timeless
+from converters.report.style import CSS
+from converters.report.text import size
+
+MAX_HISTOGRAMS = 12
+"""Tensors whose calibration is drawn; the rest is in the JSON."""
+
+MAX_CLASS_CHARTS = 6
+"""Variants whose classes are drawn, packaged ones first."""
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""A browser then refuses to load or run anything, whatever a name in the report says."""
+
+
+def render(report: Report, *, with_times: bool = True) -> str:
+    """Return the page; `with_times=False` leaves out what differs from run to run: latencies and memory.
+
+    Raises ToolMissingError without matplotlib.
+    """
+    shown = report if with_times else timeless(report)
+    title = escaped(f"{shown.name} {shown.version}")
+    sections = (
+        _variants(shown),
+        _tradeoffs(shown),
+        _classes(shown),
+        _calibration(shown),
+        _layers(shown),
+        _pruning(shown),
+        _facts(shown),
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{title}: conversion report</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"{_header(shown)}\n" + "\n".join(section for section in sections if section) + "\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+def _header(report: Report) -> str:
+    packaged = sum(row.packaged for row in report.rows)
+    made = report.timestamp.strftime("%Y-%m-%d %H:%M:%S UTC")
+    heading = f"<h1>{escaped(report.name)} <small>version {escaped(report.version)}</small></h1>"
+    sentence = (
+        f"{packaged} of {len(report.rows)} variants passed the gate and are packaged. Made from a "
+        f"{report.framework} model of {size(report.source_bytes)} on {made}."
+    )
+    tiles = "".join(f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in facts.tiles(report))
+    notes = "".join(element("li", note) for note in report.notes)
+    return (
+        f'<header>\n{heading}\n<p class="quiet">{escaped(sentence)}</p>\n'
+        + (f'<dl class="tiles">{tiles}</dl>\n' if tiles else "")
+        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
+        + "</header>"
+    )
+
+
+def _variants(report: Report) -> str:
+    return _section(
+        "Variants",
+        "In the order in which a device tries them. The drop is what the gate judges, in points (hundredths).",
+        tables.variants(report) + tables.runtimes(report) + tables.making(report),
+    )
+
+
+def _tradeoffs(report: Report) -> str:
+    drawn = [
+        (charts.tradeoff(report, "size"), "Quality against the size of the file."),
+        (charts.tradeoff(report, "latency"), "Quality against latency."),
+    ]
+    figures = [_figure(image, caption) for image, caption in drawn if image is not None]
+    if not figures:
+        return ""
+    entries = charts.legend(Counter(row.engine for row in report.rows))
+    key = "".join(
+        f'<li><span style="background: var(--{colour})"></span>{escaped(name)}</li>' for colour, name in entries
+    )
+    line = "The solid line is the Pareto front of what is packaged, the dotted one the float model."
+    return _section(
+        "What is paid for what",
+        line,
+        f'<div class="charts">{"".join(figures)}</div>\n<ul class="key">{key}</ul>',
+    )
+
+
+def _classes(report: Report) -> str:
+    rows = [row for row in report.rows if charts.changed_classes(report, row)]
+    if not report.float_per_class or not rows:
+        return ""
+    limit = charts.class_limit(report, rows[:MAX_CLASS_CHARTS])
+    figures = [_class_figure(report, row, limit) for row in rows[:MAX_CLASS_CHARTS]]
+    return _section(
+        "Change per class",
+        "Points of accuracy that each class wins or loses against the float model, the largest changes first. "
+        "Variants and classes that are not shown keep theirs.",
+        f'<div class="charts small">{"".join(figures)}</div>',
+    )
+
+
+def _class_figure(report: Report, row: VariantRow, limit: float) -> str:
+    changes = charts.changed_classes(report, row)
+    caption = f"{len(changes)} of {len(report.float_per_class)} classes change"
+    more = f"; the largest {charts.MAX_BARS} are shown" if len(changes) > charts.MAX_BARS else ""
+    return _figure(charts.class_changes(report, row, limit) or "", f"{caption}{more}.")
+
+
+def _calibration(report: Report) -> str:
+    shown = report.histograms[:MAX_HISTOGRAMS]
+    if not shown:
+        return ""
+    figures = "".join(_figure(charts.calibration(one), "") for one in shown)
+    rest = len(report.histograms) - len(shown)
+    more = f" {rest} more tensors are in the JSON." if rest else ""
+    return _section(
+        "Calibration",
+        "Values of activations over the calibration samples (logarithmic counts), between the bounds of the "
+        f"range that was chosen; what lies outside is clipped.{more}",
+        f'<div class="charts small">{figures}</div>',
+    )
+
+
+def _layers(report: Report) -> str:
+    image = charts.sensitivities(report.sensitivities)
+    searched = tables.search(report)
+    if image is None and not searched:
+        return ""
+    left = "" if image is None else _figure(image, "Each layer quantized alone, the others in float.")
+    return _section(
+        "The layers that lose most",
+        "What quantizing costs in points, and which layers were kept in float for it.",
+        f'<div class="charts">{left}<div>{searched}</div></div>' if searched else left,
+    )
+
+
+def _pruning(report: Report) -> str:
+    pruning = report.pruning
+    if pruning is None:
+        return ""
+    said = f"{100 * pruning.sparsity:.1f} % of the prunable weights are zero."
+    before, after = pruning.compressed_before_bytes, pruning.compressed_after_bytes
+    if before and after:
+        said += (
+            f" Compressed, the float model went from {size(before)} to {size(after)}, which is "
+            f"{after / before:.2f}x."
+        )
+    said += " Zero weights shrink what travels, not the time of a run."
+    image = charts.sparsities(pruning)
+    return _section("Pruning", said, "" if image is None else _figure(image, ""))
+
+
+def _facts(report: Report) -> str:
+    recipe = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
+    parts = [facts.listed(report)]
+    if report.tools:
+        parts.append(f"<details><summary>Versions of the tools</summary>{facts.tools(report)}</details>")
+    if report.recipe:
+        parts.append(f"<details><summary>Recipe</summary><pre><code>{escaped(recipe)}</code></pre></details>")
+    return _section("Facts", "", "\n".join(parts))
+
+
+def _figure(image: str, caption: str) -> str:
+    said = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
+    return f"<figure>\n{image}\n{said}</figure>\n"
+
+
+def _section(title: str, lead: str, content: str) -> str:
+    name = title.lower().replace(" ", "-")
+    words = f'<p class="quiet">{escaped(lead)}</p>\n' if lead else ""
+    heading = f'<h2 id="{name}">{escaped(title)}</h2>'
+    return f'<section aria-labelledby="{name}">\n{heading}\n{words}{content}\n</section>'

@@ -1,0 +1,35 @@
+"""Where a conversion works: a folder that goes with it, worker processes, and who hears of progress."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.package import mapping_os_errors
+from converters.workers.trials import Bench
+
+Progress = Callable[[str, float], None]
+"""Hears what is being done and the share of the whole that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """A conversion's folder and helpers."""
+
+    folder: Path
+    bench: Bench
+    progress: Progress
+
+    def part(self, step: str, begin: float, end: float) -> Callable[[float], None]:
+        """Announce a step that takes the progress from `begin` to `end`, and return what hears of its share."""
+        self.progress(step, begin)
+        return lambda share: self.progress(step, begin + (end - begin) * share)
+
+
+@contextmanager
+def workshop(progress: Progress) -> Iterator[Workshop]:
+    """Open a workshop; its folder and workers go with the block, whatever ends it."""
+    with ExitStack() as stack, mapping_os_errors(Path(tempfile.gettempdir())):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-convert-")))
+        yield Workshop(folder, Bench(folder, stack), progress)

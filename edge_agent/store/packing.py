@@ -1,0 +1,92 @@
+"""Zstandard: what a store serves compressed becomes the file that was signed.
+
+The one module on the device that touches the library, which is Python's own from 3.14 on and the same code as
+`backports.zstd` before; only the short-lived sync child and the host's tools import it.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, Final
+
+from edge_agent.documents.errors import ArtifactError, OperatorError
+from edge_agent.documents.manifest import File
+
+MAX_WINDOW_LOG: Final = 23
+"""8 MiB: what a device needs beside the pieces, and the largest window of level 19."""
+
+_PIECE_BYTES: Final = 2**18
+
+
+def library() -> ModuleType:
+    """Return the Zstandard module; raises OperatorError when it is missing."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError as error:
+        raise OperatorError(
+            "Zstandard is missing in this Python; install it with: pip install backports.zstd, or use Python "
+            "3.14, which has it."
+        ) from error
+    return zstd
+
+
+def readable() -> frozenset[str]:
+    """Return the compressions that this host can read."""
+    try:
+        library()
+    except OperatorError:
+        return frozenset({"none"})
+    return frozenset({"none", "zstd"})
+
+
+def unpacked(packed: IO[bytes], file: File) -> Iterator[bytes]:
+    """Yield the content of a compressed file in pieces, `content_size_bytes` in all.
+
+    Never more is unpacked than was signed, and never more than 8 MiB of window is held. Raises ArtifactError
+    when the content is longer or shorter, when the frame is damaged or something follows it.
+    """
+    zstd = library()
+    stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG})
+    left_bytes = file.kept_size_bytes
+    try:
+        while not stream.eof:
+            # One byte more than may come tells a frame that goes on from one that ends here.
+            piece = _piece(stream, packed, min(_PIECE_BYTES, left_bytes + 1), file)
+            left_bytes -= len(piece)
+            if left_bytes < 0:
+                raise _refused(file, f"unpacks to more than the {file.kept_size_bytes} bytes that were signed")
+            yield piece
+    except zstd.ZstdError as error:
+        raise _refused(file, f"is damaged ({error})") from error
+    if left_bytes:
+        raise _refused(file, f"unpacks to {left_bytes} bytes less than were signed")
+    if stream.unused_data or packed.read(1):
+        raise _refused(file, "goes on after the end of its frame")
+
+
+def check_packed(path: Path, file: File) -> None:
+    """Raise ArtifactError unless a compressed file unpacks to the content that its manifest describes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as packed:
+        for piece in unpacked(packed, file):
+            digest.update(piece)
+    if digest.hexdigest() != file.kept_sha256:
+        raise _refused(file, f"unpacks to {digest.hexdigest()} instead of {file.kept_sha256}")
+
+
+def _piece(stream: Any, packed: IO[bytes], max_bytes: int, file: File) -> bytes:
+    """Return the next piece of the content, empty if the library wants more first."""
+    if not stream.needs_input:
+        return bytes(stream.decompress(b"", max_bytes))
+    if not (more := packed.read(_PIECE_BYTES)):
+        raise _refused(file, "ends in the middle of its frame")
+    return bytes(stream.decompress(more, max_bytes))
+
+
+def _refused(file: File, what: str) -> ArtifactError:
+    return ArtifactError(f"The compressed file {file.sha256} {what}: build the version again.")

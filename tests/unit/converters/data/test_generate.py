@@ -1,0 +1,71 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.data.generate import generate
+from converters.errors import DataError
+from edge_agent.documents.tensors import NUMPY_NAME, Datatype, TensorSpec
+
+IMAGE = TensorSpec("image", "FP32", (-1, 1, 3, 3))
+NUMBERS = [one for one in get_args(Datatype) if one != "BYTES"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(NUMBERS),
+    st.lists(st.sampled_from([-1, 1, 2, 5]), max_size=4),
+    st.integers(-100, 50),
+    st.integers(0, 50),
+)
+def test_generated_samples_fit_and_stay_in_range(
+    datatype: Datatype, shape: list[int], low: int, span: int
+) -> None:
+    spec = TensorSpec("x", datatype, tuple(shape))
+    bounds = (0.0, 1.0) if datatype == "BOOL" else (float(max(low, 0) if "U" in datatype else low), 0.0)
+    bounds = bounds if datatype == "BOOL" else (bounds[0], bounds[0] + span)
+
+    made = generate([spec], {"x": bounds}, {}, 5)
+
+    for sample in made.inputs:
+        assert sample["x"].dtype == np.dtype(NUMPY_NAME[datatype])
+        assert spec.accepts(sample["x"].shape)
+        assert (sample["x"].astype(np.float64) >= bounds[0]).all()
+        assert (sample["x"].astype(np.float64) <= bounds[1]).all()
+
+
+def test_generated_samples_are_the_same_each_time() -> None:
+    first, second = (generate([IMAGE], {}, {}, 6) for _ in range(2))
+
+    for one, other in zip(first.inputs, second.inputs, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_integers_reach_both_ends_of_their_range() -> None:
+    made = generate([TensorSpec("x", "INT32", (1, 4096))], {"x": (0, 256)}, {}, 3)
+
+    noise = made.inputs[0]["x"]
+    assert (noise.min(), noise.max()) == (0, 256)
+
+
+def test_shape_says_what_free_dimensions_are() -> None:
+    spec = TensorSpec("x", "FP32", (-1, 3, -1, -1))
+
+    assert generate([spec], {}, {}, 1).inputs[0]["x"].shape == (1, 3, 32, 32)
+    assert generate([spec], {}, {"x": (1, 3, 48, 320)}, 1).inputs[0]["x"].shape == (1, 3, 48, 320)
+    with pytest.raises(DataError, match=r"\[any, 3, any, any\], which \[1, 4, 8, 8\] does not fit"):
+        generate([spec], {}, {"x": (1, 4, 8, 8)}, 1)
+
+
+def test_names_that_are_no_inputs_are_refused() -> None:
+    with pytest.raises(DataError, match="A range names the input 'img', but the model has: image"):
+        generate([IMAGE], {"img": (0, 1)}, {}, 1)
+    with pytest.raises(DataError, match="A shape names the input 'img'"):
+        generate([IMAGE], {}, {"img": (1, 1, 3, 3)}, 1)
+
+
+def test_text_inputs_are_refused() -> None:
+    with pytest.raises(DataError, match="takes text"):
+        generate([TensorSpec("x", "BYTES", (1,))], {}, {}, 1)
