@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from converters.data import generate
 
@@ -20,7 +20,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: {message}; see '{self.prog} --help'.\n")
 
 
-Commands = argparse._SubParsersAction[Parser]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Parser]
+else:
+    # It takes no type when the program runs.
+    Commands = argparse._SubParsersAction
 
 
 def add_command(commands: Commands, name: str, summary: str, examples: str) -> Parser:

@@ -29,7 +29,8 @@ class Processing:
         if (image := self.pre.image) is not None:
             found.append(
                 f"Input {image.input or 'image'} takes UINT8 pixels: resized ({image.interpolation}), "
-                f"{image.channels}, times {image.scale:.6g}, minus {_listed(image.mean)}, divided by {_listed(image.std)}."
+                f"{image.channels}, times {image.scale:.6g}, minus {_listed(image.mean)}, "
+                f"divided by {_listed(image.std)}."
             )
         if (audio := self.pre.audio) is not None:
             found.append(

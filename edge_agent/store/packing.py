@@ -32,7 +32,8 @@ def library() -> ModuleType:
             "Zstandard is missing in this Python; install it with: pip install backports.zstd, or use Python "
             "3.14, which has it."
         ) from error
-    return zstd
+    module: ModuleType = zstd
+    return module
 
 
 def readable() -> frozenset[str]:

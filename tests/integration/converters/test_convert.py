@@ -88,7 +88,7 @@ class TestOnnxInt8:
         labels.write_text("row\ncolumn\ndiagonal\nsquare\n")
         return convert(
             models.onnx,
-            precisions=["int8", "fp32"],
+            precision=["int8", "fp32"],
             data=models.onnx_data,
             labels=labels,
             out=tmp_path_factory.mktemp("out"),
@@ -136,7 +136,7 @@ class TestOnnxInt8:
         model = convertible.save_onnx(tmp_path / "model.onnx", nodes, constants, ["n", 16], ["n", 4])
         data = {"image": random.normal(size=(40, 16)).astype(np.float32)}
 
-        package = convert(model, precisions=["int8"], data=data, max_drop=5, out=tmp_path / "out")
+        package = convert(model, precision=["int8"], data=data, max_drop=5, out=tmp_path / "out")
 
         assert len(package.manifest.variants) == 2
 
@@ -152,7 +152,7 @@ class TestTflite:
     def package(cls, models, tmp_path_factory: pytest.TempPathFactory) -> Package:
         return convert(
             models.tflite,
-            precisions=["fp32", "fp16", "dynamic", "int8"],
+            precision=["fp32", "fp16", "dynamic", "int8"],
             data=models.tflite_data,
             out=tmp_path_factory.mktemp("out"),
         )
@@ -207,7 +207,7 @@ class TestReproducible:
             convert(
                 models.onnx,
                 version="1",
-                precisions=["dynamic", "int8"],
+                precision=["dynamic", "int8"],
                 data=models.onnx_data,
                 out=tmp_path / out,
             )
@@ -219,10 +219,10 @@ class TestReproducible:
 
     def test_building_the_same_again_changes_nothing(self, models, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        first = convert(models.tflite, version="1", precisions=["fp32"], out=out, samples=10)
+        first = convert(models.tflite, version="1", precision=["fp32"], out=out, samples=10)
         before = files_of(out)
 
-        again = convert(models.tflite, version="1", precisions=["fp32"], out=out, samples=10)
+        again = convert(models.tflite, version="1", precision=["fp32"], out=out, samples=10)
 
         assert first.is_new
         assert not again.is_new
@@ -230,11 +230,11 @@ class TestReproducible:
 
     def test_other_content_under_the_same_version_is_refused(self, models, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        convert(models.tflite, version="1", precisions=["fp32"], out=out, samples=10)
+        convert(models.tflite, version="1", precision=["fp32"], out=out, samples=10)
         before = files_of(out)
 
         with pytest.raises(RequestError, match="another package of this name and version"):
-            convert(models.tflite, version="1", precisions=["fp16"], out=out, samples=10)
+            convert(models.tflite, version="1", precision=["fp16"], out=out, samples=10)
 
         assert files_of(out) == before
 
@@ -244,7 +244,7 @@ class TestGate:
         out = tmp_path / "out"
 
         with pytest.raises(GateError, match=r"int8 variant is not good enough: it has .* 100 allowed"):
-            convert(models.onnx, precisions=["int8"], data=models.onnx_data, max_size_bytes=100, out=out)
+            convert(models.onnx, precision=["int8"], data=models.onnx_data, max_size_bytes=100, out=out)
 
         assert not out.exists()
 
@@ -324,22 +324,22 @@ class TestRefusals:
             DataError,
             "holds 9 samples; int8 needs at least 16",
             models.onnx,
-            precisions=["int8"],
+            precision=["int8"],
             data={"image": np.zeros((9, 1, 12, 12), np.float32)},
         )
 
     def test_int8_without_data(self, models, tmp_path: Path) -> None:
-        self.refused(tmp_path, RequestError, "needs samples", models.onnx, precisions=["int8"])
+        self.refused(tmp_path, RequestError, "needs samples", models.onnx, precision=["int8"])
 
     def test_unknown_precision(self, models, tmp_path: Path) -> None:
-        self.refused(tmp_path, RequestError, "no precision 'int7'", models.onnx, precisions=["int7"])
+        self.refused(tmp_path, RequestError, "no precision 'int7'", models.onnx, precision=["int7"])
 
     def test_precision_that_onnx_cannot_have(self, models, tmp_path: Path) -> None:
-        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precisions=["int16x8"])
+        self.refused(tmp_path, ConversionError, "from TFLite only", models.onnx, precision=["int16x8"])
 
     def test_quantizing_a_quantized_model(self, tmp_path: Path) -> None:
         self.refused(
-            tmp_path, ConversionError, "quantized already", convertible.okay_nabu(), precisions=["dynamic"]
+            tmp_path, ConversionError, "quantized already", convertible.okay_nabu(), precision=["dynamic"]
         )
 
     def test_names_that_cannot_be(self, models, tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def _gather(folder: Path) -> Path:
 
 
 def test_package_as_json_is_plain(models, tmp_path: Path) -> None:
-    package = convert(models.tflite, precisions=["fp32"], out=tmp_path / "out", samples=10)
+    package = convert(models.tflite, precision=["fp32"], out=tmp_path / "out", samples=10)
 
     plain = json.loads(json.dumps(package.as_json()))
 

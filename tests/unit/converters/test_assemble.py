@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,11 @@ from converters.assemble import Verdict
 from converters.checks.judge import Judged
 from converters.errors import GateError
 from converters.quantize.variants import Candidate
+from converters.workers.trials import Loaded
+from converters.workers.worker import Worker
+
+LOADED = Loaded(cast(Worker, None), "onnxruntime 1.32.0", (), (), "onnx", Path("x"))
+"""A model that was loaded; nothing here runs it."""
 
 
 def verdict(
@@ -17,10 +23,14 @@ def verdict(
     size_bytes: int = 100,
     architectures: tuple[str, ...] = (),
     reason: str = "",
+    engine: str = "onnx",
 ) -> Verdict:
-    sha256 = f"{precision}{architectures}{size_bytes}"
-    candidate = Candidate(precision, "onnx", Path("x"), size_bytes, sha256, "made", architectures)
-    return Verdict(Judged(candidate, latency_ms=latency_ms), reason)
+    sha256 = f"{engine}{precision}{architectures}{size_bytes}"
+    candidate = Candidate(precision, engine, Path("x"), size_bytes, sha256, "made", architectures)
+    judged = Judged(candidate, loaded=LOADED)
+    if latency_ms is not None:
+        judged.latencies_ms[LOADED.runtime] = latency_ms
+    return Verdict(judged, reason)
 
 
 def names(verdicts: list[Verdict]) -> list[str]:
@@ -85,14 +95,47 @@ def test_every_packaged_variant_is_ordered_once(drawn) -> None:
     assert sorted(map(id, best)) == sorted(id(one) for one in found if not one.reason)
 
 
+def test_formats_of_a_precision_are_ordered_apart() -> None:
+    found = [
+        verdict("int8", 3.0, 90, engine="tflite"),
+        verdict("int8", 1.0, 95, ("x86_64",)),
+        verdict("int8", None, 94, ("aarch64",)),
+        verdict("fp32", 2.0, 300),
+    ]
+
+    best = assemble.ordered(found, None)
+
+    assert [one.judged.candidate.engine for one in best] == ["onnx", "onnx", "onnx", "tflite"]
+    assert names(best) == ["int8", "int8", "fp32", "int8"]
+
+
+def check(found: list[Verdict], wanted: dict[str, tuple[str, ...]], *, formats: bool = False) -> None:
+    assemble.check_asked_for(found, wanted, precisions=True, formats=formats)
+
+
 def test_precision_that_was_asked_for_must_be_packaged() -> None:
     found = [verdict("fp32", 1.0), verdict("int8", 2.0, reason="it loses 9 points")]
 
-    assemble.check_asked_for(found, ["fp32"])
+    check(found, {"onnx": ("fp32",)})
     with pytest.raises(GateError, match="int8 variant is not good enough: it loses 9 points"):
-        assemble.check_asked_for(found, ["fp32", "int8"])
+        check(found, {"onnx": ("fp32", "int8")})
+
+
+def test_one_format_is_enough_unless_both_were_asked_for() -> None:
+    found = [verdict("int8", 1.0), verdict("int8", 2.0, reason="it is too slow", engine="tflite")]
+    wanted = {"onnx": ("int8",), "tflite": ("int8",)}
+
+    check(found, wanted)
+    with pytest.raises(GateError, match="int8 variant is not good enough: it is too slow"):
+        check(found, wanted, formats=True)
+
+
+def test_defaults_may_be_left_out() -> None:
+    found = [verdict("fp32", 1.0), verdict("dynamic", 2.0, reason="it loses 9 points")]
+
+    assemble.check_asked_for(found, {"onnx": ("fp32", "dynamic")}, precisions=False, formats=False)
 
 
 def test_nothing_to_package_is_an_error() -> None:
-    with pytest.raises(GateError, match="No variant is good enough: fp32: too large"):
-        assemble.check_asked_for([verdict("fp32", 1.0, reason="too large")], [])
+    with pytest.raises(GateError, match="No variant is good enough: onnx fp32: too large"):
+        check([verdict("fp32", 1.0, reason="too large")], {})

@@ -37,7 +37,7 @@ def test_package_holds_manifest_and_blobs(tmp_path: Path, model: Path) -> None:
     written = manifest(model)
     sha256 = written.variants[0].file.sha256
 
-    folder, is_new = package.write_package(tmp_path / "out", written, {sha256: model})
+    folder, is_new = package.write_package(tmp_path / "out", written, {sha256: model}, {})
 
     assert is_new
     assert folder == tmp_path / "out/model/1"
@@ -48,18 +48,18 @@ def test_package_holds_manifest_and_blobs(tmp_path: Path, model: Path) -> None:
 
 
 def test_same_but_for_time_and_latency_is_left_alone(tmp_path: Path, model: Path) -> None:
-    folder, _ = package.write_package(tmp_path, manifest(model), {})
+    folder, _ = package.write_package(tmp_path, manifest(model), {}, {})
     before = (folder / "manifest.json").read_bytes()
 
-    assert package.write_package(tmp_path, manifest(model, hour=2, latency_ms=9.0), {}) == (folder, False)
+    assert package.write_package(tmp_path, manifest(model, hour=2, latency_ms=9.0), {}, {}) == (folder, False)
     assert (folder / "manifest.json").read_bytes() == before
 
 
 def test_other_content_is_refused(tmp_path: Path, model: Path) -> None:
-    package.write_package(tmp_path, manifest(model), {})
+    package.write_package(tmp_path, manifest(model), {}, {})
 
     with pytest.raises(RequestError, match="give another --version"):
-        package.write_package(tmp_path, manifest(model, agreement=0.9), {})
+        package.write_package(tmp_path, manifest(model, agreement=0.9), {}, {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_failing_disk_leaves_nothing(
     monkeypatch.setattr(shutil, "copyfile", fail)
 
     with pytest.raises(StorageError, match=said):
-        package.write_package(tmp_path / "a/b", manifest(model), {"0" * 64: model})
+        package.write_package(tmp_path / "a/b", manifest(model), {"0" * 64: model}, {})
     assert not (tmp_path / "a").exists()
 
 
@@ -84,7 +84,7 @@ def test_folders_of_others_stay(tmp_path: Path, model: Path) -> None:
     other.mkdir(parents=True)
 
     with pytest.raises(StorageError):
-        package.write_package(tmp_path / "out", manifest(model), {"0" * 64: tmp_path / "missing"})
+        package.write_package(tmp_path / "out", manifest(model), {"0" * 64: tmp_path / "missing"}, {})
 
     assert [path.name for path in other.parent.iterdir()] == ["0"]
 
