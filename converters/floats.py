@@ -126,7 +126,7 @@ class _Export:
             raise ConversionError(next(iter(exported.failures.values())))
         made = [target for target in self._targets() if target not in exported.failures]
         plain = {target: read_source(self._file(target)) for target in made}
-        pruned = {target: read_source(self._file(target, pruned=True)) for target in made}
+        pruned = {target: read_source(self._file(target, pruned=True)) for target in made if self.recipe.prune}
         digest, size_bytes = self._digest(plain)
         return Floats(
             self.framework,

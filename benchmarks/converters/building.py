@@ -59,7 +59,8 @@ def build(case: Case, subject: Subject, folder: Path, *, quick: bool = False) ->
 
 def _plain(subject: Subject, form: str, variants: Sequence[str], folder: Path) -> list[Made]:
     """Make the plain precisions in one go, or each alone where one of them is refused."""
-    plain = [one for one in variants if one not in (SEARCH, PRUNED)]
+    own = _own(subject)
+    plain = [one for one in variants if one not in (SEARCH, PRUNED) and (one == FLOAT or one != own)]
     together = _attempt(subject, [form], plain, folder / form)
     if all(isinstance(one, Built) for one in together):
         return together
@@ -75,7 +76,7 @@ def _attempt(
         package = _convert(subject, formats, variants, folder, quick=quick)
     except EdgeAgentError as error:
         return [Refused(variant, form, str(error)) for form in formats for variant in variants]
-    return _files(package, variants, folder)
+    return _files(package, variants, _own(subject), folder)
 
 
 def _convert(
@@ -116,19 +117,17 @@ def _own(subject: Subject) -> str:
     return read_source(subject.model).precision if isinstance(subject.model, Path) else FLOAT
 
 
-def _files(package: Any, variants: Sequence[str], folder: Path) -> list[Made]:
-    """Return the package's files as a device gets them once they are unpacked."""
+def _files(package: Any, variants: Sequence[str], own: str, folder: Path) -> list[Made]:
+    """Return the package's files as a device unpacks them; `own` is the source's precision."""
     from converters.compress import unpack
 
-    # The first precision asked for is the float model's, whatever its own file calls it.
-    called = {"int8": variants[0]} if variants[0] in (SEARCH, PRUNED) else {}
+    special = variants[0] in (SEARCH, PRUNED)
+    called = {"int8": variants[0]} if special else {own: FLOAT}
     found: list[Made] = []
     for index, one in enumerate(package.manifest.variants):
         if "aarch64" in one.requires.architectures:
             continue
         path = unpack(package.folder / blob_path(one.file.sha256), one.file, folder / f"{index}.{one.engine}")
         variant = called.get(one.precision, one.precision)
-        if variant not in variants:
-            variant = FLOAT
         found.append(Built(variant, one.engine, path, one.requires.runtimes))
     return found
