@@ -127,14 +127,14 @@ class _Export:
             raise ConversionError(next(iter(exported.failures.values())))
         made = [target for target in self._targets() if target not in exported.failures]
         plain = {target: read_source(self._file(target)) for target in made}
-        pruned = () if self.recipe.prune is None else made
+        pruned = {target: read_source(self._file(target, pruned=True)) for target in made if self.recipe.prune}
         digest, size_bytes = self._digest(plain)
         return Floats(
             self.framework,
             digest,
             size_bytes,
             plain,
-            {target: read_source(self._file(target, pruned=True)) for target in pruned},
+            pruned,
             exported.sparsity,
             exported.layers,
             tuple(f"There is no {target} file: {said}" for target, said in exported.failures.items()),

@@ -5,8 +5,8 @@
 
 Trained models are trained again with every seed, on another split; shipped ones get other samples. The scores
 are taken from the packaged files on samples that neither training nor the converter saw. Latencies are medians
-of one run with all cores, in turns; memory is the resident memory of a process with interpreter, runtime and
-model. tflite-runtime is measured with the first seed only: its int8 is slow on x86.
+of one run with all cores, in turns; memory is what loading and running add to a process that has the runtime's
+library. tflite-runtime is measured with the first seed only: its int8 is slow on x86.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from benchmarks.converters import building, measuring, results
+from benchmarks.converters import building, eager, measuring, results
 from benchmarks.converters.building import Built, Refused
 from benchmarks.converters.cases import CASES
 from benchmarks.converters.fetch import WHEELS, FetchError, cached
@@ -76,7 +76,7 @@ def measure(case: Case, seeds: int, *, quick: bool) -> Result:
         subject = case.make(seed, quick)
         with tempfile.TemporaryDirectory(prefix="bench-converters-") as name:
             folder = Path(name)
-            built, failed = _build(case, subject, folder)
+            built, failed = _build(case, subject, folder, quick=quick)
             runtimes = ALL_RUNTIMES if seed == 0 else ALL_RUNTIMES[:2]
             lines.append(measuring.measure(subject, built, folder, runtimes))
         if "torch" in case.checks:
@@ -86,20 +86,16 @@ def measure(case: Case, seeds: int, *, quick: bool) -> Result:
     return Result(case, measuring.merged(lines), tuple(refused.values()))
 
 
-def _build(case: Case, subject: Subject, folder: Path) -> tuple[list[Built], list[Refused]]:
-    made = [
-        building.build(subject, form, variant, folder)
-        for form in case.formats
-        for variant in case.variants(form)
-    ]
+def _build(case: Case, subject: Subject, folder: Path, *, quick: bool) -> tuple[list[Built], list[Refused]]:
+    made = building.build(case, subject, folder, quick=quick)
     return [one for one in made if isinstance(one, Built)], [one for one in made if isinstance(one, Refused)]
 
 
 def torch_line(subject: Subject, lines: list[Line]) -> Line:
     """Measure torch's own dynamic quantization of the model that the ONNX files were made of."""
-    quantized = building.torch_dynamic(subject.model)
-    content = building.state_bytes(quantized)
-    answers, latency_ms = building.torch_answers(quantized, subject.test)
+    quantized = eager.quantized(subject.model)
+    content = eager.state_bytes(quantized)
+    answers, latency_ms = eager.answers(quantized, subject.test)
     line = Line(TORCH, "torch", "torch", True, len(content), measuring.compressed(content))
     line.score.append(subject.score(answers, answers))
     line.latency_ms.append(latency_ms)

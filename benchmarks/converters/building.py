@@ -1,14 +1,11 @@
 """From a subject to files: the one place of the benchmark that calls the converter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.converters.data import Array
-from benchmarks.converters.subjects import PRUNED, SEARCH, Subject
+from benchmarks.converters.subjects import PRUNED, SEARCH, Case, Subject
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import blob_path
 
@@ -16,6 +13,12 @@ NO_LIMIT = 100.0
 """Points that may be lost: the benchmark measures what the converter's gate would refuse."""
 SEARCH_DROP = 0.5
 PRUNED_SHARE = 0.8
+FLOAT = "fp32"
+
+# Some eight passes over animal-mnist's training samples, the last three with the full sparsity.
+_PRUNE_END_STEP = 500
+_PRUNE_STEPS = 800
+_PRUNE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -39,149 +42,92 @@ class Refused:
     reason: str
 
 
-class NotYetError(Exception):
-    """The converter has no way to this yet."""
+Made = Built | Refused
 
 
-def build(subject: Subject, form: str, variant: str, folder: Path) -> Built | Refused:
-    """Have one variant made in a format; what the converter refuses, or cannot do, is told with its reason."""
+def build(case: Case, subject: Subject, folder: Path, *, quick: bool = False) -> list[Made]:
+    """Have every variant of a case made; what the converter refuses is told with its reason."""
+    made: list[Made] = []
+    for form in case.formats:
+        made += _plain(subject, form, case.variants(form), folder)
+    for special in (SEARCH, PRUNED):
+        formats = [form for form in case.formats if special in case.variants(form)]
+        if formats:
+            made += _attempt(subject, formats, [special], folder / special.replace(" ", "-"), quick=quick)
+    return made
+
+
+def _plain(subject: Subject, form: str, variants: Sequence[str], folder: Path) -> list[Made]:
+    """Make the plain precisions in one go, or each alone where one of them is refused."""
+    own = _own(subject)
+    plain = [one for one in variants if one not in (SEARCH, PRUNED) and (one == FLOAT or one != own)]
+    together = _attempt(subject, [form], plain, folder / form)
+    if all(isinstance(one, Built) for one in together):
+        return together
+    return [
+        one for variant in plain for one in _attempt(subject, [form], [variant], folder / f"{form}-{variant}")
+    ]
+
+
+def _attempt(
+    subject: Subject, formats: Sequence[str], variants: Sequence[str], folder: Path, *, quick: bool = False
+) -> list[Made]:
     try:
-        package = _convert(subject, form, variant, folder / f"{form}-{variant.replace(' ', '-')}")
-    except (EdgeAgentError, NotYetError) as error:
-        return Refused(variant, form, str(error))
-    here = [one for one in package.manifest.variants if "aarch64" not in one.requires.architectures]
-    return Built(variant, form, package.folder / blob_path(here[0].file.sha256), here[0].requires.runtimes)
+        package = _convert(subject, formats, variants, folder, quick=quick)
+    except EdgeAgentError as error:
+        return [Refused(variant, form, str(error)) for form in formats for variant in variants]
+    return _files(package, variants, _own(subject), folder)
 
 
-def _convert(subject: Subject, form: str, variant: str, folder: Path) -> Any:
-    """Call the converter for one format and variant.
+def _convert(
+    subject: Subject, formats: Sequence[str], variants: Sequence[str], folder: Path, *, quick: bool
+) -> Any:
+    """Call the converter; `variants` are plain precisions, or one of SEARCH and PRUNED alone."""
+    from converters import convert
+    from converters.prune.settings import PruneSettings
+    from converters.quantize.settings import QuantizeSettings
 
-    Until `converters.convert` takes live objects and the recipe's sections, the model is exported here.
-    """
-    from converters.build import convert
+    special = variants[0] if variants[0] in (SEARCH, PRUNED) else ""
+    precisions = ["int8"] if special else [_own(subject) if one == FLOAT else one for one in variants]
+    shorter = 4 if quick else 1
+    pruning = PruneSettings(
+        final_sparsity=PRUNED_SHARE,
+        end_step=_PRUNE_END_STEP // shorter,
+        steps=_PRUNE_STEPS // shorter,
+        frequency=25,
+        batch_size=_PRUNE_BATCH,
+    )
+    return convert(
+        subject.model,
+        data=subject.train if special == PRUNED else subject.conversion,
+        to=list(formats),
+        precision=precisions,
+        name="model",
+        out=folder,
+        max_drop=SEARCH_DROP if special == SEARCH else NO_LIMIT,
+        quantize=QuantizeSettings(search=special == SEARCH),
+        prune=pruning if special == PRUNED else None,
+    )
 
-    if variant in (SEARCH, PRUNED):
-        raise NotYetError(f"The converter has no '{variant}' yet.")
-    source = exported(subject, form, folder)
-    arrays = dict(subject.conversion)
-    if subject.framework == "sklearn":
-        arrays.pop("y")  # the first output is the class itself, which the present converter can't judge
-    precision = _own_precision(source) if variant == "fp32" else variant
-    return convert(source, precisions=[precision], data=arrays, out=folder, name="model", max_drop=NO_LIMIT)
 
-
-def _own_precision(source: Path) -> str:
-    """Return the precision that a source has, which the benchmark calls its float model."""
+def _own(subject: Subject) -> str:
+    """Return the precision of a file as it is, which the benchmark calls its float model."""
     from converters.formats.sources import read_source
 
-    return read_source(source).precision
+    return read_source(subject.model).precision if isinstance(subject.model, Path) else FLOAT
 
 
-def exported(subject: Subject, form: str, folder: Path) -> Path:
-    """Return the float model's file in a format, exported by its framework; a file is returned as it is."""
-    if isinstance(subject.model, Path):
-        return subject.model
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f"float.{form}"
-    if not path.exists():
-        ways = {
-            ("torch", "onnx"): _torch_to_onnx,
-            ("torch", "tflite"): _torch_to_tflite,
-            ("keras", "onnx"): _keras_to_onnx,
-            ("keras", "tflite"): _keras_to_tflite,
-            ("sklearn", "onnx"): _sklearn_to_onnx,
-        }
-        ways[subject.framework, form](subject.model, subject.conversion["x"], path)
-    return path
+def _files(package: Any, variants: Sequence[str], own: str, folder: Path) -> list[Made]:
+    """Return the package's files as a device unpacks them; `own` is the source's precision."""
+    from converters.compress import unpack
 
-
-def _torch_to_onnx(model: Any, x: Array, path: Path) -> None:
-    import torch
-
-    batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        model,
-        (torch.from_numpy(x[:2]),),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        dynamic_shapes=[{0: batch}],
-        input_names=["x"],
-        output_names=["scores"],
-        verbose=False,
-    )
-
-
-def _torch_to_tflite(model: Any, x: Array, path: Path) -> None:
-    import litert_torch
-    import torch
-
-    litert_torch.convert(model, (torch.from_numpy(x[:1]),)).export(str(path))
-
-
-def _keras_to_onnx(model: Any, x: Array, path: Path) -> None:
-    model(x[:1])
-    model.export(str(path), format="onnx", verbose=False)
-
-
-def _keras_to_tflite(model: Any, x: Array, path: Path) -> None:
-    import tensorflow
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    spec = tensorflow.TensorSpec((1, *x.shape[1:]), tensorflow.float32)
-    function = tensorflow.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    # The converter leaves the variables of Keras 3 models outside of the file unless they are constants.
-    frozen = convert_variables_to_constants_v2(function)
-    path.write_bytes(tensorflow.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
-
-
-def _sklearn_to_onnx(model: Any, x: Array, path: Path) -> None:
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType
-
-    proto = convert_sklearn(
-        model,
-        initial_types=[("x", FloatTensorType([None, x.shape[1]]))],
-        options={id(model): {"zipmap": False}},
-        target_opset={"": 20, "ai.onnx.ml": 3},
-    )
-    path.write_bytes(proto.SerializeToString())
-
-
-def torch_dynamic(model: Any) -> Any:
-    """Return torch's own dynamically quantized copy: int8 weights of the Linear layers, eager mode."""
-    import warnings
-
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is deprecated, which is why it can't be exported
-        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
-
-
-def state_bytes(model: Any) -> bytes:
-    """Return a torch model's saved state dict."""
-    import io
-
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    return buffer.getvalue()
-
-
-def torch_answers(model: Any, test: Sequence[Mapping[str, Array]]) -> tuple[list[dict[str, Array]], float]:
-    """Run a torch model eagerly, one sample a run; returns the answers and the median milliseconds of a run."""
-    import time
-
-    import torch
-
-    answers, times = [], []
-    with torch.inference_mode():
-        for sample in test:
-            x = torch.from_numpy(sample["x"])
-            begin = time.perf_counter()
-            scores = model(x)
-            times.append(time.perf_counter() - begin)
-            answers.append({"scores": scores.numpy()})
-    return answers, 1000 * float(np.median(times))
+    special = variants[0] in (SEARCH, PRUNED)
+    called = {"int8": variants[0]} if special else {own: FLOAT}
+    found: list[Made] = []
+    for index, one in enumerate(package.manifest.variants):
+        if "aarch64" in one.requires.architectures:
+            continue
+        path = unpack(package.folder / blob_path(one.file.sha256), one.file, folder / f"{index}.{one.engine}")
+        variant = called.get(one.precision, one.precision)
+        found.append(Built(variant, one.engine, path, one.requires.runtimes))
+    return found

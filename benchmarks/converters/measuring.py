@@ -6,14 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.converters.building import Built
-from benchmarks.converters.subjects import Sample, Subject
+from benchmarks.converters.building import FLOAT, Built
+from benchmarks.converters.subjects import PRUNED, SEARCH, Sample, Subject
 from converters.workers.trials import RUNTIMES, Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError
 
 ZSTD_LEVEL = 19
+ORDER = (FLOAT, "fp16", "dynamic", "int8", "int16x8", SEARCH, PRUNED)
+"""The float model first, whose answers the others are compared with."""
 REFERENCE = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
-FLOAT = "fp32"
 
 
 @dataclass
@@ -62,7 +63,7 @@ def _on_runtime(
     timed: list[tuple[Line, Loaded]] = []
     with ExitStack() as stack:
         bench = Bench(folder, stack)
-        for file in files:
+        for file in _for_runtime(files, runtime):
             line = _line(file, runtime)
             lines.append(line)
             try:
@@ -74,20 +75,36 @@ def _on_runtime(
             if not reference:
                 reference += answers  # type: ignore[arg-type]
             line.score.append(subject.score(answers, reference))  # type: ignore[arg-type]
-            line.memory_bytes.append(resident_bytes(loaded.worker.pid))
             timed.append((line, loaded))
-        if timed:
-            sample = _named(subject.test[:1], timed[0][1])[0]
-            latencies = bench.latencies_ms([loaded for _, loaded in timed], sample)
-            for (line, _), latency in zip(timed, latencies, strict=True):
-                line.latency_ms.append(latency)
+        samples = [_named(subject.test[:1], loaded)[0] for _, loaded in timed]
+        measured = bench.measure_each([loaded for _, loaded in timed], samples)
+        for (line, _), found in zip(timed, measured, strict=True):
+            line.latency_ms.append(found.latency_ms)
+            line.memory_bytes.append(found.memory_bytes)
     return lines
+
+
+def _for_runtime(files: Sequence[Built], runtime: str) -> list[Built]:
+    """Return one file a variant: the one that is offered to the runtime, else the first.
+
+    What is not offered to a runtime is measured there all the same, which checks the converter's verdict.
+    """
+    best: dict[str, Built] = {}
+    for file in files:
+        if file.variant not in best or _is_offered(file, runtime) > _is_offered(best[file.variant], runtime):
+            best[file.variant] = file
+    return sorted(best.values(), key=lambda file: ORDER.index(file.variant))
+
+
+def _is_offered(file: Built, runtime: str) -> bool:
+    return not file.runtimes or any(runtime in name for name in file.runtimes)
 
 
 def _line(file: Built, runtime: str) -> Line:
     content = file.path.read_bytes()
-    offered = not file.runtimes or any(runtime in name for name in file.runtimes)
-    return Line(file.variant, file.format, runtime, offered, len(content), compressed(content))
+    return Line(
+        file.variant, file.format, runtime, _is_offered(file, runtime), len(content), compressed(content)
+    )
 
 
 def compressed(content: bytes) -> int:
@@ -95,12 +112,6 @@ def compressed(content: bytes) -> int:
     import zstandard
 
     return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content))
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process: interpreter, runtime and model together."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
 def _named(samples: Sequence[Sample], loaded: Loaded) -> list[Sample]:

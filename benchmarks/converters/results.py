@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.converters.building import PRUNED_SHARE, Refused
-from benchmarks.converters.measuring import FLOAT, REFERENCE, Line
+from benchmarks.converters.building import FLOAT, PRUNED_SHARE, Refused
+from benchmarks.converters.measuring import REFERENCE, Line
 from benchmarks.converters.subjects import PRUNED, SEARCH, Case
 
 SIZE = 0.27
@@ -125,7 +125,7 @@ def _figures(result: Result, line: Line) -> list[Row]:
         _plain(f"{name}: size", line.size_bytes, "bytes"),
         _plain(f"{name}: compressed", line.compressed_bytes, "bytes"),
         _plain(f"{name}: latency", line.median_latency_ms, "ms"),
-        _plain(f"{name}: memory", memory, "MB"),
+        _plain(f"{name}: memory added", memory, "MB"),
     ]
 
 

@@ -181,7 +181,7 @@ def decoded(scores: Array, meanings: Sequence[str]) -> str:
 def ocr_detection(seed: int, quick: bool) -> Subject:
     """Pages of text on paper and on photographs; the score is the overlap with the float model's text areas."""
     random = np.random.default_rng(seed)
-    pages = pictures.pages(random, 24 if quick else 60, 480)
+    pages = pictures.pages(random, 40 if quick else 60, 320 if quick else 480)
     x = np.stack([_normalised(page) for page in pages])
     half = len(pages) // 2
     path = cached("ch_PP-OCRv4_det_infer.onnx")
