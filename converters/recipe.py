@@ -34,7 +34,7 @@ class Recipe:
     weights: str = ""
     """The state dict that goes into what the factory returns."""
     import_from: str = "."
-    """Folder that a factory's module is imported from."""
+    """Folder that every `package.module` is imported from, unless a section names its own."""
     trust_pickle: bool = False
     """Load files that can run code while they are read: scikit-learn's .joblib, whole PyTorch modules."""
     name: str | None = None
@@ -78,9 +78,10 @@ def read_content(path: Path) -> dict[str, Any]:
         raise NotFoundError(f"Cannot read the recipe {path}; give a TOML file.") from error
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"{path} is not TOML: {error}.") from error
+    content.setdefault("import_from", ".")
     _place(content, _PATHS, path.parent)
     for section, names in _SECTION_PATHS.items():
-        if isinstance(settings := content.setdefault(section, {}), dict):
+        if isinstance(settings := content.get(section), dict):
             _place(settings, names, path.parent)
     return content
 
@@ -98,7 +99,7 @@ def parse(content: Mapping[str, Any], source: str) -> Recipe:
     """Return the validated recipe; raises RequestError with the key that is wrong; `source` names it there."""
     _check_keys(Recipe, content, source, "")
     try:
-        return _ADAPTER.validate_python(dict(content))
+        return _ADAPTER.validate_python(_with_folder(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("tuple[", "function")))
@@ -142,9 +143,19 @@ def _beyond(plain: dict[str, Any], default: Any) -> dict[str, Any]:
 
 def _place(content: dict[str, Any], names: tuple[str, ...], folder: Path) -> None:
     for name in names:
-        value = content.get(name, "." if name == "import_from" else None)
+        value = content.get(name)
         if isinstance(value, str) and value and not is_importable(value):
             content[name] = str(folder / value)
+
+
+def _with_folder(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Let sections import from the recipe's own folder, unless they name another."""
+    found = dict(content)
+    for section, names in _SECTION_PATHS.items():
+        settings = found.get(section, {})
+        if "import_from" in names and "import_from" in found and isinstance(settings, Mapping):
+            found[section] = {"import_from": found["import_from"], **settings}
+    return found
 
 
 def _check_keys(kind: type[Any], content: Mapping[str, Any], source: str, prefix: str) -> None:

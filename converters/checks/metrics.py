@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from converters.arrays import Array, Sample
 from converters.checks.settings import EvaluateSettings
 from converters.data.samples import Targets, classes_of
-from converters.errors import DataError
-from converters.importing import imported, is_importable, said
+from converters.errors import DataError, said
+from converters.importing import imported, is_importable
 from edge_agent.documents.errors import RequestError
 
 AGREEMENT: Final = "agreement"

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError, first_line, missing
 from converters.formats import onnx_checks
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.manifest import Precision
@@ -46,7 +46,7 @@ def read(path: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {_sentence(error)}; export it again.") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again.") from error
     return model
 
 
@@ -113,7 +113,7 @@ def upgraded(model: Any) -> Any:
     except Exception as error:
         raise ConversionError(
             f"The model uses opset {opset(model)}, quantization needs {MIN_OPSET} or above, and onnx cannot "
-            f"upgrade it ({_sentence(error)}); export it again with opset {MIN_OPSET} or above."
+            f"upgrade it ({first_line(error)}); export it again with opset {MIN_OPSET} or above."
         ) from error
 
 
@@ -242,8 +242,3 @@ def _import() -> ModuleType:
         raise missing("onnx") from error
     module: ModuleType = onnx
     return module
-
-
-def _sentence(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". :") if lines else type(error).__name__

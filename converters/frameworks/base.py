@@ -29,7 +29,7 @@ class Origin:
     weights: str = ""
     """The state dict that goes into what a factory returns."""
     import_from: str = "."
-    """Folder that a factory's module is imported from."""
+    """Folder that the modules of a factory and of a loss are imported from."""
     trust_pickle: bool = False
 
 
@@ -40,6 +40,8 @@ class Training:
     inputs: Mapping[str, Array]
     targets: Array
     """Class numbers [n] or target values [n, ...]."""
+    import_from: str = "."
+    """Folder that the module of a loss of the caller's own is imported from."""
 
 
 @dataclass(frozen=True, slots=True)

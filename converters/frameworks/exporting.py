@@ -29,7 +29,7 @@ def write(framework: Framework, model: Any, ask: messages.Export, advanced: Adva
         raise DataError(
             "Pruning fine-tunes the model, so it needs --data with the class numbers or target values too."
         )
-    pruned = framework.prune(model, Training(arrays, targets), ask.prune, advanced)
+    pruned = framework.prune(model, Training(arrays, targets, ask.origin.import_from), ask.prune, advanced)
     good = {name: target for name, target in ask.pruned_targets.items() if name not in failures}
     failures |= _export(framework, pruned.model, good, example)
     return messages.Exported(sparsity=pruned.sparsity, layers=dict(pruned.layers), failures=failures)

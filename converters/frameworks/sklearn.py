@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.arrays import Array
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError, missing, said
 from converters.formats import onnx_model
 from converters.frameworks import onnx_cleaning, sklearn_columns
 from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
 from converters.frameworks.silence import silenced
-from converters.frameworks.user_code import said
 from converters.prune.settings import PruneSettings
 from edge_agent.documents.errors import ModelError, NotFoundError
 
@@ -107,7 +106,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
     except Exception as error:
         raise ModelError(
-            f"{path} is not a file that joblib wrote, or it is truncated ({said(error)[:200]}); save the "
+            f"{path} is not a file that joblib wrote, or it is truncated ({said(error)}); save the "
             "fitted estimator with joblib.dump."
         ) from error
 
@@ -179,7 +178,7 @@ def _converted(model: Any, inputs: list[tuple[str, Any]]) -> Any:
                 f"skl2onnx cannot convert {named[1]}; replace it by another estimator."
             ) from error
         raise ConversionError(
-            f"skl2onnx cannot convert the {type(final).__name__} ({said(error)[:300]}); change that, or take "
+            f"skl2onnx cannot convert the {type(final).__name__} ({said(error)}); change that, or take "
             "another estimator."
         ) from error
     raise AssertionError

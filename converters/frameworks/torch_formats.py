@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.arrays import Array
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError, missing, said
 from converters.formats import onnx_model, tflite_model
 from converters.frameworks import onnx_cleaning
 from converters.frameworks.silence import silenced
 from converters.frameworks.torch_files import import_torch
 from converters.frameworks.torch_program import Traced, tensor
-from converters.frameworks.user_code import said
 
 OPSET: Final = 20
 """What torch writes by itself since 2.13, and onnxruntime has known since 1.17."""
@@ -212,7 +211,7 @@ def _naming_operators(target_format: str) -> Iterator[None]:
         raise
     except Exception as error:
         causes = _causes(error)
-        reason = said(causes[-1])[:200]
+        reason = said(causes[-1])
         found = [match for cause in causes if (match := _OPERATOR.search(str(cause)))]
         if found:
             operator = next(group for group in found[-1].groups() if group).removesuffix(".default")

@@ -23,7 +23,7 @@ from converters.errors import ConversionError
 from converters.frameworks import keras_models
 from converters.frameworks.base import Advanced, Pruned, Training
 from converters.frameworks.silence import silenced
-from converters.prune import keras_training
+from converters.prune import checks, keras_training
 from converters.prune.schedule import kept_channels
 from converters.prune.settings import PruneSettings
 
@@ -82,7 +82,7 @@ def shrunk(keras: Any, model: Any, settings: PruneSettings) -> Pruned:
         considered = [
             layer
             for layer in graph.layers
-            if graph.is_computing(layer) and not keras_training.is_excluded(layer.name, settings)
+            if graph.is_computing(layer) and not checks.is_excluded(layer.name, settings)
         ]
         planned = _plan(graph, considered, settings.final_sparsity)
         if not planned:

@@ -15,13 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from converters import arrays
-from converters.errors import ConversionError, ToolMissingError
+from converters.errors import ConversionError, DataError, ToolMissingError
 from converters.frameworks import exporting, registry
 from converters.frameworks.base import Origin
 from converters.package import mapping_os_errors
 from converters.quantize import jobs
 from converters.workers import memory, messages
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, StorageError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, StorageError
 from edge_agent.engines import base
 
 _MIN_TIMED_RUNS: Final = 3
@@ -121,7 +121,7 @@ class Child:
         return self._engine
 
 
-def _kind(error: EdgeAgentError) -> Any:
+def _kind(error: EdgeAgentError) -> messages.FailureKind:
     match error:
         case ToolMissingError():
             return "missing"
@@ -129,6 +129,10 @@ def _kind(error: EdgeAgentError) -> Any:
             return "storage"
         case ConversionError():
             return "conversion"
+        case DataError():
+            return "data"
+        case RequestError():
+            return "request"
         case _:
             return "model"
 

@@ -32,6 +32,9 @@ Method = Literal[
 ]
 
 
+FailureKind = Literal["model", "missing", "conversion", "data", "request", "storage"]
+
+
 class Quantize(_Message, frozen=True):
     """Write a quantized copy of `source` to `target`; `data` holds calibration samples if needed.
 
@@ -171,7 +174,7 @@ class Observed(_Message, frozen=True):
 class Failed(_Message, frozen=True):
     """It did not work; `kind` names the error class that the converter raises."""
 
-    kind: Literal["model", "missing", "conversion", "storage"]
+    kind: FailureKind
     message: str
 
 

@@ -17,18 +17,20 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from converters.errors import ConversionError, ToolMissingError, WorkerError
+from converters.errors import ConversionError, DataError, ToolMissingError, WorkerError
 from converters.workers import messages
-from edge_agent.documents.errors import ModelLoadError, StorageError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, StorageError
 
 ANSWER_LIMIT_S: Final = 900.0
 """How long one answer, or the next word of progress, may take before the worker counts as hung; a large model's
 calibration takes minutes."""
 
-_ERRORS: Final = {
+_ERRORS: Final[dict[messages.FailureKind, type[EdgeAgentError]]] = {
     "model": ModelLoadError,
     "missing": ToolMissingError,
     "conversion": ConversionError,
+    "data": DataError,
+    "request": RequestError,
     "storage": StorageError,
 }
 _CHUNK_BYTES: Final = 65536
@@ -66,8 +68,8 @@ class Worker:
     ) -> R:
         """Send a message and return the answer; `advanced` hears the share of the work that is done.
 
-        Raises the error that the child reports (ModelLoadError, ConversionError, an OperatorError), or
-        WorkerError when the child dies or does not answer in time.
+        Raises the error that the child reports (a ModelError, RequestError or OperatorError), or WorkerError
+        when the child dies or does not answer in time.
         """
         assert self._process.stdin is not None
         try:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from converters.errors import WorkerError
+from converters.errors import DataError, WorkerError
+from converters.frameworks.base import Origin
+from converters.prune.settings import PruneSettings
 from converters.workers import messages
 from converters.workers.trials import RUNTIMES, Bench
 from converters.workers.worker import worker
-from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.errors import ModelLoadError, RequestError
 
 
 def load(path: Path) -> messages.Load:
@@ -39,6 +41,26 @@ def test_worker_reports_what_the_runtime_says(workplace: Path) -> None:
 
     with worker(workplace) as child, pytest.raises(ModelLoadError, match="ONNX Runtime cannot load"):
         child.ask(load(broken), messages.Loaded)
+
+
+def test_error_keeps_its_class_and_sentence(workplace: Path) -> None:
+    import joblib
+    from sklearn.linear_model import LinearRegression
+
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), workplace / "line.joblib")
+    absent, line = (
+        Origin("scikit-learn", str(workplace / name), trust_pickle=True)
+        for name in ("absent.joblib", "line.joblib")
+    )
+    unlabelled = messages.Export(
+        origin=line, targets={"onnx": str(workplace / "line.onnx")}, prune=PruneSettings()
+    )
+
+    with worker(workplace) as child:
+        with pytest.raises(RequestError, match=r"does not exist; give a \.joblib file"):
+            child.ask(messages.InputNames(origin=absent), messages.Named)
+        with pytest.raises(DataError, match="Pruning fine-tunes the model, so it needs --data"):
+            child.ask(unlabelled, messages.Exported)
 
 
 def test_bench_measures_models_in_turns(models, workplace: Path) -> None:
