@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from converters import arrays
 from converters.errors import ConversionError
 from converters.formats.layers import LayerSize
 from converters.inspection import Inspected
@@ -116,8 +117,7 @@ def fits(a: TensorSpec, b: TensorSpec) -> bool:
 
 def described(spec: TensorSpec) -> str:
     """Return datatype and shape for a person: `FP32 [any, 3]`."""
-    shape = ", ".join("any" if size == -1 else str(size) for size in spec.shape)
-    return f"{spec.datatype} [{shape}]"
+    return f"{spec.datatype} {arrays.shown(spec.shape)}"
 
 
 def plain_name(name: str) -> str:

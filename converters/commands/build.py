@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters import recipe, show
+from converters import recipe
 from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP
+from converters.commands import show
 from converters.commands.arguments import (
     Commands,
     add_command,

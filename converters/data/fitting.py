@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.arrays import shown
 from converters.data import audio, images
-from converters.data.casting import cast, check_finite, check_numeric, shown
+from converters.data.casting import cast, check_finite, check_numeric
 from converters.data.columns import Columns, by_input, table_inputs
 from converters.data.samples import Samples
 from converters.errors import DataError

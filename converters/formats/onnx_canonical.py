@@ -6,8 +6,11 @@ order, and other survivors of merged duplicates.
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from converters.formats.names import unused
+from converters.formats.onnx_walk import copied, graphs, inner
 
 BATCH: Final = "batch"
 """What the free first dimension is called."""
@@ -35,6 +38,7 @@ def canonical(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str])
     Nodes come depth-first from the outputs; those without weights are called by their operator, and constants
     by their first user; constants that are equal become one.
     """
+    clean(model)
     graph = model.graph
     _reorder(graph.input, list(inputs))
     _reorder(graph.output, list(outputs))
@@ -42,28 +46,51 @@ def canonical(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str])
     _Namer({**inputs, **outputs}).name(graph)
     for one in graphs(graph):
         _clean_dimensions(one, is_main=one is graph)
-    graph.doc_string, model.doc_string = "", ""
     used = {node.domain for one in graphs(graph) for node in one.node}
-    imports = sorted((entry.domain, entry.version) for entry in model.opset_import if entry.domain in used)
+    unneeded = [entry for entry in model.opset_import if entry.domain not in used]
+    for entry in unneeded:
+        model.opset_import.remove(entry)
+
+
+def clean(model: Any) -> None:
+    """Drop metadata and comments, and put attributes in order, so that equal models give equal bytes.
+
+    torch.onnx writes the exporting machine's paths into each node's metadata and attributes in random order;
+    skl2onnx names graphs at random and imports a set of operators twice.
+    """
+    _strip(model)
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
     del model.opset_import[:]
-    for domain, version in imports:
-        model.opset_import.add(domain=domain, version=version)
+    for domain in sorted(versions):
+        model.opset_import.add(domain=domain, version=versions[domain])
+    for function in model.functions:
+        _strip(function)
+        _clean_nodes(function.node)
+    for graph in graphs(model.graph):
+        _strip(graph)
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            _strip(value)
+        _clean_nodes(graph.node)
 
 
-def graphs(graph: Any) -> Iterator[Any]:
-    """Yield a graph and those inside its nodes, outer ones first."""
-    yield graph
-    for node in graph.node:
-        for inner in _inner(node):
-            yield from graphs(inner)
+def _clean_nodes(nodes: Any) -> None:
+    for node in nodes:
+        _strip(node)
+        if not node.domain:
+            # An empty one that was set is one more field than one that was not.
+            node.ClearField("domain")
+        attributes = sorted(map(copied, node.attribute), key=lambda attribute: str(attribute.name))
+        for attribute in attributes:
+            attribute.ClearField("doc_string")
+        del node.attribute[:]
+        node.attribute.extend(attributes)
 
 
-def unused(name: str, taken: set[str]) -> str:
-    """Return the name, with a number appended if it is taken, and take it."""
-    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-    found = next(one for one in candidates if one not in taken)
-    taken.add(found)
-    return found
+def _strip(message: Any) -> None:
+    message.ClearField("doc_string")
+    del message.metadata_props[:]
 
 
 class _Namer:
@@ -97,8 +124,8 @@ class _Namer:
             if entry.name in constants and entry.name not in names:
                 names[entry.name] = unused(f"graph_{number}/constant", self._tensors)
         for node in graph.node:
-            for inner in _inner(node):
-                self.name(inner, names)
+            for held in inner(node):
+                self.name(held, names)
         _apply(graph, names)
         graph.name = f"graph_{number}"
 
@@ -114,10 +141,6 @@ def _apply(graph: Any, names: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [names[name] if name else "" for name in node.input]
         node.output[:] = [names[name] if name else "" for name in node.output]
-        node.ClearField("doc_string")
-        if not node.domain:
-            # An empty one that was set is one more field than one that was not.
-            node.ClearField("domain")
     for entry in (*graph.input, *graph.output):
         entry.name = names[entry.name]
     kept: dict[str, Any] = {}
@@ -135,13 +158,10 @@ def _apply(graph: Any, names: Mapping[str, str]) -> None:
 def _sort(graph: Any) -> None:
     """Put a graph's nodes, and those of the graphs inside, in depth-first order from the outputs."""
     for node in graph.node:
-        attributes = sorted(map(_copy, node.attribute), key=lambda one: str(one.name))
-        del node.attribute[:]
-        node.attribute.extend(attributes)
-        for inner in _inner(node):
-            _settle_identities(inner)
-            _sort(inner)
-    nodes = [_copy(node) for node in graph.node]
+        for held in inner(node):
+            _settle_identities(held)
+            _sort(held)
+    nodes = [copied(node) for node in graph.node]
     makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     needs = [[makers[name] for name in _used(node) if name in makers] for node in nodes]
     starts = [makers[entry.name] for entry in graph.output if entry.name in makers]
@@ -161,7 +181,7 @@ def _settle_identities(graph: Any) -> None:
         for node in graph.node
         if node.op_type == "Identity" and node.input[0] in made
     }
-    kept = [_copy(node) for node in graph.node if node.output[0] not in copies]
+    kept = [copied(node) for node in graph.node if node.output[0] not in copies]
     del graph.node[:]
     graph.node.extend(kept)
     for one in graphs(graph):
@@ -197,7 +217,7 @@ def _depth_first(starts: Sequence[int], needs: Sequence[Sequence[int]]) -> list[
 
 def _used(node: Any) -> list[str]:
     """Return the tensors that a node takes, also those that graphs inside it take from outside."""
-    return [*filter(None, node.input), *(name for inner in _inner(node) for name in _free(inner))]
+    return [*filter(None, node.input), *(name for held in inner(node) for name in _free(held))]
 
 
 def _free(graph: Any) -> list[str]:
@@ -205,10 +225,6 @@ def _free(graph: Any) -> list[str]:
     own |= {name for node in graph.node for name in node.output}
     wanted = [name for node in graph.node for name in _used(node)] + [entry.name for entry in graph.output]
     return list(dict.fromkeys(name for name in wanted if name not in own))
-
-
-def _inner(node: Any) -> list[Any]:
-    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def _stem(node: Any) -> str:
@@ -222,12 +238,8 @@ def _content(tensor: Any) -> bytes:
     return repr((tensor.data_type, array.shape)).encode() + bytes(array.tobytes())
 
 
-def _copy(message: Any) -> Any:
-    return type(message).FromString(message.SerializeToString())
-
-
 def _reorder(entries: Any, names: Sequence[str]) -> None:
-    by_name = {entry.name: _copy(entry) for entry in entries}
+    by_name = {entry.name: copied(entry) for entry in entries}
     del entries[:]
     entries.extend(by_name[name] for name in names)
 

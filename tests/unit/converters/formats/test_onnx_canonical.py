@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.formats.canonical import canonical
+from converters.formats.onnx_canonical import canonical
 
 WEIGHTS = np.arange(6, dtype=np.float32).reshape(2, 3)
 

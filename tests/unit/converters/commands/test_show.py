@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from converters import show
+from converters.commands import show
 from support import reports
 
 

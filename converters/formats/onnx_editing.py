@@ -1,8 +1,11 @@
-"""Takes out of ONNX models what exporters write beside the computation: stack traces, paths, random names."""
+"""Small changes to ONNX models: names, the order of outputs, the version of operators."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from converters.formats.onnx_canonical import BATCH
+from converters.formats.onnx_walk import copied, graphs
 
 _ATTRIBUTE_INT: Final = 2
 """`AttributeProto.INT`."""
@@ -10,37 +13,10 @@ _TENSOR_INT64: Final = 7
 """`TensorProto.INT64`."""
 
 
-def clean(model: Any) -> None:
-    """Drop metadata and comments, and put attributes in order, so that equal models give equal bytes.
-
-    torch.onnx writes the exporting machine's paths into each node's metadata and attributes in random order;
-    skl2onnx names graphs at random and imports a set of operators twice.
-    """
-    del model.metadata_props[:]
-    model.doc_string = ""
-    versions: dict[str, int] = {}
-    for entry in model.opset_import:
-        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
-    del model.opset_import[:]
-    for domain in sorted(versions):
-        model.opset_import.add(domain=domain, version=versions[domain])
-    for function in model.functions:
-        function.doc_string = ""
-        del function.metadata_props[:]
-        _clean_nodes(function.node)
-    for graph in _graphs(model.graph):
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-            value.doc_string = ""
-            del value.metadata_props[:]
-        _clean_nodes(graph.node)
-
-
 def rename_dimension(model: Any, old: str, new: str) -> None:
     """Give a free dimension another name, also within expressions."""
     word = re.compile(rf"\b{re.escape(old)}\b")
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param:
@@ -49,11 +25,11 @@ def rename_dimension(model: Any, old: str, new: str) -> None:
 
 def rename_values(model: Any, names: Mapping[str, str]) -> None:
     """Give values other names; inner values that have one of the new names give way."""
-    made = {name for graph in _graphs(model.graph) for node in graph.node for name in node.output}
-    made |= {tensor.name for graph in _graphs(model.graph) for tensor in graph.initializer}
+    made = {name for graph in graphs(model.graph) for node in graph.node for name in node.output}
+    made |= {tensor.name for graph in graphs(model.graph) for tensor in graph.initializer}
     clashing = {name: f"{name}_inner" for name in made & set(names.values()) - names.keys()}
     names = {**clashing, **names}
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             value.name = names.get(value.name, value.name)
         for node in graph.node:
@@ -63,7 +39,7 @@ def rename_values(model: Any, names: Mapping[str, str]) -> None:
 
 def reorder_outputs(model: Any, first: Sequence[str]) -> None:
     """Put these outputs before the others."""
-    outputs = [_copy(output) for output in model.graph.output]
+    outputs = [copied(output) for output in model.graph.output]
     del model.graph.output[:]
     model.graph.output.extend(sorted(outputs, key=lambda output: output.name not in first))
 
@@ -94,7 +70,7 @@ def name_batch(model: Any) -> None:
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim[:1]:
             if not dim.HasField("dim_value"):
-                dim.dim_param = "batch"
+                dim.dim_param = BATCH
 
 
 def set_opset(model: Any, version: int) -> None:
@@ -104,41 +80,14 @@ def set_opset(model: Any, version: int) -> None:
             entry.version = version
 
 
-def _clean_nodes(nodes: Any) -> None:
-    for node in nodes:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        ordered = sorted(node.attribute, key=lambda attribute: str(attribute.name))
-        for attribute in ordered:
-            attribute.doc_string = ""
-        copies = [_copy(attribute) for attribute in ordered]
-        del node.attribute[:]
-        node.attribute.extend(copies)
-
-
 def foreign_operators(model: Any) -> list[str]:
     """Name the operators of other sets than ONNX's own, which onnxruntime does not run by itself."""
     own = {"", "ai.onnx", "ai.onnx.ml", *(function.domain for function in model.functions)}
     return sorted(
         {
             f"{node.domain}:{node.op_type}"
-            for graph in _graphs(model.graph)
+            for graph in graphs(model.graph)
             for node in graph.node
             if node.domain not in own
         }
     )
-
-
-def _copy(message: Any) -> Any:
-    return type(message).FromString(message.SerializeToString())
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """Walk a graph and its subgraphs."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)

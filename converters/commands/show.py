@@ -57,16 +57,17 @@ def print_table(
     *,
     left: Sequence[int] = (0,),
     styles: Sequence[str] = (),
+    folded: Sequence[str] = (text.FLEXIBLE,),
 ) -> None:
     """Print aligned columns under their headings, those at `left` to the left, and the others, of figures, to
-    the right; colours only show on a terminal.
+    the right; only the columns `folded` have several lines a cell, and colours only show on a terminal.
     """
     table = rich.Table(box=rich.SIMPLE, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
     for index, name in enumerate(headings):
         table.add_column(
             rich.escape(name),
             justify="left" if index in left else "right",
-            no_wrap=name != text.FLEXIBLE,
+            no_wrap=name not in folded,
             overflow="fold",
         )
     for line, style in zip_longest(lines, styles, fillvalue=""):

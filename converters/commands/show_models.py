@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Final, TextIO
 
+from converters import arrays
+from converters.commands.show import console_for, import_rich, print_table
 from converters.comparison import Comparison, Ran
 from converters.formats.layers import LayerSize
 from converters.inspection import Inspected, InspectedPackage, is_version
 from converters.matching import LayerPair, described
 from converters.report.text import milliseconds, size
-from converters.show import console_for, import_rich, print_table
 from edge_agent.documents.manifest import Manifest, Variant
 
 OPERATORS: Final = 12
@@ -45,7 +46,7 @@ def show_package_content(found: InspectedPackage, stream: TextIO, most_layers: i
     made = manifest.timestamp.strftime("%Y-%m-%d %H:%M:%S UTC")
     lines = [f"{manifest.name} {manifest.version} from {manifest.source.framework}, {made}{golden}"]
     for kind, tensors in (("input ", manifest.inputs), ("output", manifest.outputs)):
-        lines += [f"  {kind}  {one.name} {one.datatype} [{_shape(one.shape)}]" for one in tensors]
+        lines += [f"  {kind}  {one.name} {one.datatype} {arrays.shown(one.shape)}" for one in tensors]
     if manifest.labels:
         lines.append(f"  classes {text_list(manifest.labels)}")
     stream.write("\n".join(lines) + "\n")
@@ -231,10 +232,6 @@ def _ratio(a: float | None, b: float | None) -> str:
 
 def _size(count: int | None) -> str:
     return "-" if count is None else size(count)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return ", ".join("any" if one == -1 else str(one) for one in shape)
 
 
 def _shortened(name: str) -> str:
