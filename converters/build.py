@@ -7,9 +7,8 @@ from converters import arrays, assemble, attempts, identity, reporting, tools
 from converters.attempts import Attempts
 from converters.checks.judge import Judged, Reference
 from converters.compress import pack, plain
-from converters.data.live import LiveData
 from converters.package import write_package
-from converters.preparation import Prepared, prepare
+from converters.preparation import Live, Prepared, prepare
 from converters.recipe import Recipe, described
 from converters.report.model import Package
 from converters.workshop import Progress, Workshop, workshop
@@ -19,16 +18,16 @@ def build(
     recipe: Recipe,
     *,
     live_model: object | None = None,
-    live_data: LiveData | None = None,
+    live: Live | None = None,
     progress: Progress = lambda step, share: None,
 ) -> Package:
     """Convert, check, gate and package as the recipe says.
 
-    A live model or live data stand in for the recipe's paths. Raises a subclass of EdgeAgentError with one
-    sentence; then nothing is left behind.
+    A live model, live data or a function stand in for what the recipe names. Raises a subclass of
+    EdgeAgentError with one sentence; then nothing is left behind.
     """
     with workshop(progress) as shop:
-        prepared = prepare(shop, recipe, live_model, live_data)
+        prepared = prepare(shop, recipe, live_model, live or Live())
         tried = attempts.attempt(shop, recipe, prepared)
         attempts.measure(shop, prepared, tried.judged)
         return _package(shop, recipe, prepared, tried)

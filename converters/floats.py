@@ -25,6 +25,8 @@ _InputNames = Callable[[], tuple[str, ...]]
 _DoExport = Callable[[messages.Export], messages.Exported]
 
 _ONLY_ONNX: Final[tuple[FrameworkName, ...]] = ("scikit-learn",)
+_PICKLED: Final[tuple[FrameworkName, ...]] = ("scikit-learn", "torch")
+"""Frameworks whose files may be pickles."""
 _NO_WAY: Final = {
     "onnx": "An ONNX file cannot become TFLite; convert the Keras or PyTorch model that it came from, which "
     "can become both.",
@@ -95,6 +97,9 @@ def _as_it_is(path: Path, recipe: Recipe) -> Floats:
 def _check_targets(framework: str, to: Sequence[Format] | None) -> None:
     if to is not None and not to:
         raise RequestError(f"No target was given; choose among {', '.join(FORMATS)}.")
+    for target in to or ():
+        if target not in FORMATS:
+            raise RequestError(f"There is no target '{target}'; choose among {', '.join(FORMATS)}.")
     possible = formats_of(framework)
     if to is not None and any(target not in possible for target in to):
         raise ConversionError(_NO_WAY[framework])
@@ -137,7 +142,21 @@ class _Export:
             pruned,
             exported.sparsity,
             exported.layers,
-            tuple(f"There is no {target} file: {said}" for target, said in exported.failures.items()),
+            (
+                *self._trusted(),
+                *(f"There is no {target} file: {said}" for target, said in exported.failures.items()),
+            ),
+        )
+
+    def _trusted(self) -> tuple[str, ...]:
+        """Warn of a pickle that was loaded."""
+        recipe = self.recipe
+        loaded = self.live is None and self.framework in _PICKLED and not is_importable(recipe.model)
+        if not (recipe.trust_pickle and loaded):
+            return ()
+        return (
+            f"{Path(recipe.model).name} was loaded with --trust-pickle: whatever code was in it has run with "
+            "your rights, so do this only with files that you made.",
         )
 
     @contextmanager

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from converters import floats, identity
 from converters.checks import evaluate
 from converters.checks.judge import Reference, take_reference
-from converters.checks.metrics import is_class_number, is_probability
+from converters.checks.metrics import OwnMetric, is_class_number, is_probability
 from converters.data import targets
 from converters.data.columns import Columns, divide
 from converters.data.fitting import samples_of
@@ -38,6 +39,15 @@ _REFERENCE_FIRST: Final[tuple[Format, ...]] = ("onnx", "tflite")
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """What a program gives in place of what a recipe names."""
+
+    data: LiveData | None = None
+    evaluation: LiveData | None = None
+    metric: OwnMetric | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """Everything that variants are made of and judged by."""
 
@@ -63,10 +73,10 @@ class _Data:
     evaluation: Columns | None = None
 
 
-def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live_data: LiveData | None) -> Prepared:
+def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live: Live) -> Prepared:
     """Do everything up to the float model's answers; raises a subclass of EdgeAgentError."""
     shop.progress("read the data", 0.0)
-    data = _read_data(recipe, live_data)
+    data = _read_data(recipe, live)
     named = identity.identify(
         recipe, _name_of(live_model), () if data.given is None else data.given.class_names
     )
@@ -80,7 +90,9 @@ def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live_data
     first = next(name for name in _REFERENCE_FIRST if name in current)
     loaded = _load(shop, current[first], runtimes[first])
     divided = _split(recipe, data, loaded, wanted)
-    reference = _reference(shop, recipe, first, plain, current, loaded, runtimes[first], divided.evaluation)
+    reference = _reference(
+        shop, recipe, first, plain, current, loaded, runtimes[first], divided.evaluation, live.metric
+    )
     _check_classes(named, reference)
     return Prepared(
         named,
@@ -95,14 +107,19 @@ def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live_data
     )
 
 
-def _read_data(recipe: Recipe, live: LiveData | None) -> _Data:
+def _read_data(recipe: Recipe, live: Live) -> _Data:
     settings = recipe.data
-    if live is None and not settings.path:
+    if live.data is None and not settings.path:
+        if live.evaluation is not None or settings.evaluation:
+            raise RequestError(
+                "There is data to evaluate with but none to calibrate with; give some with --data, or all of "
+                "it there, of which a part is kept for the evaluation."
+            )
         return _Data()
     # Fine-tuning takes all there is, everything else a few hundred or thousand.
     limit = None if recipe.prune is not None else settings.calibration_samples + settings.evaluation_samples
-    given = read_columns(settings, live, limit)
-    evaluation = read_evaluation(settings, given)
+    given = read_columns(settings, live.data, limit)
+    evaluation = read_evaluation(settings, given, live.evaluation)
     if recipe.prune is None:
         return _Data(given, given, evaluation)
     divided = divide(given, evaluation)
@@ -202,12 +219,14 @@ def _reference(
     loaded: Loaded,
     runtimes: tuple[str, ...],
     evaluation: Samples,
+    metric: OwnMetric | None,
 ) -> Reference:
+    score = partial(take_reference, settings=recipe.evaluate, function=metric)
     advanced = shop.part("run the source model", 0.2, 0.3)
     if current is plain:
-        return take_reference(shop.bench, plain[first], loaded, evaluation, advanced, settings=recipe.evaluate)
+        return score(shop.bench, plain[first], loaded, evaluation, advanced)
     trained = _load(shop, plain[first], runtimes)
-    baseline = take_reference(shop.bench, plain[first], trained, evaluation, advanced, settings=recipe.evaluate)
+    baseline = score(shop.bench, plain[first], trained, evaluation, advanced)
     return take_reference(shop.bench, current[first], loaded, evaluation, advanced, baseline=baseline)
 
 
