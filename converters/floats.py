@@ -3,26 +3,29 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, get_args
 
 from converters import arrays
+from converters.arrays import Array
 from converters.data.columns import Columns, example, training_arrays
+from converters.data.samples import Targets
 from converters.errors import ConversionError
 from converters.formats.sources import SourceModel, read_source
 from converters.frameworks import exporting, identify, registry
 from converters.frameworks.base import Advanced, Format, FrameworkName, Origin
 from converters.importing import is_importable
+from converters.prepared import prepared_arrays
+from converters.processing.settings import PreprocessSettings
+from converters.prune.settings import PruneSettings
 from converters.recipe import Recipe
 from converters.workers import messages
 from converters.workers.worker import worker
+from converters.workshop import Workshop
 from edge_agent.documents.errors import RequestError
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-
-_InputNames = Callable[[], tuple[str, ...]]
-_DoExport = Callable[[messages.Export], messages.Exported]
 
 _ONLY_ONNX: Final[tuple[FrameworkName, ...]] = ("scikit-learn",)
 _PICKLED: Final[tuple[FrameworkName, ...]] = ("scikit-learn", "torch")
@@ -62,7 +65,7 @@ class Floats:
 
 
 def float_files(
-    recipe: Recipe, live: object | None, columns: Columns | None, folder: Path, advanced: Advanced
+    recipe: Recipe, live: object | None, columns: Columns | None, shop: Workshop, advanced: Advanced
 ) -> Floats:
     """Return the source's float files; ONNX and TFLite files are taken as they are, other models are exported.
 
@@ -79,7 +82,7 @@ def float_files(
     else:
         framework = identify.identify_live(live)
     _check_targets(framework, recipe.to)
-    return _Export(recipe, framework, live, columns, folder, advanced).run()
+    return _Export(recipe, framework, live, columns, shop, advanced).run()
 
 
 def _as_it_is(path: Path, recipe: Recipe) -> Floats:
@@ -113,6 +116,15 @@ def formats_of(framework: str) -> tuple[Format, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Steps:
+    """What is done with the model: where a live object is, or in a worker that loads the file."""
+
+    input_names: Callable[[], tuple[str, ...]]
+    export: Callable[[messages.Export], messages.Exported]
+    prune: Callable[[messages.Prune], messages.Pruned]
+
+
+@dataclass(frozen=True, slots=True)
 class _Export:
     """One export: what it needs, and its steps."""
 
@@ -120,32 +132,29 @@ class _Export:
     framework: FrameworkName
     live: object | None
     columns: Columns | None
-    folder: Path
+    shop: Workshop
     advanced: Advanced
 
     def run(self) -> Floats:
         """Export; a target that nobody asked for by name is left out where it fails."""
-        with self._exporter() as (input_names, export):
-            data = self._write_data(input_names())
-            exported = export(self._ask(data))
-        if self.recipe.to is not None and exported.failures:
-            raise ConversionError(next(iter(exported.failures.values())))
-        made = [target for target in self._targets() if target not in exported.failures]
-        plain = {target: read_source(self._file(target)) for target in made}
-        pruned = {target: read_source(self._file(target, pruned=True)) for target in made if self.recipe.prune}
-        digest, size_bytes = self._digest(plain)
-        return Floats(
-            self.framework,
-            digest,
-            size_bytes,
-            plain,
-            pruned,
-            exported.sparsity,
-            exported.layers,
-            (
-                *self._trusted(),
-                *(f"There is no {target} file: {said}" for target, said in exported.failures.items()),
-            ),
+        with self._steps() as steps:
+            names = steps.input_names()
+            exported = steps.export(self._ask(names))
+            plain = self._read(self._targets(), exported.failures)
+            digest, size_bytes = self._digest(plain)
+            notes = (*self._trusted(), *_said(exported.failures))
+            found = Floats(self.framework, digest, size_bytes, plain, notes=notes)
+            if self.recipe.prune is None:
+                return found
+            done = steps.prune(self._ask_pruned(self.recipe.prune, names, plain))
+        pruned = self._read(tuple(plain), done.failures, pruned=True)
+        return replace(
+            found,
+            plain={target: plain[target] for target in pruned},
+            pruned=pruned,
+            sparsity=done.sparsity,
+            layers=done.layers,
+            notes=(*notes, *_said(done.failures)),
         )
 
     def _trusted(self) -> tuple[str, ...]:
@@ -160,58 +169,83 @@ class _Export:
         )
 
     @contextmanager
-    def _exporter(self) -> Iterator[tuple[_InputNames, _DoExport]]:
-        """Give the two calls on the model: where a live object is, or in a worker that loads the file."""
+    def _steps(self) -> Iterator[_Steps]:
         framework = registry.find(self.framework)
         if self.live is not None:
             live = self.live
-            yield (
+            yield _Steps(
                 lambda: framework.input_names(live),
-                lambda ask: exporting.write(framework, live, ask, self.advanced),
+                lambda ask: exporting.export(framework, live, ask),
+                lambda ask: exporting.prune(framework, live, ask, self.advanced),
             )
             return
         origin = self._origin()
-        with worker(self.folder) as child:
-            yield (
+        with worker(self.shop.folder) as child:
+            yield _Steps(
                 lambda: child.ask(messages.InputNames(origin=origin), messages.Named).names,
-                lambda ask: child.ask(ask, messages.Exported, self.advanced),
+                lambda ask: child.ask(ask, messages.Exported),
+                lambda ask: child.ask(ask, messages.Pruned, self.advanced),
             )
 
-    def _ask(self, data: Path | None) -> messages.Export:
-        return messages.Export(
+    def _ask(self, names: tuple[str, ...]) -> messages.Export:
+        example = self._example(names)
+        data = "" if example is None else self._written("example", example)
+        return messages.Export(origin=self._origin(), targets=self._files(self._targets()), data=data)
+
+    def _example(self, names: tuple[str, ...]) -> Mapping[str, Array] | None:
+        """Return example inputs, where something tells them: shapes that were given, else the data."""
+        if shapes := self.recipe.generate.shapes:
+            return exporting.example_of(shapes)
+        # What apps send is not what the model itself takes.
+        if self.columns is None or self._is_preprocessed:
+            return None
+        return example(self.columns, names, channels_first=self._channels_first)
+
+    def _ask_pruned(
+        self, settings: PruneSettings, names: tuple[str, ...], plain: Mapping[Format, SourceModel]
+    ) -> messages.Prune:
+        if self.columns is None:
+            content: dict[str, Array] = {}
+        elif self._is_preprocessed:
+            content = _with_targets(*prepared_arrays(self.shop, self.columns, plain, self.recipe.preprocess))
+        else:
+            content = _with_targets(*training_arrays(self.columns, names, channels_first=self._channels_first))
+        return messages.Prune(
             origin=self._origin(),
-            targets={target: str(self._file(target)) for target in self._targets()},
-            data="" if data is None else str(data),
-            prune=self.recipe.prune,
-            pruned_targets={target: str(self._file(target, pruned=True)) for target in self._targets()},
+            targets=self._files(tuple(plain), pruned=True),
+            data=self._written("training", content),
+            settings=settings,
         )
 
-    def _write_data(self, names: tuple[str, ...]) -> Path | None:
-        """Write example inputs, and with pruning all samples and targets, for the process that exports."""
-        shapes = self.recipe.generate.shapes
-        if self.recipe.prune is not None and self.columns is not None:
-            inputs, targets = training_arrays(self.columns, names, channels_first=self._channels_first)
-            content = inputs if targets is None else {**inputs, exporting.TARGETS: targets}
-        elif self.columns is not None and not shapes:
-            content = example(self.columns, names, channels_first=self._channels_first)
-        elif shapes:
-            content = exporting.example_of(shapes)
-        else:
-            return None
-        path = self.folder / "export.npz"
+    def _written(self, name: str, content: Mapping[str, Array]) -> str:
+        path = self.shop.folder / f"{name}.npz"
         arrays.write_arrays(path, content)
-        return path
+        return str(path)
+
+    def _read(
+        self, targets: Sequence[Format], failures: Mapping[Format, str], *, pruned: bool = False
+    ) -> dict[Format, SourceModel]:
+        """Return the files that were written; raises ConversionError for one that was asked for by name."""
+        if self.recipe.to is not None and failures:
+            raise ConversionError(next(iter(failures.values())))
+        files = self._files([target for target in targets if target not in failures], pruned=pruned)
+        return {target: read_source(Path(file)) for target, file in files.items()}
+
+    @property
+    def _is_preprocessed(self) -> bool:
+        return self.recipe.preprocess != PreprocessSettings()
 
     @property
     def _channels_first(self) -> bool:
         """PyTorch's models take images so, Keras' the other way round."""
         return self.framework == "torch"
 
+    def _files(self, targets: Sequence[Format], *, pruned: bool = False) -> dict[Format, str]:
+        kind = "pruned" if pruned else "float"
+        return {target: str(self.shop.folder / f"{kind}.{target}") for target in targets}
+
     def _targets(self) -> tuple[Format, ...]:
         return self.recipe.to or formats_of(self.framework)
-
-    def _file(self, target: Format, *, pruned: bool = False) -> Path:
-        return self.folder / f"{'pruned' if pruned else 'float'}.{target}"
 
     def _origin(self) -> Origin:
         recipe = self.recipe
@@ -227,6 +261,14 @@ class _Export:
                 return digest_of(Path(given))
         first = next(iter(plain.values()))
         return first.sha256, first.size_bytes
+
+
+def _with_targets(inputs: Mapping[str, Array], targets: Targets | None) -> dict[str, Array]:
+    return dict(inputs) if targets is None else {**inputs, exporting.TARGETS: targets}
+
+
+def _said(failures: Mapping[Format, str]) -> tuple[str, ...]:
+    return tuple(f"There is no {target} file: {said}" for target, said in failures.items())
 
 
 def digest_of(path: Path) -> tuple[str, int]:

@@ -28,7 +28,7 @@ from converters.quantize import variants
 from converters.recipe import Recipe
 from converters.workers.trials import Loaded, installed_runtimes
 from converters.workshop import Workshop
-from edge_agent.documents.errors import EdgeAgentError, RequestError
+from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import Precision
 
 Wanted = Mapping[Format, tuple[Precision, ...]]
@@ -81,14 +81,14 @@ def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live: Liv
         recipe, _name_of(live_model), () if data.given is None else data.given.class_names
     )
     advanced = shop.part("export the model" if recipe.prune is None else "prune the model", 0.02, 0.2)
-    found = floats.float_files(recipe, live_model, data.training, shop.folder, advanced)
+    found = floats.float_files(recipe, live_model, data.training, shop, advanced)
     plain = _processed(shop.folder, "plain", found.plain, recipe, named.labels)
     current = _processed(shop.folder, "pruned", found.pruned, recipe, named.labels) if found.pruned else plain
     wanted, notes = _wanted(recipe, current, has_data=data.given is not None)
     _check_order(recipe.order, wanted)
     runtimes = {name: installed_runtimes(name) for name in current}
     first = next(name for name in _REFERENCE_FIRST if name in current)
-    loaded = _load(shop, current[first], runtimes[first])
+    loaded = shop.load(current[first], runtimes[first])
     divided = _split(recipe, data, loaded, wanted)
     reference = _reference(
         shop, recipe, first, plain, current, loaded, runtimes[first], divided.evaluation, live.metric
@@ -189,16 +189,6 @@ def _check_order(order: Sequence[str] | None, wanted: Wanted) -> None:
             raise RequestError(f"--order names '{name}', but the variants are: {', '.join(made)}.")
 
 
-def _load(shop: Workshop, source: SourceModel, runtimes: tuple[str, ...]) -> Loaded:
-    refusals: list[EdgeAgentError] = []
-    for runtime in runtimes:
-        try:
-            return shop.bench.load(source.engine, runtime, source.path)
-        except EdgeAgentError as error:
-            refusals.append(error)
-    raise refusals[0]
-
-
 def _split(recipe: Recipe, data: _Data, loaded: Loaded, wanted: Wanted) -> Split:
     settings = recipe.generate
     if data.training is None:
@@ -225,7 +215,7 @@ def _reference(
     advanced = shop.part("run the source model", 0.2, 0.3)
     if current is plain:
         return score(shop.bench, plain[first], loaded, evaluation, advanced)
-    trained = _load(shop, plain[first], runtimes)
+    trained = shop.load(plain[first], runtimes)
     baseline = score(shop.bench, plain[first], trained, evaluation, advanced)
     return take_reference(shop.bench, current[first], loaded, evaluation, advanced, baseline=baseline)
 

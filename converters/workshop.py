@@ -1,13 +1,15 @@
 """Where a conversion works: a folder that goes with it, worker processes, and who hears of progress."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.formats.sources import SourceModel
 from converters.package import mapping_os_errors
-from converters.workers.trials import Bench
+from converters.workers.trials import Bench, Loaded
+from edge_agent.documents.errors import EdgeAgentError
 
 Progress = Callable[[str, float], None]
 """Hears what is being done and the share of the whole that is done, 0 to 1."""
@@ -20,6 +22,16 @@ class Workshop:
     folder: Path
     bench: Bench
     progress: Progress
+
+    def load(self, source: SourceModel, runtimes: Sequence[str]) -> Loaded:
+        """Load a model in the first runtime that takes it; raises what the first one said when none does."""
+        refusals: list[EdgeAgentError] = []
+        for runtime in runtimes:
+            try:
+                return self.bench.load(source.engine, runtime, source.path)
+            except EdgeAgentError as error:
+                refusals.append(error)
+        raise refusals[0]
 
     def part(self, step: str, begin: float, end: float) -> Callable[[float], None]:
         """Announce a step that takes the progress from `begin` to `end`, and return what hears of its share."""

@@ -17,22 +17,24 @@ TARGETS: Final = "y"
 EXAMPLES: Final = 2
 
 
-def write(framework: Framework, model: Any, ask: messages.Export, advanced: Advanced) -> messages.Exported:
-    """Export to every target, prune if asked, export the pruned copy; raises like the framework's functions."""
+def export(framework: Framework, model: Any, ask: messages.Export) -> messages.Exported:
+    """Export to every target; raises like the framework's functions where none can be written."""
+    return messages.Exported(failures=_export(framework, model, ask.targets, _read(ask.data)))
+
+
+def prune(framework: Framework, model: Any, ask: messages.Prune, advanced: Advanced) -> messages.Pruned:
+    """Prune, fine-tune and export the pruned copy; raises like the framework's functions."""
     arrays = _read(ask.data)
     targets = arrays.pop(TARGETS, None)
-    example = {name: array[:EXAMPLES] for name, array in arrays.items()}
-    failures = _export(framework, model, ask.targets, example)
-    if ask.prune is None:
-        return messages.Exported(failures=failures)
     if targets is None:
         raise DataError(
             "Pruning fine-tunes the model, so it needs --data with the class numbers or target values too."
         )
-    pruned = framework.prune(model, Training(arrays, targets, ask.origin.import_from), ask.prune, advanced)
-    good = {name: target for name, target in ask.pruned_targets.items() if name not in failures}
-    failures |= _export(framework, pruned.model, good, example)
-    return messages.Exported(sparsity=pruned.sparsity, layers=dict(pruned.layers), failures=failures)
+    training = Training(arrays, targets, ask.origin.import_from)
+    pruned = framework.prune(model, training, ask.settings, advanced)
+    example = {name: array[:EXAMPLES] for name, array in arrays.items()}
+    failures = _export(framework, pruned.model, ask.targets, example)
+    return messages.Pruned(sparsity=pruned.sparsity, layers=dict(pruned.layers), failures=failures)
 
 
 def _export(

@@ -44,6 +44,7 @@ class Child:
             messages.Measure: self.measure,
             messages.InputNames: self.input_names,
             messages.Export: self.export,
+            messages.Prune: self.prune,
         }
 
     def answer(self, ask: messages.Ask) -> messages.Reply:
@@ -99,9 +100,13 @@ class Child:
         return messages.Named(names=framework.input_names(self._model(ask.origin)))
 
     def export(self, ask: messages.Export) -> messages.Exported:
-        """Write a model's files and tell of progress; raises like the framework's functions."""
+        """Write a model's files; raises like the framework's functions."""
+        return exporting.export(registry.find(ask.origin.framework), self._model(ask.origin), ask)
+
+    def prune(self, ask: messages.Prune) -> messages.Pruned:
+        """Write a pruned copy's files and tell of progress; raises like the framework's functions."""
         framework = registry.find(ask.origin.framework)
-        return exporting.write(framework, self._model(ask.origin), ask, self._advanced)
+        return exporting.prune(framework, self._model(ask.origin), ask, self._advanced)
 
     def _model(self, origin: Origin) -> Any:
         if self._live is None or self._live[0] != origin:

@@ -97,17 +97,23 @@ class Measure(_Message, frozen=True):
 
 
 class Export(_Message, frozen=True):
-    """Write a framework's model to files, by format; with `prune` also a pruned and fine-tuned copy.
-
-    `data` holds arrays by input name, samples along axis 0, and the targets in `y`: to fine-tune with, and for
-    example inputs.
-    """
+    """Write a framework's model to files, by format; `data` holds an example batch by input name, if needed."""
 
     origin: Origin
     targets: dict[Format, str]
     data: str = ""
-    prune: PruneSettings | None = None
-    pruned_targets: dict[Format, str] = {}
+
+
+class Prune(_Message, frozen=True):
+    """Write a pruned and fine-tuned copy of a framework's model to files, by format.
+
+    `data` holds arrays by input name, samples along axis 0, and the targets in `y`.
+    """
+
+    origin: Origin
+    targets: dict[Format, str]
+    data: str
+    settings: PruneSettings
 
 
 class InputNames(_Message, frozen=True):
@@ -122,7 +128,7 @@ class Named(_Message, frozen=True):
     names: tuple[str, ...]
 
 
-Ask = Quantize | Rank | Observe | Load | Run | Measure | Export | InputNames
+Ask = Quantize | Rank | Observe | Load | Run | Measure | Export | Prune | InputNames
 
 
 class Done(_Message, frozen=True):
@@ -151,10 +157,17 @@ class Advanced(_Message, frozen=True):
 
 
 class Exported(_Message, frozen=True):
-    """The files are written; sparsities are shares of the prunable weights, 0 where nothing was pruned."""
+    """The files are written."""
 
-    sparsity: float = 0.0
-    layers: dict[str, float] = {}
+    failures: dict[Format, str] = {}
+    """Why a target could not be written, where another could."""
+
+
+class Pruned(_Message, frozen=True):
+    """The files of the pruned copy are written; sparsities are shares of the prunable weights or channels."""
+
+    sparsity: float
+    layers: dict[str, float]
     failures: dict[Format, str] = {}
     """Why a target could not be written, where another could."""
 
@@ -178,4 +191,4 @@ class Failed(_Message, frozen=True):
     message: str
 
 
-Reply = Done | Loaded | Measured | Exported | Named | Ranked | Observed | Advanced | Failed
+Reply = Done | Loaded | Measured | Exported | Pruned | Named | Ranked | Observed | Advanced | Failed

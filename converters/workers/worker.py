@@ -41,6 +41,7 @@ R = TypeVar(
     messages.Loaded,
     messages.Measured,
     messages.Exported,
+    messages.Pruned,
     messages.Named,
     messages.Ranked,
     messages.Observed,

@@ -45,6 +45,7 @@ def test_worker_reports_what_the_runtime_says(workplace: Path) -> None:
 
 def test_error_keeps_its_class_and_sentence(workplace: Path) -> None:
     import joblib
+    import numpy as np
     from sklearn.linear_model import LinearRegression
 
     joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), workplace / "line.joblib")
@@ -52,15 +53,16 @@ def test_error_keeps_its_class_and_sentence(workplace: Path) -> None:
         Origin("scikit-learn", str(workplace / name), trust_pickle=True)
         for name in ("absent.joblib", "line.joblib")
     )
-    unlabelled = messages.Export(
-        origin=line, targets={"onnx": str(workplace / "line.onnx")}, prune=PruneSettings()
+    np.savez(workplace / "data.npz", input=np.zeros((2, 1), np.float32))
+    unlabelled = messages.Prune(
+        origin=line, targets={}, data=str(workplace / "data.npz"), settings=PruneSettings()
     )
 
     with worker(workplace) as child:
         with pytest.raises(RequestError, match=r"does not exist; give a \.joblib file"):
             child.ask(messages.InputNames(origin=absent), messages.Named)
         with pytest.raises(DataError, match="Pruning fine-tunes the model, so it needs --data"):
-            child.ask(unlabelled, messages.Exported)
+            child.ask(unlabelled, messages.Pruned)
 
 
 def test_bench_measures_models_in_turns(models, workplace: Path) -> None:
