@@ -5,20 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
 from converters.checks.metrics import OwnMetric
 from converters.checks.settings import EvaluateSettings
+from converters.conversion.build import build
+from converters.conversion.preparation import Live
+from converters.conversion.recipe import Recipe
 from converters.data.live import LiveData
 from converters.data.settings import GENERATED, DataSettings, GenerateSettings, Range
-from converters.frameworks.base import Format
-from converters.preparation import Live
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
-from converters.recipe import Recipe
 from converters.report.model import Package
-from converters.workshop import Progress
+from converters.terms import Format, Progress
 
 
 def convert(

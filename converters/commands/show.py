@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any, TextIO
 
 from converters.errors import missing
-from converters.report import Package, Report, VariantRow, text
-from converters.workshop import Progress
+from converters.report import text
+from converters.report.model import Package, Report, VariantRow
+from converters.terms import Progress
 
 
 @contextmanager

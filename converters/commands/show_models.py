@@ -6,10 +6,10 @@ from typing import Final, TextIO
 
 from converters import arrays
 from converters.commands.show import console_for, import_rich, print_table
-from converters.comparison import Comparison, Ran
 from converters.formats.layers import LayerSize
-from converters.inspection import Inspected, InspectedPackage, is_version
-from converters.matching import LayerPair, described
+from converters.inspection.comparison import Comparison, Ran
+from converters.inspection.matching import LayerPair, described
+from converters.inspection.models import Inspected, InspectedPackage, is_version
 from converters.report.text import milliseconds, size
 from edge_agent.documents.manifest import Manifest, Variant
 
@@ -180,7 +180,7 @@ def _measured(ran: Ran) -> list[tuple[str, ...]]:
     if ran.scores is not None:
         one, other = ran.scores
         change = f"{-ran.metric.drop(one, other):+.2f} points"
-        lines.append((ran.metric.name, ran.metric.shown(one), ran.metric.shown(other), change))
+        lines.append((ran.metric.name, ran.metric.text(one), ran.metric.text(other), change))
     return lines
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final, get_args
 
 from converters.commands import arguments, show
 from converters.commands.show_sweep import show_sweep, show_trials
-from converters.frameworks.base import Format
+from converters.conversion.recipe import Recipe, read_recipe
 from converters.importing import is_importable
-from converters.recipe import Recipe, read_recipe
 from converters.sweep import runner
 from converters.sweep.plot import check_suffix, write_plot
+from converters.terms import Format
 from edge_agent.documents.errors import RequestError
 
 _EXAMPLES: Final = """\

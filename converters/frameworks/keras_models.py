@@ -8,9 +8,9 @@ from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.formats.names import distinct
 from converters.frameworks import tensorflow_export
-from converters.frameworks.base import Format
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import Port, Served, sentence
+from converters.terms import Format
 
 _FOREIGN: Final = (
     "registered", "Unknown layer", "custom", "Could not locate", "must be an instance of class Layer",

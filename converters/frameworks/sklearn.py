@@ -13,9 +13,10 @@ from converters.arrays import Array
 from converters.errors import ConversionError, missing, said
 from converters.formats import onnx_canonical, onnx_editing, onnx_model
 from converters.frameworks import sklearn_columns
-from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 INPUT: Final = "input"

@@ -22,8 +22,8 @@ from converters.formats import onnx_model, tflite_model, tflite_renaming
 from converters.formats.names import distinct
 from converters.formats.onnx_canonical import canonical
 from converters.formats.tflite_schema import tensor_name
-from converters.frameworks.base import Format
 from converters.frameworks.silence import silenced
+from converters.terms import Format
 
 EXTRA: Final = "convert-keras"
 OPSET: Final = 18

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.errors import missing, said
-from converters.frameworks.base import Origin
 from converters.frameworks.silence import silenced
 from converters.importing import add_to_path, imported, is_importable
+from converters.terms import Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 _NESTED: Final = ("state_dict", "model_state_dict", "model_state", "model")

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionError
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.prune import checks, keras_channels, keras_training
 from converters.prune.schedule import magnitude_mask, sparsity_at, updates_at
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 WHOLE_KERNELS: Final = (
     "Dense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose",

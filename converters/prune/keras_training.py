@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from converters.arrays import Array
 from converters.errors import ConversionError, DataError
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Training
+from converters.frameworks.base import Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import sentence
 from converters.prune.checks import own_loss
 from converters.prune.schedule import steps_of
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 SEED: Final = 20_261_101
 _REPORTS: Final = 100

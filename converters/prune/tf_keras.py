@@ -9,12 +9,13 @@ from typing import Any
 
 from converters.errors import ConversionError, missing
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import EXTRA
 from converters.prune import checks, keras_channels, keras_training
 from converters.prune.keras import POINTWISE_KERNELS, WHOLE_KERNELS, measured
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 
 def prune(tf_keras: Any, model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:

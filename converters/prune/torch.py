@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from converters.errors import ConversionError, said
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.torch_files import import_torch
 from converters.frameworks.torch_program import input_names
 from converters.prune import checks, schedule, torch_channels, torch_training
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 from edge_agent.documents.errors import EdgeAgentError
 
 _SMALLEST_STEP = 0.01

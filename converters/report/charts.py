@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from converters.checks.metrics import Metric
 from converters.report import svg, text
 from converters.report.front import front
 from converters.report.labels import Label, place_labels
-from converters.report.model import Histogram, Metric, Pruning, Report, Sensitivity, VariantRow
+from converters.report.model import Histogram, Pruning, Report, Sensitivity, VariantRow
 
 MAX_BARS: Final = 12
 """Bars of one chart; the rest is in the JSON."""

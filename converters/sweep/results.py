@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from converters.checks.metrics import Metric
 from converters.report.front import Point, front
-from converters.report.model import Metric
 from converters.report.text import milliseconds, points, size
 from converters.sweep.pick import Result
 

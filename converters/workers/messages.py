@@ -3,14 +3,14 @@
 Arrays travel in files, named as in `converters.arrays`.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from converters.frameworks.base import Format, Origin
 from converters.prune.settings import PruneSettings
-from converters.quantize.ranges import Shown
 from converters.quantize.settings import QuantizeSettings
+from converters.terms import Format, Origin
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 
@@ -176,6 +176,20 @@ class Ranked(_Message, frozen=True):
     """Relative squared error of the answers, by layer in the graph's order."""
 
     losses: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A tensor for the report: what calibration showed, and the range that was chosen."""
+
+    name: str
+    minimum: float
+    maximum: float
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+    """One more than counts."""
 
 
 class Observed(_Message, frozen=True):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
@@ -18,6 +18,7 @@ from typing import IO, Final, TypeVar
 import msgspec
 
 from converters.errors import ConversionError, DataError, ToolMissingError, WorkerError
+from converters.terms import Advanced, unheard
 from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, StorageError
 
@@ -65,7 +66,7 @@ class Worker:
         self,
         message: messages.Ask,
         reply: type[R],
-        advanced: Callable[[float], None] = lambda share: None,
+        advanced: Advanced = unheard,
     ) -> R:
         """Send a message and return the answer; `advanced` hears the share of the work that is done.
 
@@ -121,7 +122,7 @@ def worker(folder: Path, limit_s: float = ANSWER_LIMIT_S) -> Iterator[Worker]:
     errors = folder / f"worker-{time.monotonic_ns()}.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "converters.workers.child"],
+            [sys.executable, "-P", "-m", "converters.jobs.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

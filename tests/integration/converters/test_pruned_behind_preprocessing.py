@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from converters import convert
+from converters.conversion.prepared import prepared_arrays
+from converters.conversion.workshop import workshop
 from converters.data.read import read_columns
 from converters.data.settings import DataSettings
 from converters.formats.sources import read_source
-from converters.prepared import prepared_arrays
 from converters.processing.settings import ImageSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
-from converters.workshop import workshop
 from support import processable
 
 SETTINGS = PreprocessSettings(image=ImageSettings(scale=1 / 255, mean=(0.5,), std=(0.25,), channels="gray"))

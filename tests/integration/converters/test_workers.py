@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from converters.errors import DataError, WorkerError
-from converters.frameworks.base import Origin
 from converters.prune.settings import PruneSettings
+from converters.terms import Origin
 from converters.workers import messages
 from converters.workers.trials import RUNTIMES, Bench
 from converters.workers.worker import worker

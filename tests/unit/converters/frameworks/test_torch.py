@@ -11,10 +11,11 @@ from torch import nn
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.frameworks import torch as framework
-from converters.frameworks.base import Origin, Training
+from converters.frameworks.base import Training
 from converters.frameworks.registry import find
 from converters.frameworks.silence import silenced
 from converters.prune.settings import PruneSettings
+from converters.terms import Origin
 from edge_agent.documents.errors import EdgeAgentError, ModelError, NotFoundError, RequestError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine

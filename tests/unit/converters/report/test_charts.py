@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from converters.report import Histogram, Metric, charts
+from converters.checks.metrics import Metric
+from converters.report import charts
+from converters.report.model import Histogram
 from support import reports
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from converters.checks.metrics import Metric
 from converters.commands.show_sweep import show_sweep
-from converters.report.model import Metric
 from converters.sweep.plot import html, picture, write_plot
 from converters.sweep.results import Row, Sweep, arranged, judged
 from edge_agent.documents.errors import RequestError

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from converters.arrays import Array
+from converters.conversion.workshop import Workshop
 from converters.data.columns import Columns
 from converters.data.fitting import samples_of
 from converters.data.samples import Targets
 from converters.formats.sources import SourceModel, read_source
-from converters.frameworks.base import Format
 from converters.processing import onnx as processing
 from converters.processing.settings import PreprocessSettings
+from converters.terms import Format
 from converters.workers.trials import installed_runtimes
-from converters.workshop import Workshop
 
 
 def prepared_arrays(

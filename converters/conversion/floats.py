@@ -9,20 +9,21 @@ from typing import Final, get_args
 
 from converters import arrays
 from converters.arrays import Array
+from converters.conversion.prepared import prepared_arrays
+from converters.conversion.recipe import Recipe
+from converters.conversion.workshop import Workshop
 from converters.data.columns import Columns, example, training_arrays
 from converters.data.samples import Targets
 from converters.errors import ConversionError
 from converters.formats.sources import SourceModel, read_source
-from converters.frameworks import exporting, identify, registry
-from converters.frameworks.base import Advanced, Format, FrameworkName, Origin
+from converters.frameworks import identify, registry
 from converters.importing import is_importable
-from converters.prepared import prepared_arrays
+from converters.jobs import exporting
 from converters.processing.settings import PreprocessSettings
 from converters.prune.settings import PruneSettings
-from converters.recipe import Recipe
+from converters.terms import Advanced, Format, FrameworkName, Origin
 from converters.workers import messages
 from converters.workers.worker import worker
-from converters.workshop import Workshop
 from edge_agent.documents.errors import RequestError
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -8,7 +8,7 @@ from typing import Final
 from converters import arrays
 from converters.errors import ConversionError
 from converters.formats.layers import LayerSize
-from converters.inspection import Inspected
+from converters.inspection.models import Inspected
 from edge_agent.documents.tensors import TensorSpec
 
 _ADDED: Final = re.compile(r"((_MatMul)?(_output)?_quant(ized)?|_QuantizeLinear_(Input|Output))$")

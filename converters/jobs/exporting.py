@@ -8,7 +8,8 @@ import numpy as np
 
 from converters.arrays import Array
 from converters.errors import DataError
-from converters.frameworks.base import Advanced, Format, Framework, Training
+from converters.frameworks.base import Framework, Training
+from converters.terms import Advanced, Format
 from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError
 

@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from converters.checks.gate import Gate
 from converters.checks.settings import EvaluateSettings
 from converters.data.settings import DataSettings, GenerateSettings
-from converters.frameworks.base import Format
 from converters.importing import is_importable
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
+from converters.terms import Format
 from edge_agent.documents.errors import NotFoundError, RequestError
 
 

@@ -1,6 +1,6 @@
 """A worker process: one runtime, quantizer or framework, at work for the converter that started it.
 
-`python -m converters.workers.child` reads a message a line from standard input and answers on standard output
+`python -m converters.jobs.child` reads a message a line from standard input and answers on standard output
 until its input ends. What the libraries print goes to standard error. A crash in native code ends this process
 alone.
 """
@@ -16,11 +16,11 @@ import msgspec
 
 from converters import arrays
 from converters.errors import ConversionError, DataError, ToolMissingError
-from converters.frameworks import exporting, registry
-from converters.frameworks.base import Origin
+from converters.frameworks import registry
+from converters.jobs import exporting, memory, quantizing
 from converters.package import mapping_os_errors
-from converters.quantize import jobs
-from converters.workers import memory, messages
+from converters.terms import Origin
+from converters.workers import messages
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, StorageError
 from edge_agent.engines import base
 
@@ -36,9 +36,9 @@ class Child:
         self._live: tuple[Origin, Any] | None = None
         self._before_bytes = 0
         self._handlers: dict[type[Any], Callable[[Any], messages.Reply]] = {
-            messages.Quantize: jobs.quantize,
+            messages.Quantize: quantizing.quantize,
             messages.Rank: self.rank,
-            messages.Observe: jobs.observe,
+            messages.Observe: quantizing.observe,
             messages.Load: self.load,
             messages.Run: self.run,
             messages.Measure: self.measure,
@@ -115,7 +115,7 @@ class Child:
 
     def rank(self, ask: messages.Rank) -> messages.Ranked:
         """Quantize each layer alone; tells the share that is done."""
-        return jobs.rank(ask, self._advanced)
+        return quantizing.rank(ask, self._advanced)
 
     def _advanced(self, share: float) -> None:
         self._send(messages.Advanced(share=share))

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from converters.conversion.recipe import Recipe
 from converters.importing import is_importable
-from converters.recipe import Recipe
 from edge_agent.documents.errors import NotFoundError, RequestError
 from edge_agent.documents.manifest import ModelName, Version
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from converters import arrays, assemble, attempts, identity, reporting, tools
-from converters.attempts import Attempts
+from converters import arrays
 from converters.checks.judge import Judged, Reference
 from converters.compress import pack, plain
+from converters.conversion import assemble, attempts, identity, reporting, tools
+from converters.conversion.attempts import Attempts
+from converters.conversion.preparation import Live, Prepared, prepare
+from converters.conversion.recipe import Recipe, described
+from converters.conversion.workshop import Workshop, workshop
 from converters.package import write_package
-from converters.preparation import Live, Prepared, prepare
-from converters.recipe import Recipe, described
 from converters.report.model import Package
-from converters.workshop import Progress, Workshop, workshop
+from converters.terms import Progress
 
 
 def build(

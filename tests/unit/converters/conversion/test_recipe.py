@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import recipe
-from converters.recipe import Recipe
+from converters.conversion import recipe
+from converters.conversion.recipe import Recipe
 from edge_agent.documents.errors import NotFoundError, RequestError
 
 WHOLE = """\

@@ -4,20 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from converters import assemble
-from converters.assemble import Verdict
-from converters.attempts import Attempts
-from converters.checks.judge import Reference
 from converters.compress import pack
+from converters.conversion import assemble
+from converters.conversion.assemble import Verdict
+from converters.conversion.attempts import Attempts
+from converters.conversion.preparation import Prepared
+from converters.conversion.recipe import Recipe
+from converters.conversion.workshop import Workshop
 from converters.errors import ConversionError, WorkerError
-from converters.preparation import Prepared
 from converters.processing.processor import Processing
 from converters.quantize import variants
-from converters.recipe import Recipe
 from converters.report import html
-from converters.report.model import Histogram, Metric, Pruning, Report, SearchStep, Sensitivity
+from converters.report.model import Histogram, Pruning, Report, SearchStep, Sensitivity
 from converters.workers import messages
-from converters.workshop import Workshop
 from edge_agent.documents.errors import ModelLoadError
 from edge_agent.documents.manifest import File
 
@@ -55,7 +54,7 @@ def report(
         rows=(*rows, *tried.skipped),
         inputs=reference.loaded.inputs,
         outputs=reference.loaded.outputs,
-        metric=_metric(trained),
+        metric=trained.metric.plain,
         float_score=trained.score,
         float_per_class=assemble.by_name(trained.per_class, named.labels),
         histograms=_histograms(shop, recipe, prepared),
@@ -83,11 +82,6 @@ def files(found: Report, *, with_times: bool) -> dict[str, bytes]:
         HTML: html.render(found, with_times=with_times).encode(),
         JSON: (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode(),
     }
-
-
-def _metric(reference: Reference) -> Metric:
-    metric = reference.metric
-    return Metric(metric.name, metric.is_share, metric.higher_is_better)
 
 
 def _histograms(shop: Workshop, recipe: Recipe, prepared: Prepared) -> tuple[Histogram, ...]:

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from converters import assemble
 from converters.checks.judge import Judged, judge
+from converters.conversion import assemble
+from converters.conversion.preparation import Prepared
+from converters.conversion.recipe import Recipe
+from converters.conversion.workshop import Workshop
 from converters.errors import ConversionError
 from converters.formats.sources import SourceModel
-from converters.frameworks.base import Advanced, Format
-from converters.preparation import Prepared
 from converters.quantize import search, variants
 from converters.quantize.variants import Candidate
-from converters.recipe import Recipe
 from converters.report.model import VariantRow
+from converters.terms import Advanced, Format, unheard
 from converters.workers.trials import Loaded
-from converters.workshop import Workshop
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import Precision
 
@@ -168,10 +168,7 @@ class _Attempt:
     def _drop_of(self, files: Sequence[Candidate]) -> float:
         with self._shop.bench.brief() as brief:
             reference = self._prepared.reference
-            return max(
-                self._drop(judge(brief, reference, file, self._runtimes[:1], lambda share: None))
-                for file in files
-            )
+            return max(self._drop(judge(brief, reference, file, self._runtimes[:1], unheard)) for file in files)
 
     def _drop(self, judged: Judged) -> float:
         """Return the points lost, infinitely many where nothing runs it right."""
@@ -190,7 +187,7 @@ class _Attempt:
             )
             if candidate is None:
                 return []
-            other = judge(self._shop.bench, self._prepared.reference, candidate, left, lambda share: None)
+            other = judge(self._shop.bench, self._prepared.reference, candidate, left, unheard)
         except EdgeAgentError:
             return []
         return [] if other.failure else [other]

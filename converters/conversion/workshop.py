@@ -1,18 +1,16 @@
 """Where a conversion works: a folder that goes with it, worker processes, and who hears of progress."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters.formats.sources import SourceModel
 from converters.package import mapping_os_errors
+from converters.terms import Advanced, Progress
 from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError
-
-Progress = Callable[[str, float], None]
-"""Hears what is being done and the share of the whole that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Workshop:
                 refusals.append(error)
         raise refusals[0]
 
-    def part(self, step: str, begin: float, end: float) -> Callable[[float], None]:
+    def part(self, step: str, begin: float, end: float) -> Advanced:
         """Announce a step that takes the progress from `begin` to `end`, and return what hears of its share."""
         self.progress(step, begin)
         return lambda share: self.progress(step, begin + (end - begin) * share)

@@ -1,20 +1,21 @@
 """How much each layer of an ONNX model costs when it alone is quantized. Runs in a worker process."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from converters.arrays import Sample
+from converters.jobs.loss import relative_error
 from converters.quantize import layers, onnx, onnx_graph, onnx_ranges
-from converters.quantize.jobs import relative_error
 from converters.quantize.onnx_graph import mapping_errors
+from converters.terms import Advanced
 from converters.workers import messages
 
 
 def losses(
-    ask: messages.Rank, samples: Sequence[Sample], few: Sequence[Sample], advanced: Callable[[float], None]
+    ask: messages.Rank, samples: Sequence[Sample], few: Sequence[Sample], advanced: Advanced
 ) -> dict[str, float]:
     """Return the relative squared error of the answers to `few` samples by layer; all samples calibrate."""
     with (

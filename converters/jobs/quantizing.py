@@ -1,8 +1,5 @@
 """What a worker process is asked to do with a quantizer; the libraries are imported when one is used."""
 
-import math
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +8,11 @@ import numpy as np
 from converters import arrays
 from converters.arrays import Sample
 from converters.quantize import ranges
+from converters.terms import Advanced, unheard
 from converters.workers import messages
 
 _RANKING_SAMPLES: Final = 16
 """Enough to order the layers; the search itself evaluates on all samples."""
-_WORST: Final = 1e9
-"""Loss of a layer that makes the answers NaN; JSON has no infinity."""
 
 
 def quantize(ask: messages.Quantize) -> messages.Done:
@@ -28,14 +24,14 @@ def quantize(ask: messages.Quantize) -> messages.Done:
     return messages.Done()
 
 
-def rank(ask: messages.Rank, advanced: Callable[[float], None] = lambda share: None) -> messages.Ranked:
+def rank(ask: messages.Rank, advanced: Advanced = unheard) -> messages.Ranked:
     """Quantize one layer at a time and compare the answers with the float model's on some samples."""
     samples = _samples(ask.data)
     few = [samples[index] for index in _spread(len(samples))]
     if ask.method.startswith("onnx"):
-        from converters.quantize.onnx_rank import losses
+        from converters.jobs.onnx_rank import losses
     else:
-        from converters.quantize.tflite_rank import losses
+        from converters.jobs.tflite_rank import losses
     return messages.Ranked(losses=losses(ask, samples, few, advanced))
 
 
@@ -56,19 +52,6 @@ def observe(ask: messages.Observe) -> messages.Observed:
         found = ranges.observe(tflite_graph.activations(prepared, samples))
     names = ranges.telling(found, ends, ask.tensors)
     return messages.Observed(tensors=tuple(ranges.shown(name, found[name], ask.settings) for name in names))
-
-
-def relative_error(wanted: Sequence[Sample], given: Sequence[Sample]) -> float:
-    """Return the squared error as a share of the variance, of the output where that is largest."""
-    losses = [0.0]
-    for name, first in wanted[0].items():
-        if first.dtype.kind != "f":
-            continue
-        true = np.concatenate([np.asarray(one[name], np.float64).ravel() for one in wanted])
-        other = np.concatenate([np.asarray(one[name], np.float64).ravel() for one in given])
-        spread = float(((true - true.mean()) ** 2).sum())
-        losses.append(float(((true - other) ** 2).sum()) / max(spread, sys.float_info.min))
-    return max(one if math.isfinite(one) else _WORST for one in losses)
 
 
 def _quantize_onnx(ask: messages.Quantize) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Final
 from converters.checks import evaluate, gate
 from converters.checks.gate import Gate
 from converters.checks.judge import Judged, Reference
+from converters.conversion.floats import Floats
+from converters.conversion.identity import Identity
+from converters.conversion.preparation import Wanted
 from converters.errors import GateError
-from converters.floats import Floats
-from converters.identity import Identity
-from converters.preparation import Wanted
 from converters.report.model import VariantRow
 from converters.workers.trials import Loaded
 from edge_agent.documents.manifest import (

@@ -6,10 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from converters import floats, identity
 from converters.checks import evaluate
 from converters.checks.judge import Reference, take_reference
 from converters.checks.metrics import OwnMetric, is_class_number, is_probability
+from converters.conversion import floats, identity
+from converters.conversion.floats import Floats
+from converters.conversion.identity import Identity
+from converters.conversion.recipe import Recipe
+from converters.conversion.workshop import Workshop
 from converters.data import targets
 from converters.data.columns import Columns, divide
 from converters.data.fitting import samples_of
@@ -19,15 +23,11 @@ from converters.data.read import read_columns, read_evaluation
 from converters.data.samples import Samples, Split
 from converters.data.splitting import split
 from converters.errors import ConversionError
-from converters.floats import Floats
 from converters.formats.sources import SourceModel, read_source
-from converters.frameworks.base import Format
-from converters.identity import Identity
 from converters.processing import processor
 from converters.quantize import variants
-from converters.recipe import Recipe
+from converters.terms import Format
 from converters.workers.trials import Loaded, installed_runtimes
-from converters.workshop import Workshop
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import Precision
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from converters.arrays import Sample
+from converters.jobs.loss import relative_error
 from converters.quantize import layers, tflite, tflite_graph
-from converters.quantize.jobs import relative_error
+from converters.terms import Advanced
 from converters.workers import messages
 
 
 def losses(
-    ask: messages.Rank, samples: Sequence[Sample], few: Sequence[Sample], advanced: Callable[[float], None]
+    ask: messages.Rank, samples: Sequence[Sample], few: Sequence[Sample], advanced: Advanced
 ) -> dict[str, float]:
     """Return the relative squared error of the answers to `few` samples by layer; all samples calibrate."""
     ready = tflite_graph.prepared(Path(ask.source))

@@ -1,9 +1,9 @@
 import pytest
 
-from converters import matching
 from converters.errors import ConversionError
 from converters.formats.layers import LayerSize
-from converters.matching import LayerPair
+from converters.inspection import matching
+from converters.inspection.matching import LayerPair
 from edge_agent.documents.tensors import TensorSpec
 
 IMAGE = TensorSpec("image", "FP32", (-1, 3, 8, 8))

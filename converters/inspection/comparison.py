@@ -11,7 +11,7 @@ from converters import package
 from converters.arrays import Sample
 from converters.checks import evaluate, metrics
 from converters.checks.judge import MAX_EVALUATION_BYTES
-from converters.checks.metrics import Metric
+from converters.checks.metrics import Scorer
 from converters.checks.settings import EvaluateSettings
 from converters.data.fitting import samples_of
 from converters.data.generate import generate
@@ -19,8 +19,8 @@ from converters.data.read import read_columns
 from converters.data.samples import Samples
 from converters.data.settings import GENERATED, DataSettings, Range
 from converters.errors import ConversionError, DataError
-from converters.inspection import Inspected, choose_variant, find_package, inspect_model
-from converters.matching import LayerPair, match_layers, match_tensors, merged, signature_differences
+from converters.inspection.matching import LayerPair, match_layers, match_tensors, merged, signature_differences
+from converters.inspection.models import Inspected, choose_variant, find_package, inspect_model
 from converters.workers.trials import Bench, Loaded, Measurement
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import Manifest, Variant
@@ -67,7 +67,7 @@ class Ran:
     """Largest absolute difference by A's output names."""
     scales: Mapping[str, float]
     """Largest minus smallest value of A's answers, by output."""
-    metric: Metric
+    metric: Scorer
     """What the scores are of: accuracy or mae by the labels, agreement without any."""
     scores: tuple[float, float] | None
     """None without labels."""

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters import assemble
-from converters.assemble import Verdict
 from converters.checks.judge import Judged
+from converters.conversion import assemble
+from converters.conversion.assemble import Verdict
 from converters.errors import GateError
 from converters.quantize.variants import Candidate
 from converters.workers.trials import Loaded
