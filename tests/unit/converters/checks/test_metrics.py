@@ -150,14 +150,14 @@ class TestPoints:
 
         assert metric.drop(0.98, 0.97) == pytest.approx(1.0)
         assert metric.drop(0.97, 0.98) == pytest.approx(-1.0)
-        assert metric.shown(0.975) == "97.50 %"
+        assert metric.text(0.975) == "97.50 %"
 
     def test_of_errors_are_hundredths_of_the_range(self) -> None:
         metric = chosen("rmse", np.array([10.0, 60.0]))
 
         assert metric.drop(1.0, 1.5) == pytest.approx(1.0)
         assert metric.drop(1.5, 1.0) == pytest.approx(-1.0)
-        assert metric.shown(1.23456) == "1.235"
+        assert metric.text(1.23456) == "1.235"
         assert chosen("rmse", np.array([7.0, 7.0])).drop(0.0, 0.5) == 50
 
     def test_of_a_function_are_hundredths_of_the_float_score(self) -> None:
