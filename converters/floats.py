@@ -17,7 +17,7 @@ from converters.importing import is_importable
 from converters.recipe import Recipe
 from converters.workers import messages
 from converters.workers.worker import worker
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import ModelError, RequestError
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
@@ -27,6 +27,7 @@ _DoExport = Callable[[messages.Export], messages.Exported]
 _ONLY_ONNX: Final[tuple[FrameworkName, ...]] = ("scikit-learn",)
 _PICKLED: Final[tuple[FrameworkName, ...]] = ("scikit-learn", "torch")
 """Frameworks whose files may be pickles."""
+_ARTICLES: Final = {"onnx": "An ONNX", "tflite": "A TFLite"}
 _NO_WAY: Final = {
     "onnx": "An ONNX file cannot become TFLite; convert the Keras or PyTorch model that it came from, which "
     "can become both.",
@@ -72,6 +73,11 @@ def float_files(
     if live is None and not is_importable(recipe.model):
         path = Path(recipe.model)
         framework = identify.identify_file(path)
+        if recipe.weights:
+            raise RequestError(
+                f"{path} is a model by itself, so --weights does not go with it; name the factory that they "
+                "belong to as package.module:factory, or leave them out."
+            )
         if framework is None:
             return _as_it_is(path, recipe)
     elif live is None:
@@ -87,7 +93,7 @@ def _as_it_is(path: Path, recipe: Recipe) -> Floats:
     engine: Format = "onnx" if source.engine == "onnx" else "tflite"
     if recipe.prune is not None:
         raise ConversionError(
-            f"A {engine} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch model "
+            f"{_ARTICLES[engine]} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch model "
             "that it came from."
         )
     _check_targets(engine, recipe.to)
@@ -131,8 +137,8 @@ class _Export:
         if self.recipe.to is not None and exported.failures:
             raise ConversionError(next(iter(exported.failures.values())))
         made = [target for target in self._targets() if target not in exported.failures]
-        plain = {target: read_source(self._file(target)) for target in made}
-        pruned = {target: read_source(self._file(target, pruned=True)) for target in made if self.recipe.prune}
+        plain = {target: _exported(self._file(target)) for target in made}
+        pruned = {target: _exported(self._file(target, pruned=True)) for target in made if self.recipe.prune}
         digest, size_bytes = self._digest(plain)
         return Floats(
             self.framework,
@@ -227,6 +233,14 @@ class _Export:
                 return digest_of(Path(given))
         first = next(iter(plain.values()))
         return first.sha256, first.size_bytes
+
+
+def _exported(path: Path) -> SourceModel:
+    """Read what was exported; what is wrong is said of the model: nobody knows of its temporary file."""
+    try:
+        return read_source(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), "The model")) from error
 
 
 def digest_of(path: Path) -> tuple[str, int]:
