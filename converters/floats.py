@@ -93,8 +93,8 @@ def _as_it_is(path: Path, recipe: Recipe) -> Floats:
     engine: Format = "onnx" if source.engine == "onnx" else "tflite"
     if recipe.prune is not None:
         raise ConversionError(
-            f"{_ARTICLES[engine]} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch model "
-            "that it came from."
+            f"{_ARTICLES[engine]} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch "
+            "model that it came from."
         )
     _check_targets(engine, recipe.to)
     return Floats(engine, source.sha256, source.size_bytes, {engine: source})

@@ -304,25 +304,32 @@ class TestMissing:
             ("torch", ("cnn.pt2",), "torch", "convert-torch"),
             ("torch", ("cnn.pt2", "--to", "tflite"), "litert_torch", "convert-torch"),
             ("sklearn", ("forest.joblib", "--trust-pickle"), "skl2onnx", "convert-sklearn"),
-            ("sklearn", ("forest.joblib", "--trust-pickle"), "onnx", "convert"),
         ],
     )
-    def test_is_named_with_the_line_that_installs_it(
+    def test_framework(
         self, kind: str, words: tuple[str, ...], package: str, extra: str, trained, workplace: Path
     ) -> None:
+        first, *more = words
+        place = trained(kind)
+        said = self.refused(workplace, package, place / first, *more, "--data", place / f"{kind}.npz")
+        assert f"{package.replace('_', '-')} is not installed" in said
+        assert f"pip install 'edge-inference-agent[{extra}]'." in said
+
+    @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+    def test_format(self, package: str, models, workplace: Path) -> None:
+        said = self.refused(workplace, package, models.onnx, "--precision", "fp32")
+        assert f"{package} is not installed; install it with: pip install 'edge-inference-agent[" in said
+
+    def test_quantizer(self, models, workplace: Path) -> None:
+        said = self.refused(workplace, "litert_quantizer", models.tflite, "--precision", "dynamic")
+        assert "litert-quantizer is not installed" in said
+
+    def refused(self, workplace: Path, package: str, *words: object) -> str:
         hidden = workplace / "hidden" / package
         hidden.mkdir(parents=True)
         (hidden / "__init__.py").write_text("raise ImportError('hidden')\n")
-        first, *more = words
-        place = trained(kind)
-        said = converting.refused(
-            place / first, *more, "--data", place / f"{kind}.npz", cwd=workplace,
-            first_on_path=hidden.parent, PYTHONDONTWRITEBYTECODE="1",
-        )  # fmt: skip
-        assert (
-            f"{package.replace('tf_keras', 'tf-keras').replace('litert_torch', 'litert-torch')} is not" in said
-        )
-        assert f"pip install 'edge-inference-agent[{extra}]'." in said
+        options = {"first_on_path": hidden.parent, "PYTHONDONTWRITEBYTECODE": "1"}
+        return converting.refused(*words, cwd=workplace, **options)
 
 
 @contextlib.contextmanager
