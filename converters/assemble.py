@@ -162,9 +162,15 @@ def _by_latency(packaged: Sequence[Verdict]) -> list[Verdict]:
     while pending:
         limit = ALIKE * fastest.get(pending[0].kind, float("inf"))
         tied = [v for v in pending if fastest.get(v.kind, float("inf")) <= limit]
-        best += sorted(tied, key=lambda v: (_kind_bytes(v, tied), v.kind, v.judged.latency_ms is None))
+        best += sorted(tied, key=lambda v: (_kind_bytes(v, tied), v.kind, _latency_ms(v)))
         pending = [v for v in pending if v not in tied]
     return best
+
+
+def _latency_ms(verdict: Verdict) -> float:
+    """Return a verdict's latency; what this host cannot time comes after everything."""
+    latency = verdict.judged.latency_ms
+    return float("inf") if latency is None else latency
 
 
 def _kind_bytes(verdict: Verdict, among: Sequence[Verdict]) -> int:
