@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import re
 import tomllib
@@ -39,6 +40,30 @@ class TestTheGuide:
             local = [link for link in links if "://" not in link and not link.endswith(MEASURED)]
             assert [link for link in local if not (page.parent / link).exists()] == []
 
+    def test_its_own_sections_are_found(self):
+        page = PAGE.read_text(encoding="utf-8")
+        headings = re.findall(r"^## (.+)$", page, flags=re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
+
+
+class TestCommandLine:
+    def test_an_unknown_option_leads_to_the_help_of_its_command(self, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            build_parser().parse_args(["build", "model.onnx", "--precission", "int8"])
+        assert stopped.value.code == 2
+        told = "edge-convert: there is no option --precission int8; see 'edge-convert build --help'.\n"
+        assert capsys.readouterr().err == told
+
+    def test_every_option_says_what_it_is(self):
+        lacking = [
+            option.option_strings
+            for command in _commands()
+            for option in command._actions
+            if option.option_strings and len(option.help or "") < 10
+        ]
+        assert lacking == []
+
 
 class TestReference:
     def test_it_has_every_section_and_key(self):
@@ -77,12 +102,14 @@ class TestReference:
         )
 
 
+def _commands() -> list[argparse.ArgumentParser]:
+    return list(next(action for action in build_parser()._actions if action.choices).choices.values())
+
+
 def _options() -> set[str]:
-    parser = build_parser()
-    commands = next(action for action in parser._actions if action.choices and action.dest != "shell")
     return {
         option
-        for command in commands.choices.values()
+        for command in _commands()
         for action in command._actions
         for option in action.option_strings
         if option.startswith("--") and option not in ("--help", "--dry-run")
