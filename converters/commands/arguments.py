@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         """Refuse unknown options here, where it is known to which command they were given."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"there is no option {' '.join(unknown)}")
+            self.error(f"'{unknown[0]}' is no option of this command")
         return known, unknown
 
 

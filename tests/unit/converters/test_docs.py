@@ -52,7 +52,7 @@ class TestCommandLine:
         with pytest.raises(SystemExit) as stopped:
             build_parser().parse_args(["build", "model.onnx", "--precission", "int8"])
         assert stopped.value.code == 2
-        told = "edge-convert: there is no option --precission int8; see 'edge-convert build --help'.\n"
+        told = "edge-convert: '--precission' is no option of this command; see 'edge-convert build --help'.\n"
         assert capsys.readouterr().err == told
 
     def test_every_option_says_what_it_is(self):
