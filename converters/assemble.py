@@ -68,7 +68,8 @@ def check_asked_for(found: Sequence[Verdict], wanted: Wanted, *, precisions: boo
     """
     packaged = {verdict.kind for verdict in found if not verdict.reason}
     if not packaged:
-        reasons = [f"{' '.join(v.kind)}: {v.reason}" for v in found]
+        # The files for two architectures often fail alike.
+        reasons = list(dict.fromkeys(f"{' '.join(v.kind)}: {v.reason}" for v in found))
         raise GateError(f"No variant is good enough: {'; '.join(reasons)}; nothing was written.")
     for precision in dict.fromkeys(one for made in wanted.values() for one in made) if precisions else ():
         kinds = [(engine, precision) for engine, made in wanted.items() if precision in made]

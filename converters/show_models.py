@@ -15,7 +15,7 @@ from edge_agent.documents.manifest import Manifest, Variant
 OPERATORS: Final = 12
 """Types of operators that are listed."""
 
-_NAME: Final = 56
+_NAME: Final = 44
 """Characters of a layer's name that are shown."""
 
 _MADE_OF: Final = ("float", "evaluation", "tools", "recipe")
@@ -178,7 +178,7 @@ def _measured(ran: Ran) -> list[tuple[str, ...]]:
     ]
     if ran.scores is not None:
         one, other = ran.scores
-        change = f"{-ran.metric.drop(one, other):+.2f} points"
+        change = f"{round(-ran.metric.drop(one, other), 2) + 0.0:+.2f} points"
         lines.append((ran.metric.name, ran.metric.shown(one), ran.metric.shown(other), change))
     return lines
 

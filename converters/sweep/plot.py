@@ -50,7 +50,7 @@ def page(sweep: Sweep) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Sweep</title>'
         f"<style>{_STYLE}</style></head><body><h1>Sweep</h1>\n{picture[picture.index('<svg') :]}\n"
-        f"<p>* on the front: nothing beats it in {sweep.metric}, compressed size and latency</p>{said}\n"
+        f"<p>* on the front: nothing beats it in {sweep.metric.name}, compressed size and latency</p>{said}\n"
         f"<table><tr>{head}</tr>\n{rows}\n</table></body></html>\n"
     )
 

@@ -18,7 +18,9 @@ def show_sweep(sweep: Sweep, stream: TextIO) -> None:
         if not (name == "model" and alone) and any(line[index] not in ("", "-") for line in lines)
     ]
     _write_table([[line[index] for index in shown] for line in (names, *lines)], shown, stream)
-    stream.write(f"\n* on the front: nothing beats it in {sweep.metric}, compressed size and latency at once\n")
+    stream.write(
+        f"\n* on the front: nothing beats it in {sweep.metric.name}, compressed size and latency at once\n"
+    )
     if (picked := sweep.picked) is not None:
         stream.write(f"> picked by '{sweep.pick}': {picked.model}, {picked.trial}\n{sweep.package}\n")
 
