@@ -1,17 +1,16 @@
-import hashlib
 import json
 import platform
 from pathlib import Path
 
 import onnx
 import pytest
-import zstandard
 from onnx import helper
 
 from converters import cli, convert
-from converters.package import extract
+from converters.compress import pack
+from converters.package import plain_blob
 from edge_agent.documents.errors import DocumentError
-from edge_agent.documents.manifest import File, blob_path
+from edge_agent.documents.manifest import blob_path
 
 INT8 = f"onnx int8 ({platform.machine()})"
 """The int8 variant for this host."""
@@ -20,8 +19,8 @@ INT8 = f"onnx int8 ({platform.machine()})"
 @pytest.fixture(scope="module")
 def packages(models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
-    convert(models.onnx, precisions=["fp32", "int8"], data=models.onnx_data, version="1", out=out)
-    convert(models.onnx, precisions=["fp32"], data=models.onnx_data, version="2", out=out)
+    convert(models.onnx, precision=["fp32", "int8"], data=models.onnx_data, version="1", out=out)
+    convert(models.onnx, precision=["fp32"], data=models.onnx_data, version="2", out=out)
     return out / "cnn"
 
 
@@ -187,7 +186,7 @@ class TestInspect:
     def test_damaged_blob_is_one_sentence(
         self, models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        package = convert(models.onnx, precisions=["fp32"], samples=8, version="1", out=tmp_path / "out")
+        package = convert(models.onnx, precision=["fp32"], samples=8, version="1", out=tmp_path / "out")
         blob = package.folder / blob_path(package.manifest.variants[0].file.sha256)
         blob.write_bytes(b"x" + blob.read_bytes()[1:])
 
@@ -198,14 +197,14 @@ class TestInspect:
 
 
 def test_compressed_blob_is_unpacked(tmp_path: Path) -> None:
-    packed = zstandard.ZstdCompressor().compress(b"model" * 100)
-    digest = hashlib.sha256(packed).hexdigest()
-    place = tmp_path / blob_path(digest)
+    model = tmp_path / "whole"
+    model.write_bytes(b"model" * 100)
+    file, packed = pack(model, tmp_path)
+    place = tmp_path / blob_path(file.sha256)
     place.parent.mkdir(parents=True)
-    place.write_bytes(packed)
+    place.write_bytes(packed.read_bytes())
 
-    file = File(sha256=digest, size_bytes=len(packed), compression="zstd")
-
-    assert extract(tmp_path, file, tmp_path / "model").read_bytes() == b"model" * 100
+    assert file.compression == "zstd"
+    assert plain_blob(tmp_path, file, tmp_path / "model").read_bytes() == b"model" * 100
     with pytest.raises(DocumentError, match="compression 'br' is not known"):
-        extract(tmp_path, file.model_copy(update={"compression": "br"}), tmp_path / "model")
+        plain_blob(tmp_path, file.model_copy(update={"compression": "br"}), tmp_path / "model")
