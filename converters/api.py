@@ -1,27 +1,31 @@
 """`converters.convert`: the Python call behind the command, for files and live objects."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP, Gate
+from converters.checks.metrics import OwnMetric
 from converters.checks.settings import EvaluateSettings
+from converters.conversion.build import build
+from converters.conversion.preparation import Live
+from converters.conversion.recipe import Recipe
 from converters.data.live import LiveData
 from converters.data.settings import GENERATED, DataSettings, GenerateSettings, Range
-from converters.frameworks.base import Format
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
-from converters.recipe import Recipe
 from converters.report.model import Package
-from converters.workshop import Progress
+from converters.terms import Format, Progress
 
 
 def convert(
     model: Any,
     *,
     data: LiveData | Path | str | None = None,
+    evaluation: LiveData | Path | str | None = None,
+    metric: OwnMetric | str | None = None,
     to: Sequence[Format] | None = None,
     precision: Sequence[str] | None = None,
     name: str | None = None,
@@ -52,6 +56,9 @@ def convert(
       model.
     - `data`: a file or folder, a pair of inputs and targets, arrays by input name with the targets in `y`, or a
       callable that returns one of these; samples along axis 0.
+    - `evaluation`: samples to evaluate with, given like `data`; the default is a part of `data`.
+    - `metric`: a name as in the recipe, or a function of answers by output name, stacked along axis 0, and
+      targets, which returns a number, higher is better; it goes before the metric of `evaluate`.
     - `to`: the formats to make, `onnx` and `tflite`; the default is every one that can be made.
     - `precision`: among fp32, fp16, dynamic, int8 and int16x8; the default is the source as it is and dynamic.
       One that is asked for and fails is an error; one that is only a default is left out.
@@ -67,7 +74,11 @@ def convert(
     Raises a subclass of EdgeAgentError with one sentence; then nothing is left behind.
     """
     is_path = isinstance(model, str | Path)
-    data_path = str(data) if isinstance(data, str | Path) else ""
+    data_path, live_data = _path_or_live(data)
+    evaluation_path, live_evaluation = _path_or_live(evaluation)
+    evaluating = evaluate or EvaluateSettings()
+    if isinstance(metric, str):
+        evaluating = replace(evaluating, metric=metric)
     recipe = Recipe(
         model=str(model) if is_path else "",
         weights=str(weights),
@@ -79,21 +90,25 @@ def convert(
         to=None if to is None else tuple(to),
         precision=None if precision is None else tuple(precision),
         order=None if order is None else tuple(order),
-        data=DataSettings(path=data_path),
+        data=DataSettings(path=data_path, evaluation=evaluation_path),
         generate=GenerateSettings(samples or GENERATED, ranges or {}, shapes or {}),
         prune=prune,
         quantize=quantize or QuantizeSettings(),
         preprocess=preprocess or PreprocessSettings(),
         postprocess=postprocess or PostprocessSettings(),
-        evaluate=evaluate or EvaluateSettings(),
+        evaluate=evaluating,
         gate=Gate(max_drop, max_size_bytes, max_latency_ms, min_agreement),
     )
     return build(
         recipe,
         live_model=None if is_path else model,
-        live_data=None if data_path else data,
+        live=Live(live_data, live_evaluation, metric if callable(metric) else None),
         progress=progress,
     )
+
+
+def _path_or_live(data: LiveData | Path | str | None) -> tuple[str, LiveData | None]:
+    return (str(data), None) if isinstance(data, str | Path) else ("", data)
 
 
 def _labels(labels: Path | str | Sequence[str] | None) -> str | tuple[str, ...] | None:

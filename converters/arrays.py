@@ -72,3 +72,8 @@ def read_all_inputs(path: Path) -> list[dict[str, NDArray[Any]]]:
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
     found = np.asarray(array)
     return found.astype(np.bytes_) if found.dtype.kind == "O" else found
+
+
+def shown(shape: Sequence[int | str]) -> str:
+    """Return a shape for a person, free dimensions as `any`."""
+    return "[" + ", ".join("any" if size == -1 else str(size) for size in shape) + "]"

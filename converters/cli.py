@@ -1,4 +1,4 @@
-"""The command line `edge-convert`: thin over `converters.convert` and `converters.inspection`.
+"""The command line `edge-convert`: thin over `converters.convert` and `converters.inspection.models`.
 
 Exit codes: 0 done, 1 a mistake of this program, 2 the caller must change something, 130 interrupted by Ctrl-C.
 """

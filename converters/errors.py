@@ -1,6 +1,11 @@
 """Errors of the converters, beside those that they share with the agent."""
 
+from typing import Final
+
 from edge_agent.documents.errors import EdgeAgentError, ModelError, OperatorError
+
+_SAID: Final = 300
+"""Characters of a foreign message that an error repeats."""
 
 
 class ConversionError(ModelError):
@@ -23,6 +28,18 @@ class WorkerError(EdgeAgentError):
     """The process that ran a runtime or a quantizer died or hung."""
 
     exit_code = 2
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of an error of foreign code and what it says, in one line without a stop."""
+    text = " ".join(str(error).split())[:_SAID].rstrip(". :")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without a stop; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(". :") if lines else type(error).__name__
 
 
 def missing(package: str, extra: str = "convert") -> ToolMissingError:

@@ -1,6 +1,6 @@
 """What the source model answers, and how each candidate compares with it on every runtime."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from converters.arrays import Sample
 from converters.checks import evaluate, metrics
-from converters.checks.metrics import Metric, OwnMetric
+from converters.checks.metrics import OwnMetric, Scorer
 from converters.checks.settings import EvaluateSettings
 from converters.data import generate
 from converters.data.samples import Samples, Targets
@@ -17,6 +17,7 @@ from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel
 from converters.quantize.boundary import Parameters, to_floats, to_integers
 from converters.quantize.variants import Candidate
+from converters.terms import Advanced
 from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, OperatorError
 from edge_agent.documents.tensors import TensorSpec
@@ -30,8 +31,6 @@ MAX_EVALUATION_BYTES: Final = 256 * 2**20
 _REPEAT_SLACK: Final = 1e-5
 """How far two runs of the same sample may be apart, in units of the scale: threads add in varying order."""
 
-Advanced = Callable[[float], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -44,7 +43,7 @@ class Reference:
     golden: int
     scale: Mapping[str, float]
     classifier: bool
-    metric: Metric
+    metric: Scorer
     score: float | None
     """Of the answers; None where the metric is agreement."""
     per_class: Mapping[int, float] | None = None
@@ -235,7 +234,7 @@ def _score(judged: Judged, reference: Reference, answers: Sequence[Sample]) -> N
 
 
 def _order(
-    answers: Sequence[Sample], first: str, metric: Metric, samples: Samples
+    answers: Sequence[Sample], first: str, metric: Scorer, samples: Samples
 ) -> tuple[NDArray[np.intp], bool]:
     """Return which answers to keep, in which order, and whether they are those of a classifier."""
     finite = np.flatnonzero([_is_finite(answer) for answer in answers])

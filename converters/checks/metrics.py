@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from converters.arrays import Array, Sample
 from converters.checks.settings import EvaluateSettings
 from converters.data.samples import Targets, classes_of
-from converters.errors import DataError
-from converters.importing import imported, is_importable, said
+from converters.errors import DataError, said
+from converters.importing import imported, is_importable
 from edge_agent.documents.errors import RequestError
 
 AGREEMENT: Final = "agreement"
@@ -41,19 +41,34 @@ Score = Callable[[Sequence[Sample], Targets, str], float]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A way to score a model, and to say how much a variant lost."""
+    """What scores are scores of, as plain values: what a report says of it, and what crosses processes."""
 
-    name: str
+    name: str = AGREEMENT
     """As the manifest has it: accuracy, top-5, f1, mae, rmse, agreement, or the function's name."""
-    own: Callable[[Sequence[Sample], Targets | None, str], float] | None
-    """None for agreement, which is no property of one model."""
-    higher_is_better: bool = True
     is_share: bool = True
-    """The score lies in 0 to 1 and is shown as a percentage."""
+    """Scores go from 0 to 1 and are shown in percent."""
+    higher_is_better: bool = True
+
+    def text(self, score: float) -> str:
+        """Return a score for a person."""
+        return f"{100 * score:.2f} %" if self.is_share else f"{score:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer(Metric):
+    """A metric with the way to score a model by it, and to say how much a variant lost."""
+
+    own: Callable[[Sequence[Sample], Targets | None, str], float] | None = None
+    """None for agreement, which is no property of one model."""
     reads_classes: bool = False
     """The targets are class numbers."""
     unit: float | None = 1.0
     """A hundredth of this is a point; None takes the float model's own score."""
+
+    @property
+    def plain(self) -> Metric:
+        """What a report keeps of it."""
+        return Metric(self.name, self.is_share, self.higher_is_better)
 
     def score(self, answers: Sequence[Sample], targets: Targets | None, first: str) -> float | None:
         """Return the score, None for agreement; raises DataError where answers and targets do not fit."""
@@ -67,12 +82,8 @@ class Metric:
         lost = of_float - of_variant if self.higher_is_better else of_variant - of_float
         return 100 * lost / (unit or 1.0)
 
-    def shown(self, score: float) -> str:
-        """Return a score for a person."""
-        return f"{100 * score:.2f} %" if self.is_share else f"{score:.4g}"
 
-
-def choose(settings: EvaluateSettings, targets: Targets | None, function: OwnMetric | None = None) -> Metric:
+def choose(settings: EvaluateSettings, targets: Targets | None, function: OwnMetric | None = None) -> Scorer:
     """Return the metric that the settings name, or a caller's function; `auto` goes by the targets.
 
     Raises RequestError for a name that is none, for targets that it cannot use, and for a function that cannot
@@ -90,20 +101,20 @@ def choose(settings: EvaluateSettings, targets: Targets | None, function: OwnMet
     if name == "auto":
         name = _usual(targets)
     if name == AGREEMENT:
-        return Metric(AGREEMENT, None)
+        return Scorer(AGREEMENT)
     if targets is None:
         raise RequestError(f"The metric {name} needs labels; give them with the data, or take agreement.")
     if name in ("mae", "rmse"):
-        return Metric(
-            name, _required(_MEASURES[name]), higher_is_better=False, is_share=False, unit=_range(targets)
+        return Scorer(
+            name, own=_required(_MEASURES[name]), higher_is_better=False, is_share=False, unit=_range(targets)
         )
     if classes_of(targets) is None:
         raise RequestError(
             f"The metric {name} needs class numbers as labels, these are values; take mae or rmse."
         )
     if name == "top-k":
-        return Metric(f"top-{settings.top_k}", _required(_top(settings.top_k)), reads_classes=True)
-    return Metric(name, _required(_MEASURES[name]), reads_classes=True)
+        return Scorer(f"top-{settings.top_k}", own=_required(_top(settings.top_k)), reads_classes=True)
+    return Scorer(name, own=_required(_MEASURES[name]), reads_classes=True)
 
 
 def classes(answers: Sequence[Sample], output: str) -> NDArray[np.int64]:
@@ -232,7 +243,7 @@ def _differences(answers: Sequence[Sample], targets: Targets, first: str) -> NDA
     return rows.astype(np.float64) - wanted
 
 
-def _own(function: OwnMetric, name: str) -> Metric:
+def _own(function: OwnMetric, name: str) -> Scorer:
     def score(answers: Sequence[Sample], targets: Targets | None, first: str) -> float:
         try:
             found = float(function(stacked(answers), targets))
@@ -242,4 +253,4 @@ def _own(function: OwnMetric, name: str) -> Metric:
             raise DataError(f"The metric {name} failed: {said(error)}.") from error
         return found
 
-    return Metric(name, score, is_share=False, unit=None)
+    return Scorer(name, own=score, is_share=False, unit=None)

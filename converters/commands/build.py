@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters import recipe, show
-from converters.build import build
 from converters.checks.gate import DEFAULT_MAX_DROP
+from converters.commands import show
 from converters.commands.arguments import (
     Commands,
     add_command,
@@ -20,8 +19,10 @@ from converters.commands.arguments import (
     value_range,
     words,
 )
+from converters.conversion import recipe
+from converters.conversion.build import build
+from converters.conversion.recipe import Recipe
 from converters.data.settings import GENERATED
-from converters.recipe import Recipe
 
 EXAMPLES: Final = """\
 examples:

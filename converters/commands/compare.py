@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from converters import show_models
+from converters.commands import show_models
 from converters.commands.arguments import Commands, add_command, add_generated, add_layers, print_json
-from converters.comparison import Given, compare, read_side
+from converters.inspection.comparison import Given, compare, read_side
 from converters.workers.trials import Bench
 
 _EXAMPLES: Final = """\

@@ -7,9 +7,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from converters import show_models
+from converters.commands import show_models
 from converters.commands.arguments import Commands, add_command, add_layers, print_json
-from converters.inspection import Inspected, InspectedPackage, find_package, inspect_model, inspect_package
+from converters.inspection.models import (
+    Inspected,
+    InspectedPackage,
+    find_package,
+    inspect_model,
+    inspect_package,
+)
 from converters.workers.trials import Bench
 
 _EXAMPLES: Final = """\

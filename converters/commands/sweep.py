@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from converters import show
-from converters.commands import arguments
-from converters.frameworks.base import Format
+from converters.commands import arguments, show
+from converters.commands.show_sweep import show_sweep, show_trials
+from converters.conversion.recipe import Recipe, read_recipe
 from converters.importing import is_importable
-from converters.recipe import Recipe, read_recipe
 from converters.sweep import runner
 from converters.sweep.plot import check_suffix, write_plot
-from converters.sweep.show import show_sweep, show_trials
+from converters.terms import Format
 from edge_agent.documents.errors import RequestError
 
 _EXAMPLES: Final = """\

@@ -1,6 +1,5 @@
 """An array as the datatype that a model takes, without changing what it says."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,6 @@ def check_finite(name: str, array: NDArray[Any]) -> None:
     """Raise DataError when an array of floats holds NaN or infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"The array for input '{name}' holds NaN or infinite values; remove those samples.")
-
-
-def shown(shape: Sequence[int | str]) -> str:
-    """Return a shape for a message, free dimensions as `any`."""
-    return "[" + ", ".join("any" if size == -1 else str(size) for size in shape) + "]"
 
 
 def scaled(spec: TensorSpec, values: NDArray[Any], scale: float | None, usual: float) -> NDArray[Any]:

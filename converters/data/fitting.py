@@ -1,17 +1,19 @@
 """From data as it was read to samples that fit a model's inputs."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.arrays import shown
 from converters.data import audio, images
-from converters.data.casting import cast, check_finite, check_numeric, shown
+from converters.data.casting import cast, check_finite, check_numeric
 from converters.data.columns import Columns, by_input, table_inputs
 from converters.data.samples import Samples
 from converters.errors import DataError
+from converters.terms import Advanced, unheard
 from edge_agent.documents.tensors import NUMPY_NAME, TensorSpec
 
 MAX_FILE_SAMPLES_BYTES: Final = 768 * 2**20
@@ -19,9 +21,7 @@ MAX_FILE_SAMPLES_BYTES: Final = 768 * 2**20
 LEAST: Final = 16
 
 
-def samples_of(
-    columns: Columns, specs: Sequence[TensorSpec], advanced: Callable[[float], None] = lambda share: None
-) -> Samples:
+def samples_of(columns: Columns, specs: Sequence[TensorSpec], advanced: Advanced = unheard) -> Samples:
     """Return one sample for each run of a model with these inputs; `advanced` hears the share of files read.
 
     Raises DataError with what does not fit: names, counts, shapes, datatypes, NaN, damaged files.
@@ -45,7 +45,7 @@ def _together(fitted: dict[str, list[NDArray[Any]]], columns: Columns, *, has_ta
     return Samples(inputs, columns.targets if has_targets else None)
 
 
-def _from_files(columns: Columns, specs: Sequence[TensorSpec], advanced: Callable[[float], None]) -> Samples:
+def _from_files(columns: Columns, specs: Sequence[TensorSpec], advanced: Advanced) -> Samples:
     if len(specs) != 1:
         names = ", ".join(spec.name for spec in specs)
         raise DataError(

@@ -6,7 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.data.casting import check_numeric, shown
+from converters.arrays import shown
+from converters.data.casting import check_numeric
 from converters.data.samples import Samples
 from converters.data.settings import Range
 from converters.data.splitting import SEED

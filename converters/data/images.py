@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.data.casting import check_numeric, scaled, shown
+from converters.arrays import shown
+from converters.data.casting import check_numeric, scaled
 from converters.data.settings import DataSettings
 from converters.errors import DataError, missing
 from edge_agent.documents.tensors import TensorSpec

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.arrays import Array
-from converters.errors import DataError
-from converters.importing import said
+from converters.errors import DataError, said
 
 ONE_INPUT: Final = "x"
 """What the array of the only input is called where it comes without a name."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from converters.formats import onnx_model, tflite_schema
+from converters.formats.onnx_walk import graphs, inner
 from converters.formats.sources import SourceModel
 
 _PASSING: Final = frozenset(
@@ -149,24 +150,19 @@ def _peak(
 def _onnx_steps(graph: Any) -> Iterator[_Step]:
     """Go through a graph and, before the operator that holds them, its subgraphs."""
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _onnx_steps(attribute.g)
+        for held in inner(node):
+            yield from _onnx_steps(held)
         if node.op_type != "Constant":
             yield _Step(node.name or node.output[0], node.op_type, tuple(node.input), tuple(node.output))
 
 
 def _onnx_constants(model: Any) -> dict[str, _Constant]:
     found: dict[str, _Constant] = {}
-    pending = [model.graph]
-    while pending:
-        graph = pending.pop()
+    for graph in graphs(model.graph):
         found |= {tensor.name: _onnx_constant(tensor) for tensor in graph.initializer}
         for node in graph.node:
             for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                elif node.op_type == "Constant" and attribute.HasField("t"):
+                if node.op_type == "Constant" and attribute.HasField("t"):
                     found[node.output[0]] = _onnx_constant(attribute.t)
     return found
 

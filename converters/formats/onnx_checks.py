@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from converters.formats.onnx_walk import graphs
 from edge_agent.documents.errors import ModelError
 
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -20,21 +21,9 @@ _NAMED: Final = 3
 """Custom operators that a message names."""
 
 
-def graphs(model: Any) -> Iterator[Any]:
-    """Yield the graph and every subgraph, outermost first."""
-    pending = [model.graph]
-    while pending:
-        graph = pending.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                pending += [attribute.g] if attribute.HasField("g") else []
-                pending += attribute.graphs
-
-
 def nodes(model: Any) -> Iterator[Any]:
     """Yield the nodes of all graphs and of the model's own functions."""
-    for graph in graphs(model):
+    for graph in graphs(model.graph):
         yield from graph.node
     for function in model.functions:
         yield from function.node
@@ -42,7 +31,7 @@ def nodes(model: Any) -> Iterator[Any]:
 
 def constants(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield every stored tensor with a name for messages: initializers, sparse ones, those in attributes."""
-    for graph in graphs(model):
+    for graph in graphs(model.graph):
         for tensor in graph.initializer:
             yield tensor.name, tensor
         for sparse in graph.sparse_initializer:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError, first_line, missing
 from converters.formats import onnx_checks
+from converters.formats.onnx_walk import copied, graphs, inner
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.manifest import Precision
 
@@ -46,7 +47,7 @@ def read(path: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {_sentence(error)}; export it again.") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}; export it again.") from error
     return model
 
 
@@ -59,7 +60,7 @@ def _check(onnx: ModuleType, path: Path, model: Any) -> None:
 
 def operators(model: Any) -> Counter[str]:
     """Count the operators of a model, those of subgraphs included, by type."""
-    return Counter(node.op_type for graph in onnx_checks.graphs(model) for node in graph.node)
+    return Counter(node.op_type for graph in graphs(model.graph) for node in graph.node)
 
 
 def precision(model: Any) -> Precision:
@@ -113,7 +114,7 @@ def upgraded(model: Any) -> Any:
     except Exception as error:
         raise ConversionError(
             f"The model uses opset {opset(model)}, quantization needs {MIN_OPSET} or above, and onnx cannot "
-            f"upgrade it ({_sentence(error)}); export it again with opset {MIN_OPSET} or above."
+            f"upgrade it ({first_line(error)}); export it again with opset {MIN_OPSET} or above."
         ) from error
 
 
@@ -157,7 +158,7 @@ def sort_nodes(model: Any) -> None:
         done |= {name for node in ready for name in node.output}
         chosen = set(map(id, ready))
         pending = [node for node in pending if id(node) not in chosen]
-    copies = [type(node).FromString(node.SerializeToString(deterministic=True)) for node in ordered]
+    copies = [copied(node) for node in ordered]
     del graph.node[:]
     graph.node.extend(copies)
 
@@ -165,9 +166,8 @@ def sort_nodes(model: Any) -> None:
 def _read_by(node: Any) -> set[str]:
     """Return what a node reads, from inside its subgraphs too."""
     names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            names |= {name for inner in graph.node for name in _read_by(inner)}
+    for graph in inner(node):
+        names |= {name for held in graph.node for name in _read_by(held)}
     return names
 
 
@@ -242,8 +242,3 @@ def _import() -> ModuleType:
         raise missing("onnx") from error
     module: ModuleType = onnx
     return module
-
-
-def _sentence(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". :") if lines else type(error).__name__

@@ -4,33 +4,14 @@ A framework is imported by the functions that use it, never with its module, and
 the caller gave a live object.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from converters.arrays import Array
 from converters.prune.settings import PruneSettings
-
-Format = Literal["onnx", "tflite"]
-FrameworkName = Literal["keras", "tf-keras", "saved-model", "torch", "scikit-learn"]
-
-Advanced = Callable[[float], None]
-"""Hears the share of a step that is done, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a framework's model lies."""
-
-    framework: FrameworkName
-    path: str
-    """A file or folder; for PyTorch also `package.module:factory`."""
-    weights: str = ""
-    """The state dict that goes into what a factory returns."""
-    import_from: str = "."
-    """Folder that a factory's module is imported from."""
-    trust_pickle: bool = False
+from converters.terms import Advanced, Format, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +21,8 @@ class Training:
     inputs: Mapping[str, Array]
     targets: Array
     """Class numbers [n] or target values [n, ...]."""
+    import_from: str = "."
+    """Folder that the module of a loss of the caller's own is imported from."""
 
 
 @dataclass(frozen=True, slots=True)

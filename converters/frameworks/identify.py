@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from converters.errors import missing
-from converters.frameworks.base import FrameworkName, Origin
+from converters.terms import FrameworkName, Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"

@@ -14,10 +14,11 @@ from typing import Any
 from converters.arrays import Array
 from converters.errors import ConversionError, missing
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import EXTRA, tensorflow
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError
 
 _CONFIG = "config.json"

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from converters.arrays import Array
 from converters.errors import ConversionError
-from converters.formats import renaming
+from converters.formats.names import distinct
 from converters.frameworks import tensorflow_export
-from converters.frameworks.base import Format
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import Port, Served, sentence
+from converters.terms import Format
 
 _FOREIGN: Final = (
     "registered", "Unknown layer", "custom", "Could not locate", "must be an instance of class Layer",
@@ -29,7 +29,7 @@ def output_names(model: Any) -> tuple[str, ...]:
     # A Sequential of Keras 3 has no `output_names`.
     found = getattr(model, "output_names", None) or [model.layers[-1].name]
     names = [str(name).split(":")[0] for name in found]
-    return renaming.distinct(names, input_names(model))
+    return distinct(names, input_names(model))
 
 
 def export(keras: Any, model: Any, target_format: Format, target: Path, example: Mapping[str, Array]) -> None:
@@ -128,7 +128,7 @@ def _ports(model: Any) -> tuple[Port, ...]:
     names = [str(tensor.name).split(":")[0] for tensor in inputs]
     return tuple(
         Port(name, tuple(tensor.shape), _datatype(tensor.dtype))
-        for name, tensor in zip(renaming.distinct(names), inputs, strict=True)
+        for name, tensor in zip(distinct(names), inputs, strict=True)
     )
 
 

@@ -3,7 +3,8 @@
 import importlib
 from typing import Final, cast
 
-from converters.frameworks.base import Framework, FrameworkName
+from converters.frameworks.base import Framework
+from converters.terms import FrameworkName
 
 _MODULES: Final[dict[FrameworkName, str]] = {
     "keras": "converters.frameworks.keras",

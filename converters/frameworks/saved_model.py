@@ -10,10 +10,11 @@ from typing import Any, Final
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.frameworks import tensorflow_export
-from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import Port, Served, sentence
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError
 
 _SERVING: Final = "serving_default"

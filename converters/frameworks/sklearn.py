@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.arrays import Array
-from converters.errors import ConversionError, missing
-from converters.formats import onnx_model
-from converters.frameworks import onnx_cleaning, sklearn_columns
-from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
+from converters.errors import ConversionError, missing, said
+from converters.formats import onnx_canonical, onnx_editing, onnx_model
+from converters.frameworks import sklearn_columns
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
-from converters.frameworks.user_code import said
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 INPUT: Final = "input"
@@ -63,18 +63,18 @@ def export(model: Any, target_format: Format, target: Path, example: Mapping[str
         )
     model = _checked(model)
     proto = _converted(model, _input_types(model, example))
-    foreign = onnx_cleaning.foreign_operators(proto)
+    foreign = onnx_editing.foreign_operators(proto)
     if foreign:
         raise ConversionError(
             f"The {type(_final(model)).__name__} needs the operator {foreign[0]}, which devices do not have; "
             "take another estimator."
         )
-    onnx_cleaning.clean(proto)
+    onnx_canonical.clean(proto)
     proto.graph.name = "graph"
     # skl2onnx writes the least opset that has the operators that are used; they mean the same at this one.
-    onnx_cleaning.set_opset(proto, OPSET)
+    onnx_editing.set_opset(proto, OPSET)
     _name_outputs(proto, model)
-    onnx_cleaning.name_batch(proto)
+    onnx_editing.name_batch(proto)
     onnx_model.save(proto, target)
 
 
@@ -107,7 +107,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
     except Exception as error:
         raise ModelError(
-            f"{path} is not a file that joblib wrote, or it is truncated ({said(error)[:200]}); save the "
+            f"{path} is not a file that joblib wrote, or it is truncated ({said(error)}); save the "
             "fitted estimator with joblib.dump."
         ) from error
 
@@ -179,7 +179,7 @@ def _converted(model: Any, inputs: list[tuple[str, Any]]) -> Any:
                 f"skl2onnx cannot convert {named[1]}; replace it by another estimator."
             ) from error
         raise ConversionError(
-            f"skl2onnx cannot convert the {type(final).__name__} ({said(error)[:300]}); change that, or take "
+            f"skl2onnx cannot convert the {type(final).__name__} ({said(error)}); change that, or take "
             "another estimator."
         ) from error
     raise AssertionError
@@ -197,13 +197,13 @@ def _name_outputs(proto: Any, model: Any) -> None:
     for index, output in enumerate(graph.output):
         name = _common_name(output.name, len(graph.output), index, hasattr(model, "predict_proba"))
         names[output.name] = f"{name}_out" if name in inputs else name
-    onnx_cleaning.rename_values(proto, names)
+    onnx_editing.rename_values(proto, names)
     first = {_PROBABILITIES, *((_SCORES,) if is_classifier(model) else ())}
-    onnx_cleaning.reorder_outputs(proto, [name for name in names.values() if name in first])
+    onnx_editing.reorder_outputs(proto, [name for name in names.values() if name in first])
     if graph.output[0].name == _SCORES and len(getattr(model, "classes_", ())) == 2:
         # One column or two; of support vector machines the first is that of the second class.
         reverse = type(_final(model)).__name__ in ("SVC", "NuSVC")
-        onnx_cleaning.mirror(proto, _SCORES, 0 if reverse else -1)
+        onnx_editing.mirror(proto, _SCORES, 0 if reverse else -1)
 
 
 def _final(model: Any) -> Any:

@@ -12,16 +12,18 @@ https://github.com/onnx/tensorflow-onnx.
 import gc
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from converters.errors import ConversionError, missing
-from converters.formats import onnx_model, renaming
-from converters.formats.canonical import canonical
-from converters.frameworks.base import Format
+from converters.formats import onnx_model, tflite_model, tflite_renaming
+from converters.formats.names import distinct
+from converters.formats.onnx_canonical import canonical
+from converters.formats.tflite_schema import tensor_name
 from converters.frameworks.silence import silenced
+from converters.terms import Format
 
 EXTRA: Final = "convert-keras"
 OPSET: Final = 18
@@ -75,7 +77,7 @@ def export(served: Served, target_format: Format, target: Path) -> None:
     Raises ConversionError with the operator that the format has not, or ToolMissingError.
     """
     _check_inputs(served.inputs)
-    outputs = renaming.distinct(served.outputs, [port.name for port in served.inputs])
+    outputs = distinct(served.outputs, [port.name for port in served.inputs])
     try:
         if target_format == "onnx":
             _write_onnx(served, outputs, target)
@@ -146,7 +148,30 @@ def _write_tflite(served: Served, outputs: tuple[str, ...], target: Path) -> Non
     renamed = {
         tensor.name.removesuffix(":0"): name for tensor, name in zip(frozen.outputs, outputs, strict=True)
     }
-    target.write_bytes(renaming.renamed_tflite(content, inputs, renamed))
+    target.write_bytes(_renamed(content, inputs, renamed))
+
+
+def _renamed(content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
+    """Give a TFLite file its names, from old tensor name to new, in that order."""
+    model = tflite_model.read_content(content)
+    graph = model.subgraphs[0]
+    taken, given = (
+        {tensor_name(graph.tensors[index]): int(index) for index in indexes}
+        for indexes in (graph.inputs, graph.outputs)
+    )
+    _check_kept([new for old, new in inputs.items() if old not in taken])
+    for old, new in outputs.items():
+        if old not in given:
+            raise ConversionError(
+                f"Output '{new}' is an input or another output as it is, which TFLite cannot hold; leave it "
+                "out of the model."
+            )
+    return tflite_renaming.renamed(
+        model,
+        [(taken[old], new) for old, new in inputs.items()],
+        [(given[old], new) for old, new in outputs.items()],
+        tflite_renaming.without_counts,
+    )
 
 
 def _traceable(tf: Any, served: Served) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.frameworks import torch_files, torch_formats, torch_program
-from converters.frameworks.base import Advanced, Format, Origin, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError
 
 

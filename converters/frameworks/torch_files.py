@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from converters.errors import missing
-from converters.frameworks.base import Origin
+from converters.errors import missing, said
 from converters.frameworks.silence import silenced
-from converters.frameworks.user_code import add_to_path, imported, is_reference, said
+from converters.importing import add_to_path, imported, is_importable
+from converters.terms import Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 _NESTED: Final = ("state_dict", "model_state_dict", "model_state", "model")
@@ -33,7 +33,7 @@ _PAYLOADS: Final = re.compile(r"(weight|tensor)_\d+$")
 def load(origin: Origin) -> Any:
     """Return the `nn.Module` or `ExportedProgram` that an origin names; raises ModelError or NotFoundError."""
     torch = import_torch()
-    if is_reference(origin.path) and not Path(origin.path).exists():
+    if is_importable(origin.path):
         return _made(torch, origin)
     path = Path(origin.path)
     if not path.is_file():
@@ -79,18 +79,13 @@ def _names_in(path: Path) -> list[str]:
 
 
 def _made(torch: Any, origin: Origin) -> Any:
-    factory = imported(origin.path, origin.import_from)
-    if isinstance(factory, torch.nn.Module):
-        model = factory
-    elif callable(factory):
-        try:
-            model = factory()
-        except Exception as error:
-            raise ModelError(
-                f"{origin.path} fails with {said(error)}; give a factory that needs no arguments."
-            ) from error
-    else:
-        model = factory
+    factory = imported(origin.path, Path(origin.import_from))
+    try:
+        model = factory if isinstance(factory, torch.nn.Module) else factory()
+    except Exception as error:
+        raise ModelError(
+            f"{origin.path} fails with {said(error)}; give a factory that needs no arguments."
+        ) from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(
             f"{origin.path} gives a {type(model).__name__}, not an nn.Module; name a function that returns one."
@@ -190,7 +185,7 @@ def _trusted(torch: Any, path: Path, origin: Origin, reason: Exception) -> Any:
         ) from reason
     try:
         # The classes of the model are found in the user's folder.
-        add_to_path(origin.import_from)
+        add_to_path(Path(origin.import_from))
         with silenced():
             return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:

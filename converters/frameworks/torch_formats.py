@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.arrays import Array
-from converters.errors import ConversionError, missing
-from converters.formats import onnx_model, tflite_model
-from converters.frameworks import onnx_cleaning
+from converters.errors import ConversionError, missing, said
+from converters.formats import onnx_canonical, onnx_editing, onnx_model, tflite_model, tflite_renaming
 from converters.frameworks.silence import silenced
 from converters.frameworks.torch_files import import_torch
 from converters.frameworks.torch_program import Traced, tensor
-from converters.frameworks.user_code import said
 
 OPSET: Final = 20
 """What torch writes by itself since 2.13, and onnxruntime has known since 1.17."""
 
-_BATCH: Final = "batch"
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _WRAPPER: Final = "Positional"
 _OPERATOR: Final = re.compile(
@@ -62,16 +59,16 @@ def write_onnx(model: Traced, target: Path) -> None:
             output_names=list(model.outputs),
         )
         proto = made.model_proto
-    foreign = onnx_cleaning.foreign_operators(proto)
+    foreign = onnx_editing.foreign_operators(proto)
     if foreign:
         raise ConversionError(
             f"The model uses the operator {foreign[0]}, which devices do not have; replace it in the model."
         )
-    onnx_cleaning.clean(proto)
+    onnx_canonical.clean(proto)
     free = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
     symbols = {dim.dim_param for dims in free for dim in dims if dim.dim_param}
     if len(symbols) == 1:
-        onnx_cleaning.rename_dimension(proto, symbols.pop(), _BATCH)
+        onnx_editing.rename_dimension(proto, symbols.pop(), onnx_canonical.BATCH)
     try:
         onnx_model.save(proto, target)
     except ValueError as error:
@@ -87,12 +84,8 @@ def write_tflite(model: Traced, target: Path, example: Mapping[str, Array]) -> N
     wide = any(value.dtype == torch.int64 for value in (*tensors, *_outputs(model)))
     with _naming_operators("TFLite"), silenced(), torch.no_grad():
         made = converter.convert(_positional(model), sample_args=tensors, enable_x64=wide)
-        target.write_bytes(made.model_content())
-    try:
-        _rename(target, model)
-    except ConversionError:
-        target.unlink()
-        raise
+        content = made.model_content()
+    target.write_bytes(_renamed(content, model))
 
 
 def _first_of_each(model: Traced, example: Mapping[str, Array]) -> tuple[Any, ...]:
@@ -147,52 +140,30 @@ def _positional(model: Traced) -> Any:
     return Positional()
 
 
-def _rename(path: Path, model: Traced) -> None:
-    """Give the tensors and the signature the common names, and the graph's inputs and outputs their order."""
-    flat = tflite_model.read(path)
-    graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
-    tensors: set[int] = set()
-    for entries, names, prefix in (
-        (signature.inputs, model.inputs, "args_"),
-        (signature.outputs, model.outputs, "output_"),
-    ):
-        by_name = {bytes(entry.name).decode(): entry for entry in entries}
-        tensors |= {entry.tensorIndex for entry in entries}
-        wanted = [f"{prefix}{index}" for index in range(len(names))]
-        if by_name.keys() != set(wanted):
-            raise ConversionError(
-                "litert-torch drops an input or output that the model does not use or gives twice; remove it "
-                "from the model."
-            )
-        entries[:] = [by_name[name] for name in wanted]
-        for entry, name in zip(entries, names, strict=True):
-            entry.name = name.encode()
-            graph.tensors[entry.tensorIndex].name = name.encode()
-    if len(tensors) != len(model.inputs) + len(model.outputs):
+def _renamed(content: bytes, model: Traced) -> bytes:
+    """Give the inputs and outputs of a TFLite file their names and order, and inner tensors their layers'."""
+    flat = tflite_model.read_content(content)
+    signature = flat.signatureDefs[0]
+    inputs = _ports(signature.inputs, "args_", model.inputs)
+    outputs = _ports(signature.outputs, "output_", model.outputs)
+    return tflite_renaming.renamed(flat, inputs, outputs, _layers)
+
+
+def _ports(entries: Any, prefix: str, names: tuple[str, ...]) -> tflite_renaming.Ports:
+    """Return the tensor of each name; litert-torch numbers them in the order that they have in the program."""
+    by_name = {bytes(entry.name).decode(): int(entry.tensorIndex) for entry in entries}
+    numbered = [f"{prefix}{index}" for index in range(len(names))]
+    if by_name.keys() != set(numbered):
         raise ConversionError(
-            "An output of the model is one of its inputs or another output; leave it out of the model."
+            "litert-torch drops an input or output that the model does not use or gives twice; remove it from "
+            "the model."
         )
-    _name_layers(graph, {*model.inputs, *model.outputs})
-    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
-    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
-    path.write_bytes(tflite_model.serialised(flat))
+    return [(by_name[number], name) for number, name in zip(numbered, names, strict=True)]
 
 
-def _name_layers(graph: Any, kept: set[str]) -> None:
-    """Call inner tensors by the modules that compute them, `block.conv`, as PyTorch does; not by classes."""
-    used = set(kept)
-    for tensor_ in graph.tensors:
-        name = bytes(tensor_.name).decode(errors="replace")
-        if name in kept:
-            continue
-        short = ";".join(_layer(part) for part in name.split(";"))
-        name = next(
-            candidate
-            for candidate in (short, *(f"{short}/{number}" for number in range(1, len(graph.tensors) + 1)))
-            if candidate not in used
-        )
-        used.add(name)
-        tensor_.name = name.encode()
+def _layers(name: str) -> str:
+    """Call a tensor by the modules that compute it, `block.conv`, as PyTorch does; not by classes."""
+    return ";".join(_layer(part) for part in name.split(";"))
 
 
 def _layer(path: str) -> str:
@@ -212,7 +183,7 @@ def _naming_operators(target_format: str) -> Iterator[None]:
         raise
     except Exception as error:
         causes = _causes(error)
-        reason = said(causes[-1])[:200]
+        reason = said(causes[-1])
         found = [match for cause in causes if (match := _OPERATOR.search(str(cause)))]
         if found:
             operator = next(group for group in found[-1].groups() if group).removesuffix(".default")

@@ -14,10 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from converters.arrays import Array
-from converters.errors import ConversionError
+from converters.errors import ConversionError, said
 from converters.frameworks.silence import silenced
 from converters.frameworks.torch_files import import_torch
-from converters.frameworks.user_code import said
 
 _QUANTIZED: Final = (
     "torch.ao.nn.quantized",
@@ -129,7 +128,8 @@ def _example_tensors(model: Any, example: Mapping[str, Array]) -> tuple[tuple[st
     if lacking or not example:
         raise ConversionError(
             f"A PyTorch module does not tell the shape of its input {', '.join(lacking or optional[:1])}; give "
-            "data with an array of that name, or a program of torch.export."
+            "it with --shape, or data with an array of that name that is not preprocessed, or a program of "
+            "torch.export."
         )
     order = inspect.signature(unwrapped(model).forward).parameters
     names = tuple(name for name in order if name in example)
@@ -161,7 +161,7 @@ def _exported(model: Any, inputs: dict[str, Any], batch: bool) -> Any:
             return torch.export.export(model, (), single)
         except Exception as error:
             raise ConversionError(
-                f"torch.export cannot trace the model ({said(error)[:300]}); it must take these inputs and not "
+                f"torch.export cannot trace the model ({said(error)}); it must take these inputs and not "
                 "decide by the values of tensors which way to go."
             ) from error
 

@@ -7,10 +7,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.arrays import shown
 from converters.errors import ConversionError
 from converters.processing import spectrogram
 from converters.processing.settings import AudioSettings
-from converters.processing.signature import Shape, check_float, shown
+from converters.processing.signature import Shape, check_float
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from converters.arrays import shown
 from converters.errors import ConversionError
 from converters.processing.settings import ImageSettings
-from converters.processing.signature import Shape, check_float, shown
+from converters.processing.signature import Shape, check_float
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 

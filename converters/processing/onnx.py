@@ -22,7 +22,7 @@ from converters.processing.image import ImagePlan
 from converters.processing.onnx_graph import OnnxGraph, batch_and
 from converters.processing.plan import CLASS_OUTPUT, LABEL_OUTPUT, InputPlan, check_output, plan_inputs
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
-from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, Datatype, TensorSpec
+from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, NUMPY_NAME, Datatype, TensorSpec
 from edge_agent.engines.runtimes import sentence
 
 _TO_NCHW: Final = (0, 3, 1, 2)
@@ -64,6 +64,26 @@ def add_processing(
             "[preprocess] and [postprocess] out, or export the model again."
         ) from error
     onnx_model.save(model, target)
+
+
+def write_preprocessing(inputs: Sequence[TensorSpec], target: Path, pre: PreprocessSettings) -> None:
+    """Write an ONNX model that takes what apps send and gives what a model with these inputs takes, in order.
+
+    Its outputs are called `prepared_0` and so on; a batch is free. Raises like `add_processing`.
+    """
+    onnx = _import()
+    helper = onnx.helper
+    values, nodes, results = [], [], []
+    for number, spec in enumerate(inputs):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(NUMPY_NAME[spec.datatype]))
+        shape = ["batch" if axis == 0 else None if size == -1 else size for axis, size in enumerate(spec.shape)]
+        values.append(helper.make_tensor_value_info(spec.name, kind, shape))
+        results.append(helper.make_tensor_value_info(f"prepared_{number}", kind, shape))
+        nodes.append(helper.make_node("Identity", [spec.name], [f"prepared_{number}"]))
+    opset = helper.make_opsetid("", onnx_model.MIN_OPSET)
+    graph = helper.make_graph(nodes, "preprocessing", values, results)
+    onnx_model.save(helper.make_model(graph, opset_imports=[opset]), target)
+    add_processing(target, target, pre, PostprocessSettings(), ())
 
 
 def _write_input(onnx: Any, graph: OnnxGraph, plan: InputPlan, value: Any) -> None:

@@ -1,11 +1,12 @@
 """Adds nodes to an ONNX graph without getting into the way of its own names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.formats.onnx_walk import graphs
 from converters.processing.signature import Shape
 
 OWN: Final = "model/"
@@ -76,7 +77,7 @@ class OnnxGraph:
 
     def put_in_front(self, old: str, new: str) -> None:
         """Let the model's own nodes read another tensor; what was added so far goes in front of them."""
-        for graph in _graphs(self.model.graph):
+        for graph in graphs(self.model.graph):
             for node in graph.node:
                 _replace(node.input, old, new)
         self._front += self._nodes
@@ -101,7 +102,7 @@ class OnnxGraph:
         graph.node.extend(nodes)
 
     def _rename(self, old: str, new: str) -> None:
-        for graph in _graphs(self.model.graph):
+        for graph in graphs(self.model.graph):
             for node in graph.node:
                 _replace(node.input, old, new)
                 _replace(node.output, old, new)
@@ -118,18 +119,9 @@ def batch_and(batch: str | int | None, shape: Shape) -> list[Any]:
     return [batch, *(None if size == -1 else size for size in shape[1:])]
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """Return a graph and all graphs inside its nodes, which see its tensors by name."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
 def _names(graph: Any) -> set[str]:
     names: set[str] = set()
-    for one in _graphs(graph):
+    for one in graphs(graph):
         for node in one.node:
             names.update((node.name, *node.input, *node.output))
         names.update(entry.name for entry in (*one.input, *one.output, *one.initializer, *one.value_info))

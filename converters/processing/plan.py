@@ -7,12 +7,13 @@ Shapes have -1 where a dimension is free.
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from converters.arrays import shown
 from converters.errors import ConversionError
-from converters.frameworks.base import Format
 from converters.processing.audio import LogMelPlan, SamplesPlan, plan_audio
 from converters.processing.image import ImagePlan, plan_image
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
-from converters.processing.signature import FLOATS, content, shown
+from converters.processing.signature import FLOATS, content
+from converters.terms import Format
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 

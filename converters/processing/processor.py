@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import ConversionError
-from converters.frameworks.base import Format
 from converters.processing import onnx, plan, tflite
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
+from converters.terms import Format
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,3 @@ def check_float(spec: TensorSpec) -> None:
 def content(spec: TensorSpec) -> str:
     """Return what is in a tensor."""
     return "text" if spec.datatype == "BYTES" else spec.datatype
-
-
-def shown(shape: Shape) -> str:
-    """Return a shape with question marks for what is free."""
-    return f"[{', '.join('?' if size < 0 else str(size) for size in shape)}]"

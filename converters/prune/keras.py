@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionError
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
-from converters.prune import keras_channels, keras_training
+from converters.prune import checks, keras_channels, keras_training
 from converters.prune.schedule import magnitude_mask, sparsity_at, updates_at
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 WHOLE_KERNELS: Final = (
     "Dense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose",
@@ -30,7 +31,7 @@ def prune(keras: Any, model: Any, training: Training, settings: PruneSettings, a
     Raises ConversionError where nothing can be pruned, DataError and RequestError as
     `keras_training.fine_tune`.
     """
-    keras_training.check(model, settings)
+    checks.check(settings, [layer.name for layer in keras_models.layers(model)])
     with keras_training.deterministic(keras):
         if settings.method == "channels":
             return keras_channels.prune(keras, model, training, settings, advanced)
@@ -55,7 +56,7 @@ def prunable_kernels(keras: Any, model: Any, settings: PruneSettings) -> dict[st
     """Return the kernels to prune, by layer; raises ConversionError if there are none."""
     kernels: dict[str, Any] = {}
     for layer in keras_models.layers(model):
-        if keras_training.is_excluded(layer.name, settings):
+        if checks.is_excluded(layer.name, settings):
             continue
         if isinstance(layer, keras_models.classes(keras, WHOLE_KERNELS)):
             kernels[layer.name] = layer.kernel

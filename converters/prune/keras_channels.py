@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
-from converters.prune import keras_training
+from converters.prune import checks, keras_training
 from converters.prune.schedule import kept_channels
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 _COMPUTING: Final = ("Conv1D", "Conv2D", "Conv3D", "Dense")
 _TRANSPOSED: Final = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -82,7 +83,7 @@ def shrunk(keras: Any, model: Any, settings: PruneSettings) -> Pruned:
         considered = [
             layer
             for layer in graph.layers
-            if graph.is_computing(layer) and not keras_training.is_excluded(layer.name, settings)
+            if graph.is_computing(layer) and not checks.is_excluded(layer.name, settings)
         ]
         planned = _plan(graph, considered, settings.final_sparsity)
         if not planned:

@@ -3,8 +3,6 @@
 The same seed, samples and settings give the same weights.
 """
 
-import fnmatch
-import importlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +14,13 @@ from numpy.typing import NDArray
 from converters.arrays import Array
 from converters.errors import ConversionError, DataError
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Training
+from converters.frameworks.base import Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import sentence
+from converters.prune.checks import own_loss
 from converters.prune.schedule import steps_of
 from converters.prune.settings import PruneSettings
-from edge_agent.documents.errors import RequestError
+from converters.terms import Advanced
 
 SEED: Final = 20_261_101
 _REPORTS: Final = 100
@@ -45,7 +44,7 @@ def fine_tune(
     with silenced():
         # Targets belong to the first output; the others share its layers.
         trained = keras.Model(model.inputs, model.outputs[0])
-        loss, targets = _loss(keras, model, training.targets, settings)
+        loss, targets = _loss(keras, model, training, settings)
         trained.compile(optimizer=keras.optimizers.Adam(settings.learning_rate), loss=loss)
     steps = steps_of(settings)
     for step, chosen in enumerate(_batches(len(targets), settings.batch_size, steps)):
@@ -86,26 +85,6 @@ def deterministic(keras: Any) -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def is_excluded(name: str, settings: PruneSettings) -> bool:
-    """Say whether a layer is to be left whole."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude)
-
-
-def check(model: Any, settings: PruneSettings) -> None:
-    """Raise RequestError for a schedule that ends before it begins or a pattern that no layer has."""
-    if settings.begin_step >= settings.end_step:
-        raise RequestError(
-            f"prune.begin_step is {settings.begin_step} and prune.end_step {settings.end_step}; the end must "
-            "come later."
-        )
-    names = [layer.name for layer in keras_models.layers(model)]
-    for pattern in settings.exclude:
-        if not fnmatch.filter(names, pattern):
-            raise RequestError(
-                f"prune.exclude has '{pattern}', which no layer is named; it has: {', '.join(names)}."
-            )
-
-
 def _batches(count: int, size: int, steps: int) -> Iterator[NDArray[np.intp]]:
     """Yield positions of samples, each sample once before any comes again, in a seeded order."""
     generator = np.random.default_rng(SEED)
@@ -138,11 +117,11 @@ def _inputs(model: Any, training: Training) -> list[Array]:
     return arrays
 
 
-def _loss(keras: Any, model: Any, targets: Array, settings: PruneSettings) -> tuple[Any, Array]:
+def _loss(keras: Any, model: Any, training: Training, settings: PruneSettings) -> tuple[Any, Array]:
     """Return the loss and the targets as it takes them; see `PruneSettings.loss`."""
-    targets = np.asarray(targets)
+    targets = np.asarray(training.targets)
     if settings.loss != "auto":
-        return _imported(settings.loss), targets
+        return own_loss(settings, training), targets
     shape = tuple(model.outputs[0].shape)
     if not np.issubdtype(targets.dtype, np.integer) and targets.dtype != np.bool_:
         return keras.losses.MeanSquaredError(), _shaped(targets.astype(np.float32), shape)
@@ -182,16 +161,6 @@ def _last_activation(model: Any) -> str:
     layer = getattr(layer, "layer", layer)
     function = getattr(layer, "activation", None)
     return str(getattr(function, "__name__", "") or type(layer).__name__).lower()
-
-
-def _imported(reference: str) -> Any:
-    module, separator, name = reference.partition(":")
-    try:
-        if separator:
-            return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"prune.loss names '{reference}', which cannot be imported: {error}.") from error
-    raise RequestError(f"prune.loss is '{reference}'; give auto or package.module:function.")
 
 
 @contextmanager

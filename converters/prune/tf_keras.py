@@ -9,12 +9,13 @@ from typing import Any
 
 from converters.errors import ConversionError, missing
 from converters.frameworks import keras_models
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import EXTRA
-from converters.prune import keras_channels, keras_training
+from converters.prune import checks, keras_channels, keras_training
 from converters.prune.keras import POINTWISE_KERNELS, WHOLE_KERNELS, measured
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 
 
 def prune(tf_keras: Any, model: Any, training: Training, settings: PruneSettings, advanced: Advanced) -> Pruned:
@@ -23,7 +24,7 @@ def prune(tf_keras: Any, model: Any, training: Training, settings: PruneSettings
     Raises ConversionError where nothing can be pruned, DataError and RequestError as
     `keras_training.fine_tune`, ToolMissingError without tfmot.
     """
-    keras_training.check(model, settings)
+    checks.check(settings, [layer.name for layer in keras_models.layers(model)])
     with keras_training.deterministic(tf_keras):
         if settings.method == "channels":
             return keras_channels.prune(tf_keras, model, training, settings, advanced)
@@ -54,7 +55,7 @@ def _wrapped(tf_keras: Any, tfmot: Any, copy: Any, settings: PruneSettings) -> t
     def wrap(layer: Any) -> Any:
         if isinstance(layer, tf_keras.Model):
             return tf_keras.models.clone_model(layer, clone_function=wrap)
-        if not isinstance(layer, whole + pointwise) or keras_training.is_excluded(layer.name, settings):
+        if not isinstance(layer, whole + pointwise) or checks.is_excluded(layer.name, settings):
             return layer
         # SeparableConv is a kind of Conv: depthwise kernel, pointwise kernel, bias.
         names[layer.name] = 1 if isinstance(layer, pointwise) else 0

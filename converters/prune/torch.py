@@ -5,18 +5,17 @@ it replaces parameters by reparametrizations, which would have to be stripped ag
 """
 
 import copy
-import fnmatch
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from converters.errors import ConversionError
-from converters.frameworks.base import Advanced, Pruned, Training
+from converters.errors import ConversionError, said
+from converters.frameworks.base import Pruned, Training
 from converters.frameworks.torch_files import import_torch
 from converters.frameworks.torch_program import input_names
-from converters.frameworks.user_code import said
-from converters.prune import schedule, torch_channels, torch_training
+from converters.prune import checks, schedule, torch_channels, torch_training
 from converters.prune.settings import PruneSettings
+from converters.terms import Advanced
 from edge_agent.documents.errors import EdgeAgentError
 
 _SMALLEST_STEP = 0.01
@@ -29,6 +28,7 @@ def prune(model: Any, training: Training, settings: PruneSettings, advanced: Adv
     Raises ConversionError when there is nothing to prune, DataError when the data does not fit.
     """
     torch = import_torch()
+    checks.check(settings, [name for name, _ in model.named_modules() if name])
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         copied = _copy(model)
         data = torch_training.batches(training, input_names(copied), settings.batch_size)
@@ -40,7 +40,7 @@ def prune(model: Any, training: Training, settings: PruneSettings, advanced: Adv
         return _pruned(model, copied, settings)
 
 
-def prunable(model: Any, exclude: tuple[str, ...]) -> dict[str, Any]:
+def prunable(model: Any, settings: PruneSettings) -> dict[str, Any]:
     """Return the Linear and convolution modules whose weights may go, by name; shared weights once."""
     nn = import_torch().nn
     kinds = (
@@ -56,17 +56,12 @@ def prunable(model: Any, exclude: tuple[str, ...]) -> dict[str, Any]:
     seen: set[int] = set()
     for name, module in model.named_modules():
         own = getattr(module, "_parameters", {}).get("weight")
-        if not isinstance(module, kinds) or own is None or is_excluded(name, exclude):
+        if not isinstance(module, kinds) or own is None or checks.is_excluded(name, settings):
             continue
         if id(own) not in seen:
             seen.add(id(own))
             found[name] = module
     return found
-
-
-def is_excluded(name: str, patterns: tuple[str, ...]) -> bool:
-    """Say whether a layer is to be left whole."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _copy(model: Any) -> Any:
@@ -82,7 +77,7 @@ def _prune_weights(
     model: Any, data: torch_training.Batches, settings: PruneSettings, advanced: Advanced
 ) -> None:
     torch = import_torch()
-    layers = prunable(model, settings.exclude)
+    layers = prunable(model, settings)
     if not layers:
         raise ConversionError(
             "The model has no Linear or convolution weights to prune that are not excluded; prune another one."
@@ -110,7 +105,7 @@ def _prune_channels(
     model: Any, data: torch_training.Batches, settings: PruneSettings, advanced: Advanced
 ) -> None:
     chains = torch_channels.chains(
-        model, data.first(min(2, data.count)), lambda name: is_excluded(name, settings.exclude)
+        model, data.first(min(2, data.count)), lambda name: checks.is_excluded(name, settings)
     )
 
     def update(step: int) -> bool:
@@ -176,7 +171,7 @@ def _step(model: Any, optimizer: Any, measure: torch_training.Loss, inputs: Any,
         raise
     except Exception as error:
         raise ConversionError(
-            f"The model cannot be fine-tuned ({said(error)[:200]}); repair its forward in training mode, or "
+            f"The model cannot be fine-tuned ({said(error)}); repair its forward in training mode, or "
             "prune it in your own training."
         ) from error
     if not bool(value.isfinite().all()):
@@ -192,7 +187,7 @@ def _pruned(original: Any, model: Any, settings: PruneSettings) -> Pruned:
         parameter.requires_grad_(before.requires_grad)
     layers, gone, total = {}, 0, 0
     before_ = dict(original.named_modules())
-    for name, layer in prunable(model, settings.exclude).items():
+    for name, layer in prunable(model, settings).items():
         if settings.method == "channels":
             size = before_[name].weight.shape[0]
             lost = size - layer.weight.shape[0]

@@ -17,10 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, said
 from converters.frameworks.silence import silenced
 from converters.frameworks.torch_files import import_torch
-from converters.frameworks.user_code import said
 from converters.prune import schedule
 
 _EACH_VALUE: Final = frozenset(
@@ -178,7 +177,7 @@ def _traced(model: Any, example: Mapping[str, Any]) -> Any:
             return traced.graph
     except Exception as error:
         raise ConversionError(
-            f"torch.fx cannot trace the model ({said(error)[:200]}), which the pruning of channels needs; "
+            f"torch.fx cannot trace the model ({said(error)}), which the pruning of channels needs; "
             "prune with the method magnitude."
         ) from error
     finally:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from converters.arrays import Array
-from converters.errors import DataError
+from converters.errors import DataError, said
 from converters.frameworks.base import Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.torch_files import import_torch
 from converters.frameworks.torch_program import tensor
-from converters.frameworks.user_code import imported, is_reference, said
+from converters.prune import checks
 from converters.prune.settings import PruneSettings
 from edge_agent.documents.errors import ModelError
 
@@ -26,6 +26,7 @@ Loss = Callable[[Any, Any], Any]
 class Batches:
     """All of the training data as tensors on the CPU, and the batches that it comes in."""
 
+    training: Training
     inputs: Mapping[str, Any]
     targets: Any
     size: int
@@ -69,7 +70,7 @@ def batches(training: Training, names: tuple[str, ...], size: int) -> Batches:
         raise DataError(
             "The inputs and targets to fine-tune with are not equally many, or none; give a target per sample."
         )
-    return Batches(inputs, targets, size)
+    return Batches(training, inputs, targets, size)
 
 
 def loss(model: Any, data: Batches, settings: PruneSettings) -> Loss:
@@ -80,7 +81,7 @@ def loss(model: Any, data: Batches, settings: PruneSettings) -> Loss:
     """
     torch = import_torch()
     if settings.loss != "auto":
-        return _own(settings.loss)
+        return _own(settings.loss, checks.own_loss(settings, data.training))
     output = first_output(run(model, data.first(min(data.count, 32))))
     if data.targets.is_floating_point():
         return _mean_squared(torch, output, data.targets)
@@ -96,7 +97,7 @@ def run(model: Any, inputs: Mapping[str, Any]) -> Any:
             return model.eval()(**inputs)
     except Exception as error:
         raise DataError(
-            f"The model cannot take the data to fine-tune with ({said(error)[:200]}); give it in the shape and "
+            f"The model cannot take the data to fine-tune with ({said(error)}); give it in the shape and "
             "datatype that forward expects."
         ) from error
     finally:
@@ -125,11 +126,7 @@ def _target_tensor(torch: Any, targets: Array) -> Any:
     return torch.from_numpy(targets.astype(np.int64))
 
 
-def _own(reference: str) -> Loss:
-    if not is_reference(reference):
-        raise ModelError(f"The loss {reference} is unknown; give auto or package.module:function.")
-    function = imported(reference)
-
+def _own(reference: str, function: Callable[[Any, Any], Any]) -> Loss:
     def call(outputs: Any, targets: Any) -> Any:
         try:
             return function(targets, outputs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, first_line
 from converters.formats import onnx_model
 from converters.quantize import layers
 from converters.quantize.layers import Operator
@@ -103,6 +103,4 @@ def mapping_errors(what: str) -> Iterator[None]:
     except EdgeAgentError:
         raise
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0].rstrip(". ") if lines else type(error).__name__
-        raise ConversionError(f"ONNX Runtime cannot make the {what} variant: {said}.") from error
+        raise ConversionError(f"ONNX Runtime cannot make the {what} variant: {first_line(error)}.") from error

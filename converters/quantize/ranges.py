@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.quantize.settings import QuantizeSettings
+from converters.workers.messages import Shown
 
 BINS: Final = 4096
 """Of a histogram, from the largest magnitude below zero to the same above."""
@@ -54,20 +55,6 @@ class Histogram:
         total = max(1, int(self.counts.sum()))
         mean = float(centres @ self.counts) / total
         return math.sqrt(max(0.0, float(((centres - mean) ** 2) @ self.counts) / total))
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A tensor for the report: what calibration showed, and the range that was chosen."""
-
-    name: str
-    minimum: float
-    maximum: float
-    low: float
-    high: float
-    counts: tuple[int, ...]
-    edges: tuple[float, ...]
-    """One more than counts."""
 
 
 def observe(activations: Activations, *, with_counts: bool = True) -> dict[str, Histogram]:

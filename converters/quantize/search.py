@@ -12,11 +12,11 @@ from converters.formats.sources import SourceModel
 from converters.quantize import variants
 from converters.quantize.settings import QuantizeSettings
 from converters.quantize.variants import Candidate
+from converters.terms import Advanced, unheard
 from converters.workers import messages
 from converters.workers.trials import Bench
 from edge_agent.documents.manifest import Precision
 
-Advanced = Callable[[float], None]
 """Hears the share that is done, 0 to 1."""
 
 
@@ -54,7 +54,7 @@ def find_exclusions(
     drop_of: Callable[[tuple[str, ...]], float],
     max_drop: float,
     limit: int,
-    advanced: Advanced = lambda share: None,
+    advanced: Advanced = unheard,
 ) -> Found:
     """Find a small set of layers whose exclusion brings the drop to `max_drop` or below.
 
@@ -79,7 +79,7 @@ def rank(
     calibration: Sequence[Sample],
     folder: Path,
     settings: QuantizeSettings,
-    advanced: Advanced = lambda share: None,
+    advanced: Advanced = unheard,
 ) -> list[Sensitivity]:
     """Return the layers, most costly first, each measured in a worker with that one alone quantized.
 
@@ -108,7 +108,7 @@ def search(
     settings: QuantizeSettings,
     drop_of: Callable[[Sequence[Candidate]], float],
     max_drop: float,
-    advanced: Advanced = lambda share: None,
+    advanced: Advanced = unheard,
 ) -> tuple[Found, list[Sensitivity]]:
     """Rank the layers and find those that stay in float, besides what `settings.exclude` names already.
 

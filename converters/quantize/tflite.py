@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from converters.arrays import Sample
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError, first_line, missing
 from converters.formats import tflite_model
 from converters.quantize import layers, ranges, tflite_graph
 from converters.quantize.settings import QuantizeSettings
@@ -214,9 +214,7 @@ def _mapping_errors() -> Iterator[None]:
     except EdgeAgentError:
         raise
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0].rstrip(". ") if lines else type(error).__name__
-        raise ConversionError(f"litert-quantizer cannot convert this model: {said}.") from error
+        raise ConversionError(f"litert-quantizer cannot convert this model: {first_line(error)}.") from error
 
 
 def _import() -> SimpleNamespace:

@@ -1,12 +1,14 @@
 """The charts of a report: what is drawn, and what each says in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from converters.checks.metrics import Metric
 from converters.report import svg, text
 from converters.report.front import front
-from converters.report.model import Histogram, Metric, Pruning, Report, Sensitivity, VariantRow
+from converters.report.labels import Label, place_labels
+from converters.report.model import Histogram, Pruning, Report, Sensitivity, VariantRow
 
 MAX_BARS: Final = 12
 """Bars of one chart; the rest is in the JSON."""
@@ -23,16 +25,6 @@ _FRAME_IN: Final = 0.62
 _LOG_RATIO: Final = 20.0
 """From here on costs are drawn on a logarithmic axis."""
 
-_CHARACTER: Final = 0.58
-"""Width of a character in units of the font's size."""
-
-_PLACES: Final[tuple[tuple[float, float, str], ...]] = (
-    (9, 0, "left"), (0, 8, "center"), (0, -8, "center"), (-9, 0, "right"), (6, 7, "left"), (6, -7, "left"),
-    (-6, 7, "right"), (-6, -7, "right"), (0, 22, "center"), (0, -22, "center"), (6, 21, "left"),
-    (6, -21, "left"),
-)  # fmt: skip
-"""Where a label may stand: points from its mark, and the side that is aligned there; the best ones first."""
-
 Cost = Literal["size", "latency"]
 
 
@@ -48,7 +40,7 @@ def tradeoff(report: Report, cost: Cost) -> str | None:
     metric, points = _points(report, cost)
     if len(points) < 2:
         return None
-    best = [points[index] for index in _front(points, metric)]
+    best = _front(points, metric)
     named = ", ".join(point.row.label for point in best)
     label = f"{metric.name} against {cost} of {len(points)} variants; on the Pareto front: {named or 'none'}"
     return svg.figure(
@@ -140,10 +132,11 @@ def _points(report: Report, cost: Cost) -> tuple[Metric, list[_Point]]:
     return metric, points
 
 
-def _front(points: Sequence[_Point], metric: Metric) -> list[int]:
-    packaged = [index for index, point in enumerate(points) if point.row.packaged]
-    pairs = [(points[index].cost, points[index].score) for index in packaged]
-    return [packaged[index] for index in front(pairs, higher_is_better=metric.higher_is_better)]
+def _front(points: Sequence[_Point], metric: Metric) -> list[_Point]:
+    """Return the packaged points that nothing else beats, the cheapest first."""
+    packaged = sorted((point for point in points if point.row.packaged), key=lambda point: point.cost)
+    sign = -1 if metric.higher_is_better else 1
+    return [packaged[index] for index in front([(point.cost, sign * point.score) for point in packaged])]
 
 
 def _tradeoff(axes: Any, report: Report, metric: Metric, points: Sequence[_Point], cost: Cost) -> None:
@@ -158,19 +151,19 @@ def _tradeoff(axes: Any, report: Report, metric: Metric, points: Sequence[_Point
     axes.set_ylabel(f"{metric.name}{' (%)' if metric.is_share else ''}{hint}")
     if report.float_score is not None:
         axes.axhline(factor * report.float_score, color=svg.MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    best = [points[index] for index in _front(points, metric)]
+    best = _front(points, metric)
     axes.step(
         [point.cost for point in best],
         [factor * point.score for point in best],
         where="post", color=svg.MUTED, linewidth=1.4, alpha=0.7,
     )  # fmt: skip
-    labels = []
+    labels: list[Label] = []
     for point in points:
         shown = min(high, max(low, point.score))
         _mark(axes, point, factor * shown, is_cut=shown != point.score)
         note = f"{point.row.label}: {metric.text(point.score)}" if shown != point.score else point.row.label
-        labels.append((point.cost, factor * shown, note, point.row.packaged))
-    _place_labels(axes, labels)
+        labels.append(Label(point.cost, factor * shown, note, is_faint=not point.row.packaged))
+    place_labels(axes, labels)
 
 
 def _set_cost_axis(axes: Any, points: Sequence[_Point], cost: Cost) -> None:
@@ -213,49 +206,6 @@ def _mark(axes: Any, point: _Point, y: float, *, is_cut: bool) -> None:
     )  # fmt: skip
 
 
-def _place_labels(axes: Any, labels: Sequence[tuple[float, float, str, bool]]) -> None:
-    """Write each label at the side of its point where it covers least of the others."""
-    axes.figure.draw_without_rendering()  # the layout, and with it every place, is only known then
-    box = axes.get_window_extent()
-    taken: list[tuple[float, float, float, float]] = []
-    for x, y, _, _ in labels:
-        px, py = axes.transData.transform((x, y))
-        taken.append((px - 6, py - 6, px + 6, py + 6))
-    for x, y, note, packaged in labels:
-        px, py = axes.transData.transform((x, y))
-        width, height = _CHARACTER * svg.FONT_POINTS * len(note), 1.15 * svg.FONT_POINTS
-        boxes = [
-            _box(px + dx, py + dy - (height / 2 if dy == 0 else height if dy < 0 else 0), width, height, side)
-            for dx, dy, side in _PLACES
-        ]
-        costs = [
-            sum(_overlap(one, other) for other in taken) + 3 * _outside(one, box.x0, box.y0, box.x1, box.y1)
-            for one in boxes
-        ]
-        chosen = costs.index(min(costs))
-        taken.append(boxes[chosen])
-        dx, dy, side = _PLACES[chosen]
-        axes.annotate(
-            note, (x, y), (dx, dy), textcoords="offset points", annotation_clip=False,
-            color=svg.INK if packaged else svg.MUTED, horizontalalignment=side,
-            verticalalignment="center" if dy == 0 else "bottom" if dy > 0 else "top",
-        )  # fmt: skip
-
-
-def _box(x: float, y: float, width: float, height: float, side: str) -> tuple[float, float, float, float]:
-    left = x - {"left": 0.0, "center": width / 2, "right": width}[side]
-    return (left, y, left + width, y + height)
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _outside(a: tuple[float, float, float, float], x0: float, y0: float, x1: float, y1: float) -> float:
-    area = (a[2] - a[0]) * (a[3] - a[1])
-    return area - _overlap(a, (x0, y0, x1, y1))
-
-
 def _diverging(axes: Any, title: str, changes: Sequence[tuple[str, float]], limit: float) -> None:
     places = range(len(changes))
     values = [value for _, value in changes]
@@ -289,8 +239,8 @@ def _histogram(axes: Any, histogram: Histogram) -> None:
 
 def _bars(name: str, title: str, bars: Sequence[tuple[str, float, str]], limit: float, colour: str) -> str:
     label = f"{title}: " + ", ".join(f"{one} {said}" for one, _, said in bars)
-    draw: Callable[[Any], None] = lambda axes: _named_bars(axes, bars, limit, colour)  # noqa: E731
-    return svg.figure(name, label, _WIDTH_IN, 0.25 + _BAR_IN * len(bars), draw)
+    height_in = 0.25 + _BAR_IN * len(bars)
+    return svg.figure(name, label, _WIDTH_IN, height_in, lambda axes: _named_bars(axes, bars, limit, colour))
 
 
 def _named_bars(axes: Any, bars: Sequence[tuple[str, float, str]], limit: float, colour: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from converters import arrays
 from converters.report.markup import escaped, heading_row, prose_cell, row_heading, table
 from converters.report.model import Report, VariantRow
 from converters.report.text import milliseconds, points, size
@@ -57,8 +58,7 @@ def tools(report: Report) -> str:
 
 def tensor(spec: TensorSpec) -> str:
     """Return a tensor's signature for a person: `image FP32 [any, 28, 28]`."""
-    shape = ", ".join("any" if size == -1 else str(size) for size in spec.shape)
-    return f"{spec.name} {spec.datatype} [{shape}]"
+    return f"{spec.name} {spec.datatype} {arrays.shown(spec.shape)}"
 
 
 def _speed(report: Report, first: VariantRow) -> str:

@@ -6,9 +6,8 @@ Equal reports give equal bytes.
 import json
 
 from converters.report import charts, facts, tables
-from converters.report.markup import element, escaped
+from converters.report.markup import element, escaped, figure, page, section
 from converters.report.model import Report, VariantRow, timeless
-from converters.report.style import CSS
 from converters.report.text import size
 
 MAX_HISTOGRAMS = 12
@@ -17,9 +16,6 @@ MAX_HISTOGRAMS = 12
 MAX_CLASS_CHARTS = 6
 """Variants whose classes are drawn, packaged ones first."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""A browser then refuses to load or run anything, whatever a name in the report says."""
-
 
 def render(report: Report, *, with_times: bool = True) -> str:
     """Return the page; `with_times=False` leaves out what differs from run to run: latencies and memory.
@@ -27,7 +23,6 @@ def render(report: Report, *, with_times: bool = True) -> str:
     Raises ToolMissingError without matplotlib.
     """
     shown = report if with_times else timeless(report)
-    title = escaped(f"{shown.name} {shown.version}")
     sections = (
         _variants(shown),
         _tradeoffs(shown),
@@ -37,15 +32,8 @@ def render(report: Report, *, with_times: bool = True) -> str:
         _pruning(shown),
         _facts(shown),
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{title}: conversion report</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"{_header(shown)}\n" + "\n".join(section for section in sections if section) + "\n</main>\n</body>\n"
-        "</html>\n"
-    )
+    body = "\n".join((_header(shown), *(part for part in sections if part)))
+    return page(f"{shown.name} {shown.version}: conversion report", body)
 
 
 def _header(report: Report) -> str:
@@ -67,7 +55,7 @@ def _header(report: Report) -> str:
 
 
 def _variants(report: Report) -> str:
-    return _section(
+    return section(
         "Variants",
         "In the order in which a device tries them. The drop is what the gate judges, in points (hundredths).",
         tables.variants(report) + tables.runtimes(report) + tables.making(report),
@@ -79,7 +67,7 @@ def _tradeoffs(report: Report) -> str:
         (charts.tradeoff(report, "size"), "Quality against the size of the file."),
         (charts.tradeoff(report, "latency"), "Quality against latency."),
     ]
-    figures = [_figure(image, caption) for image, caption in drawn if image is not None]
+    figures = [figure(image, caption) for image, caption in drawn if image is not None]
     if not figures:
         return ""
     entries = charts.legend(report.rows)
@@ -87,7 +75,7 @@ def _tradeoffs(report: Report) -> str:
         f'<li><span style="background: var(--{colour})"></span>{escaped(name)}</li>' for colour, name in entries
     )
     line = "The solid line is the Pareto front of what is packaged, the dotted one the float model."
-    return _section(
+    return section(
         "What is paid for what",
         line,
         f'<div class="charts">{"".join(figures)}</div>\n<ul class="key">{key}</ul>',
@@ -100,7 +88,7 @@ def _classes(report: Report) -> str:
         return ""
     limit = charts.class_limit(report, rows[:MAX_CLASS_CHARTS])
     figures = [_class_figure(report, row, limit) for row in rows[:MAX_CLASS_CHARTS]]
-    return _section(
+    return section(
         "Change per class",
         "Points of accuracy that each class wins or loses against the float model, the largest changes first. "
         "Variants and classes that are not shown keep theirs.",
@@ -112,17 +100,17 @@ def _class_figure(report: Report, row: VariantRow, limit: float) -> str:
     changes = charts.changed_classes(report, row)
     caption = f"{len(changes)} of {len(report.float_per_class)} classes change"
     more = f"; the largest {charts.MAX_BARS} are shown" if len(changes) > charts.MAX_BARS else ""
-    return _figure(charts.class_changes(report, row, limit) or "", f"{caption}{more}.")
+    return figure(charts.class_changes(report, row, limit) or "", f"{caption}{more}.")
 
 
 def _calibration(report: Report) -> str:
     shown = report.histograms[:MAX_HISTOGRAMS]
     if not shown:
         return ""
-    figures = "".join(_figure(charts.calibration(one), "") for one in shown)
+    figures = "".join(figure(charts.calibration(one), "") for one in shown)
     rest = len(report.histograms) - len(shown)
     more = f" {rest} more tensors are in the JSON." if rest else ""
-    return _section(
+    return section(
         "Calibration",
         "Values of activations over the calibration samples (logarithmic counts), between the bounds of the "
         f"range that was chosen; what lies outside is clipped.{more}",
@@ -135,8 +123,8 @@ def _layers(report: Report) -> str:
     searched = tables.search(report)
     if image is None and not searched:
         return ""
-    left = "" if image is None else _figure(image, "Each layer quantized alone, the others in float.")
-    return _section(
+    left = "" if image is None else figure(image, "Each layer quantized alone, the others in float.")
+    return section(
         "The layers that lose most",
         "What quantizing costs in points, and which layers were kept in float for it.",
         f'<div class="charts">{left}<div>{searched}</div></div>' if searched else left,
@@ -156,7 +144,7 @@ def _pruning(report: Report) -> str:
         )
     said += " Zero weights shrink what travels, not the time of a run."
     image = charts.sparsities(pruning)
-    return _section("Pruning", said, "" if image is None else _figure(image, ""))
+    return section("Pruning", said, "" if image is None else figure(image, ""))
 
 
 def _facts(report: Report) -> str:
@@ -166,16 +154,4 @@ def _facts(report: Report) -> str:
         parts.append(f"<details><summary>Versions of the tools</summary>{facts.tools(report)}</details>")
     if report.recipe:
         parts.append(f"<details><summary>Recipe</summary><pre><code>{escaped(recipe)}</code></pre></details>")
-    return _section("Facts", "", "\n".join(parts))
-
-
-def _figure(image: str, caption: str) -> str:
-    said = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    return f"<figure>\n{image}\n{said}</figure>\n"
-
-
-def _section(title: str, lead: str, content: str) -> str:
-    name = title.lower().replace(" ", "-")
-    words = f'<p class="quiet">{escaped(lead)}</p>\n' if lead else ""
-    heading = f'<h2 id="{name}">{escaped(title)}</h2>'
-    return f'<section aria-labelledby="{name}">\n{heading}\n{words}{content}\n</section>'
+    return section("Facts", "", "\n".join(parts))

@@ -8,22 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from converters.checks.gate import Gate
+from converters.checks.metrics import Metric
 from edge_agent.documents.manifest import Manifest, Precision
 from edge_agent.documents.tensors import TensorSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What scores are scores of."""
-
-    name: str = "agreement"
-    is_share: bool = True
-    """Scores go from 0 to 1 and are shown in percent."""
-    higher_is_better: bool = True
-
-    def text(self, score: float) -> str:
-        """Return a score for a person."""
-        return f"{100 * score:.2f} %" if self.is_share else f"{score:.4g}"
 
 
 @dataclass(frozen=True, slots=True)

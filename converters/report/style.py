@@ -1,8 +1,8 @@
-"""The style of the page."""
+"""The style of the pages."""
 
 from typing import Final
 
-CSS: Final = """\
+COLOURS: Final = """\
 :root {
   color-scheme: light dark;
   --page: #f5f6f8; --card: #ffffff; --ink: #18202b; --muted: #596373; --line: #dde2e9;
@@ -14,6 +14,11 @@ CSS: Final = """\
     --first: #79a8f0; --second: #eba063; --good: #63c493; --bad: #ef7f86; --tint: #202834;
   }
 }
+"""
+
+CSS: Final = (
+    COLOURS
+    + """\
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
@@ -78,3 +83,4 @@ details { margin-top: 1rem; } summary { cursor: pointer; font-weight: 600; }
 }
 @media print { body { background: none; } section { break-inside: avoid; } }
 """
+)

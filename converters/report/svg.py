@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from converters.errors import missing
+from converters.report.style import COLOURS
 
 INK: Final = "#000001"
 MUTED: Final = "#000002"
@@ -73,21 +74,30 @@ _NOISE: Final = (
 )
 
 
-def figure(name: str, label: str, width_in: float, height_in: float, draw: Callable[[Any], None]) -> str:
-    """Return an `<svg>` of a figure with one pair of axes, which `draw` fills.
+def figure(
+    name: str, label: str, width_in: float, height_in: float, draw: Callable[[Any], None], panels: int = 1
+) -> str:
+    """Return an `<svg>` of a figure with one pair of axes, or of several beside each other, which `draw` fills.
 
-    `name` tells charts of a page apart, `label` is what a screen reader says. Raises ToolMissingError without
-    matplotlib.
+    `draw` gets the axes, or a list of them, which share the vertical one. `name` tells charts of a page apart,
+    `label` is what a screen reader says. Raises ToolMissingError without matplotlib.
     """
     matplotlib, figures = _import()
     with warnings.catch_warnings(), matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         # A script that DejaVu has no glyphs for: the browser has, and the layout only guesses a little worse.
         warnings.filterwarnings("ignore", message=".*Glyph .* missing from")
         made = figures.Figure(figsize=(width_in, height_in), layout="constrained")
-        draw(made.subplots())
+        draw(made.subplots(1, panels, sharey=True))
         buffer = io.StringIO()
         made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return _embedded(buffer.getvalue(), label)
+
+
+def alone(embedded: str) -> str:
+    """Return a figure as a file of its own, with the page's colours."""
+    return embedded.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        ">", f">\n<style>\n{COLOURS}svg {{ background: var(--card); }}\n</style>\n", 1
+    )
 
 
 def printable(text: str) -> str:

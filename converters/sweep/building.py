@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Final
 
-from converters.build import build
-from converters.floats import formats_of
+from converters.conversion.build import build
+from converters.conversion.floats import formats_of
+from converters.conversion.recipe import Recipe
 from converters.formats.sources import read_source
 from converters.frameworks.identify import identify_file
 from converters.importing import is_importable
-from converters.recipe import Recipe
 from converters.report.model import Package
 from converters.sweep.trials import Facts
 

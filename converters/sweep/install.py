@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from converters import reporting
+from converters.conversion import reporting
 from converters.package import write_package
 from converters.report.model import Package
 from converters.sweep.results import Row

@@ -2,7 +2,7 @@
 
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from converters import arrays
 from converters.arrays import Sample
 from converters.package import plain_blob
 from converters.report.model import Package
+from converters.terms import Advanced
 from converters.workers.trials import Bench, installed_runtimes
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import Manifest, Variant, blob_path
@@ -33,7 +34,7 @@ class Timed:
 
 
 def latencies_ms(
-    files: Sequence[Timed], folder: Path, advanced: Callable[[float], None]
+    files: Sequence[Timed], folder: Path, advanced: Advanced
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return the median milliseconds of a run by digest, and by digest why a file could not be timed.
 

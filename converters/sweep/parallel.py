@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from converters.conversion.recipe import Recipe
 from converters.errors import WorkerError, missing
-from converters.recipe import Recipe
 from converters.report.model import Package
 from converters.sweep.trials import Trial
 from edge_agent.documents.errors import EdgeAgentError, RequestError, unexpected

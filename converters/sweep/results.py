@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters.report.model import Metric
-from converters.report.text import size
-from converters.sweep.pareto import Point, front
+from converters.checks.metrics import Metric
+from converters.report.front import Point, front
+from converters.report.text import milliseconds, points, size
 from converters.sweep.pick import Result
 
 
@@ -109,14 +109,22 @@ def arranged(rows: Sequence[Row]) -> list[Row]:
         if row.result is not None:
             first.setdefault(row.sha256, index)
     compared = sorted(first.values())
-    on_front = {compared[index] for index in front([_point(rows[at]) for at in compared])}
+    on_front = {compared[index] for index in front([_costs(rows[at]) for at in compared])}
     marked = [dataclasses.replace(row, on_front=index in on_front) for index, row in enumerate(rows)]
     return sorted(marked, key=lambda row: (not row.on_front, row.latency_ms is None, row.latency_ms or 0.0))
 
 
+FRONT: Final = "* on the front: nothing beats it in {}, compressed size and latency at once"
+"""What the mark says; of quality by the metric's name."""
+
 COLUMNS: Final = ("", "model", "trial", "quality", "drop", "size", "compressed", "latency", "note")
 NUMBERS: Final = COLUMNS[3:8]
 """The columns that are aligned to the right."""
+
+
+def headings(metric: Metric) -> dict[str, str]:
+    """Return the column of each heading, which is its name but for the metric's."""
+    return {metric.name if name == "quality" else name: name for name in COLUMNS}
 
 
 def cells(row: Row, metric: Metric) -> tuple[str, ...]:
@@ -129,15 +137,15 @@ def cells(row: Row, metric: Metric) -> tuple[str, ...]:
         row.model,
         trial,
         "-" if shown is None else metric.text(shown),
-        "-" if row.drop is None else f"{row.drop + 0.0:.2f} pt",
+        "-" if row.drop is None else points(row.drop),
         "-" if row.size_bytes is None else size(row.size_bytes),
         "-" if row.transfer_bytes in (None, row.size_bytes) else size(row.transfer_bytes),
-        "-" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
+        "-" if row.latency_ms is None else milliseconds(row.latency_ms),
         row.reason,
     )
 
 
-def _point(row: Row) -> Point:
+def _costs(row: Row) -> Point:
     result = row.result
     assert result is not None
-    return Point(result.quality, result.size_bytes, result.latency_ms)
+    return (-result.quality, result.size_bytes, result.latency_ms)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from converters.checks.metrics import Metric
+from converters.conversion.recipe import Recipe
 from converters.errors import ConversionError
 from converters.package import mapping_os_errors
-from converters.recipe import Recipe
-from converters.report.model import Metric, VariantRow
+from converters.report.model import VariantRow
 from converters.sweep import building
 from converters.sweep.install import install
 from converters.sweep.measure import Timed, latencies_ms
@@ -19,7 +20,7 @@ from converters.sweep.parallel import Outcome, RunTrial, run_all
 from converters.sweep.pick import Pick, choose, parse
 from converters.sweep.results import Row, Sweep, arranged, judged
 from converters.sweep.trials import Facts, Trial, trials
-from converters.workshop import Progress
+from converters.terms import Progress
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import Variant
 

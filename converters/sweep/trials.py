@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from converters.checks.gate import Gate
-from converters.frameworks.base import Format
+from converters.conversion.recipe import Recipe
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import Calibration, QuantizeSettings
-from converters.recipe import Recipe
+from converters.terms import Format
 
 OPEN: Final = Gate(max_drop=1e9)
 """A gate that lets everything pass: a sweep shows what is lost, and a pick limits it."""

@@ -3,14 +3,14 @@
 Arrays travel in files, named as in `converters.arrays`.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from converters.frameworks.base import Format, Origin
 from converters.prune.settings import PruneSettings
-from converters.quantize.ranges import Shown
 from converters.quantize.settings import QuantizeSettings
+from converters.terms import Format, Origin
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 
@@ -30,6 +30,9 @@ Method = Literal[
     "tflite-int8",
     "tflite-int16x8",
 ]
+
+
+FailureKind = Literal["model", "missing", "conversion", "data", "request", "storage"]
 
 
 class Quantize(_Message, frozen=True):
@@ -94,17 +97,23 @@ class Measure(_Message, frozen=True):
 
 
 class Export(_Message, frozen=True):
-    """Write a framework's model to files, by format; with `prune` also a pruned and fine-tuned copy.
-
-    `data` holds arrays by input name, samples along axis 0, and the targets in `y`: to fine-tune with, and for
-    example inputs.
-    """
+    """Write a framework's model to files, by format; `data` holds an example batch by input name, if needed."""
 
     origin: Origin
     targets: dict[Format, str]
     data: str = ""
-    prune: PruneSettings | None = None
-    pruned_targets: dict[Format, str] = {}
+
+
+class Prune(_Message, frozen=True):
+    """Write a pruned and fine-tuned copy of a framework's model to files, by format.
+
+    `data` holds arrays by input name, samples along axis 0, and the targets in `y`.
+    """
+
+    origin: Origin
+    targets: dict[Format, str]
+    data: str
+    settings: PruneSettings
 
 
 class InputNames(_Message, frozen=True):
@@ -119,7 +128,7 @@ class Named(_Message, frozen=True):
     names: tuple[str, ...]
 
 
-Ask = Quantize | Rank | Observe | Load | Run | Measure | Export | InputNames
+Ask = Quantize | Rank | Observe | Load | Run | Measure | Export | Prune | InputNames
 
 
 class Done(_Message, frozen=True):
@@ -148,10 +157,17 @@ class Advanced(_Message, frozen=True):
 
 
 class Exported(_Message, frozen=True):
-    """The files are written; sparsities are shares of the prunable weights, 0 where nothing was pruned."""
+    """The files are written."""
 
-    sparsity: float = 0.0
-    layers: dict[str, float] = {}
+    failures: dict[Format, str] = {}
+    """Why a target could not be written, where another could."""
+
+
+class Pruned(_Message, frozen=True):
+    """The files of the pruned copy are written; sparsities are shares of the prunable weights or channels."""
+
+    sparsity: float
+    layers: dict[str, float]
     failures: dict[Format, str] = {}
     """Why a target could not be written, where another could."""
 
@@ -160,6 +176,20 @@ class Ranked(_Message, frozen=True):
     """Relative squared error of the answers, by layer in the graph's order."""
 
     losses: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A tensor for the report: what calibration showed, and the range that was chosen."""
+
+    name: str
+    minimum: float
+    maximum: float
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+    """One more than counts."""
 
 
 class Observed(_Message, frozen=True):
@@ -171,8 +201,8 @@ class Observed(_Message, frozen=True):
 class Failed(_Message, frozen=True):
     """It did not work; `kind` names the error class that the converter raises."""
 
-    kind: Literal["model", "missing", "conversion", "storage"]
+    kind: FailureKind
     message: str
 
 
-Reply = Done | Loaded | Measured | Exported | Named | Ranked | Observed | Advanced | Failed
+Reply = Done | Loaded | Measured | Exported | Pruned | Named | Ranked | Observed | Advanced | Failed

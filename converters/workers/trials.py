@@ -2,7 +2,7 @@
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Final
 from converters import arrays
 from converters.arrays import Sample
 from converters.errors import missing
-from converters.quantize.ranges import Shown
+from converters.terms import Advanced, unheard
 from converters.workers import messages
 from converters.workers.worker import Worker, worker
 from edge_agent.documents.settings import EngineSettings
@@ -92,12 +92,12 @@ class Bench:
         with worker(self._folder) as child:
             child.ask(message, messages.Done)
 
-    def rank(self, message: messages.Rank, advanced: Callable[[float], None]) -> dict[str, float]:
+    def rank(self, message: messages.Rank, advanced: Advanced) -> dict[str, float]:
         """Return each layer's loss when it alone is quantized; raises like `quantize`."""
         with worker(self._folder) as child:
             return child.ask(message, messages.Ranked, advanced).losses
 
-    def observe(self, message: messages.Observe) -> tuple[Shown, ...]:
+    def observe(self, message: messages.Observe) -> tuple[messages.Shown, ...]:
         """Return what calibration shows of some activations; raises like `quantize`."""
         with worker(self._folder) as child:
             return child.ask(message, messages.Observed).tensors
@@ -108,7 +108,7 @@ class Bench:
         samples: Sequence[Sample],
         *,
         backwards: bool = False,
-        advanced: Callable[[float], None] = lambda share: None,
+        advanced: Advanced = unheard,
     ) -> list[dict[str, arrays.Array]]:
         """Run each sample once and return the answers; `advanced` hears the share that is done."""
         answers: list[dict[str, arrays.Array]] = []

@@ -10,25 +10,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
 import msgspec
 
-from converters.errors import ConversionError, ToolMissingError, WorkerError
+from converters.errors import ConversionError, DataError, ToolMissingError, WorkerError
+from converters.terms import Advanced, unheard
 from converters.workers import messages
-from edge_agent.documents.errors import ModelLoadError, StorageError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, StorageError
 
 ANSWER_LIMIT_S: Final = 900.0
 """How long one answer, or the next word of progress, may take before the worker counts as hung; a large model's
 calibration takes minutes."""
 
-_ERRORS: Final = {
+_ERRORS: Final[dict[messages.FailureKind, type[EdgeAgentError]]] = {
     "model": ModelLoadError,
     "missing": ToolMissingError,
     "conversion": ConversionError,
+    "data": DataError,
+    "request": RequestError,
     "storage": StorageError,
 }
 _CHUNK_BYTES: Final = 65536
@@ -39,6 +42,7 @@ R = TypeVar(
     messages.Loaded,
     messages.Measured,
     messages.Exported,
+    messages.Pruned,
     messages.Named,
     messages.Ranked,
     messages.Observed,
@@ -64,12 +68,12 @@ class Worker:
         self,
         message: messages.Ask,
         reply: type[R],
-        advanced: Callable[[float], None] = lambda share: None,
+        advanced: Advanced = unheard,
     ) -> R:
         """Send a message and return the answer; `advanced` hears the share of the work that is done.
 
-        Raises the error that the child reports (ModelLoadError, ConversionError, an OperatorError), or
-        WorkerError when the child dies or does not answer in time.
+        Raises the error that the child reports (a ModelError, RequestError or OperatorError), or WorkerError
+        when the child dies or does not answer in time.
         """
         assert self._process.stdin is not None
         try:
@@ -120,7 +124,7 @@ def worker(folder: Path, limit_s: float = ANSWER_LIMIT_S) -> Iterator[Worker]:
     errors = folder / f"worker-{time.monotonic_ns()}.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "converters.workers.child"],
+            [sys.executable, "-P", "-m", "converters.jobs.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

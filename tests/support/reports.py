@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from converters.checks.gate import Gate
-from converters.report import Histogram, Metric, Pruning, Report, SearchStep, Sensitivity, VariantRow
+from converters.checks.metrics import Metric
+from converters.report.model import Histogram, Pruning, Report, SearchStep, Sensitivity, VariantRow
 from edge_agent.documents.tensors import TensorSpec
 
 CLASSES = ("badger", "bear", "cat", "crow", "deer", "dog", "eagle", "fox", "hare", "horse", "otter", "wolf")

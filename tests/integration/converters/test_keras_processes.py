@@ -26,7 +26,8 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from converters.frameworks import registry
-from converters.frameworks.base import Origin, Training
+from converters.terms import Origin
+from converters.frameworks.base import Training
 from converters.prune.settings import PruneSettings
 
 framework, out, detour, *sources = sys.argv[1:]

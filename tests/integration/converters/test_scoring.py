@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from converters import assemble, convert
+from converters import convert
 from converters.checks.gate import Gate
 from converters.checks.judge import Judged, Reference, judge, take_reference
 from converters.checks.settings import EvaluateSettings
+from converters.conversion import assemble
 from converters.data.samples import Samples
 from converters.errors import DataError
 from converters.formats.sources import read_source

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from converters import cli, convert
+from converters.conversion.recipe import Recipe
 from converters.data.settings import DataSettings
 from converters.errors import ConversionError, GateError
 from converters.package import plain_blob, read_manifest
-from converters.recipe import Recipe
-from converters.report import Package
+from converters.report.model import Package
 from converters.sweep import building
 from converters.sweep.results import Sweep
 from converters.sweep.runner import Builder, plan, sweep

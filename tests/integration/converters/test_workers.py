@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.errors import WorkerError
+from converters.errors import DataError, WorkerError
+from converters.prune.settings import PruneSettings
+from converters.terms import Origin
 from converters.workers import messages
 from converters.workers.trials import RUNTIMES, Bench
 from converters.workers.worker import Worker, worker
-from edge_agent.documents.errors import ModelLoadError
+from edge_agent.documents.errors import ModelLoadError, RequestError
 
 
 def load(path: Path) -> messages.Load:
@@ -59,6 +61,28 @@ def test_worker_that_says_several_things_at_once_is_heard_in_order(workplace: Pa
         child.ask(ask, messages.Done, heard.append)
 
     assert heard == [0.5, 0.9]
+
+
+def test_error_keeps_its_class_and_sentence(workplace: Path) -> None:
+    import joblib
+    import numpy as np
+    from sklearn.linear_model import LinearRegression
+
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), workplace / "line.joblib")
+    absent, line = (
+        Origin("scikit-learn", str(workplace / name), trust_pickle=True)
+        for name in ("absent.joblib", "line.joblib")
+    )
+    np.savez(workplace / "data.npz", input=np.zeros((2, 1), np.float32))
+    unlabelled = messages.Prune(
+        origin=line, targets={}, data=str(workplace / "data.npz"), settings=PruneSettings()
+    )
+
+    with worker(workplace) as child:
+        with pytest.raises(RequestError, match=r"does not exist; give a \.joblib file"):
+            child.ask(messages.InputNames(origin=absent), messages.Named)
+        with pytest.raises(DataError, match="Pruning fine-tunes the model, so it needs --data"):
+            child.ask(unlabelled, messages.Pruned)
 
 
 def test_bench_measures_models_in_turns(models, workplace: Path) -> None:

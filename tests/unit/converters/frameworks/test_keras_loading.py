@@ -9,8 +9,8 @@ import pytest
 
 from converters.errors import ConversionError
 from converters.frameworks import keras, tf_keras
-from converters.frameworks.base import Origin
 from converters.frameworks.silence import silenced
+from converters.terms import Origin
 from edge_agent.documents.errors import ModelError
 from support.keras_zoo import made
 

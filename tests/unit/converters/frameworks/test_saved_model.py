@@ -6,9 +6,10 @@ import pytest
 
 from converters.errors import ConversionError
 from converters.frameworks import saved_model
-from converters.frameworks.base import Origin, Training
+from converters.frameworks.base import Training
 from converters.frameworks.silence import silenced
 from converters.prune.settings import PruneSettings
+from converters.terms import Origin
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine

@@ -28,9 +28,10 @@ from threadpoolctl import threadpool_limits
 
 from converters.errors import ConversionError
 from converters.frameworks import sklearn as framework
-from converters.frameworks.base import Origin, Training
+from converters.frameworks.base import Training
 from converters.frameworks.registry import find
 from converters.prune.settings import PruneSettings
+from converters.terms import Origin
 from edge_agent.documents.errors import ModelError, NotFoundError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine

@@ -11,11 +11,12 @@ from torch import nn
 from converters.arrays import Array
 from converters.errors import ConversionError
 from converters.frameworks import torch as framework
-from converters.frameworks.base import Origin, Training
+from converters.frameworks.base import Training
 from converters.frameworks.registry import find
 from converters.frameworks.silence import silenced
 from converters.prune.settings import PruneSettings
-from edge_agent.documents.errors import ModelError, NotFoundError
+from converters.terms import Origin
+from edge_agent.documents.errors import EdgeAgentError, ModelError, NotFoundError, RequestError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine
 from edge_agent.engines.tflite import TfliteEngine
@@ -297,15 +298,15 @@ class TestFactories:
         [
             ("number", "gives a int, not an nn.Module"),
             ("broken", "fails with KeyError"),
-            ("nothing", "has no nothing"),
+            ("nothing", "has no function 'nothing'"),
         ],
     )
     def test_what_is_no_model_is_refused(self, folder: Path, name: str, said: str) -> None:
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(EdgeAgentError, match=said):
             framework.load(self.origin(folder, name))
 
     def test_missing_module_is_named(self, folder: Path) -> None:
-        with pytest.raises(ModelError, match="no module not_there in"):
+        with pytest.raises(RequestError, match="Cannot import not_there for not_there:make"):
             framework.load(Origin("torch", "not_there:make", import_from=str(folder)))
 
     def test_missing_weights_are_named(self, folder: Path) -> None:

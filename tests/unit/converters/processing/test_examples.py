@@ -2,9 +2,9 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.conversion.recipe import read_recipe
 from converters.processing import onnx as to_onnx
 from converters.processing import tflite as to_tflite
-from converters.recipe import read_recipe
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine
 from edge_agent.engines.tflite import TfliteEngine

@@ -202,7 +202,7 @@ def test_settings_that_cannot_work_are_refused(keras3: Any, digits: Training) ->
     refused = {
         "prune.begin_step is 50 and prune.end_step 50": PruneSettings(begin_step=50, end_step=50),
         "prune.exclude has 'dens*', which no layer is named": PruneSettings(exclude=("dens*",)),
-        "prune.loss names 'no.such:loss', which cannot be imported": PruneSettings(loss="no.such:loss"),
+        "Cannot import no.such for no.such:loss": PruneSettings(loss="no.such:loss"),
         "prune.loss is 'mse'; give auto or package.module:function": PruneSettings(loss="mse"),
     }
     for message, settings in refused.items():

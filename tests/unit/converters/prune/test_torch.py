@@ -11,7 +11,7 @@ from converters.errors import ConversionError, DataError
 from converters.frameworks import torch as framework
 from converters.frameworks.base import Pruned, Training
 from converters.prune.settings import PruneSettings
-from edge_agent.documents.errors import ModelError
+from edge_agent.documents.errors import RequestError
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.onnx import OnnxEngine
 from support import torch_models
@@ -226,19 +226,20 @@ class TestLosses:
             got = result.model(torch.from_numpy(images))[:, 0].numpy()
         assert np.abs(got - wanted).mean() < 0.05
 
-    def test_own_loss_hears_targets_and_outputs(self, tmp_path: Path, monkeypatch) -> None:
+    def test_own_loss_hears_targets_and_outputs(self, tmp_path: Path) -> None:
         (tmp_path / "own_losses.py").write_text(
             "def far(targets, outputs):\n    return ((outputs - 100.0) ** 2).mean() + 0 * targets.sum()\n"
         )
-        monkeypatch.syspath_prepend(tmp_path)
+        images, classes = torch_models.stripes(33)
+        training = Training({"image": images}, classes, import_from=str(tmp_path))
         settings = replace(FEW, final_sparsity=0.0, loss="own_losses:far", steps=50, learning_rate=0.5)
 
-        result = pruned(seeded(lambda: Scaled(nn.Identity(), 4)), settings)
+        result = pruned(seeded(lambda: Scaled(nn.Identity(), 4)), settings, training)
 
         assert result.model(torch.zeros(1, 1, 8, 8)).min() > 5
 
     def test_unknown_loss_is_refused(self) -> None:
-        with pytest.raises(ModelError, match=r"give auto or package\.module:function"):
+        with pytest.raises(RequestError, match=r"give auto or package\.module:function"):
             pruned(seeded(torch_models.Cnn), replace(FEW, loss="hinge"))
 
 

@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from converters.report import Histogram, Metric, charts
+from converters.checks.metrics import Metric
+from converters.report import charts
+from converters.report.model import Histogram
 from support import reports
 
 
@@ -43,7 +45,7 @@ def test_front_follows_the_direction_of_the_metric(metric: Metric, best: set[str
     own = reports.example()
     _, points = charts._points(own, "latency")
 
-    named = {points[index].row.label for index in charts._front(points, metric)}
+    named = {point.row.label for point in charts._front(points, metric)}
 
     assert named == (best or {"onnx int8 (x86_64)", "tflite int8"})
 

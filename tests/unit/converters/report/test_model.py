@@ -1,8 +1,7 @@
 import json
 from pathlib import Path
 
-from converters.report import Package, VariantRow
-from converters.report.model import timeless
+from converters.report.model import Package, VariantRow, timeless
 from edge_agent.documents.manifest import File, Manifest, Source, Tensor, Variant
 from support import reports
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.report import Metric, text
+from converters.checks.metrics import Metric
+from converters.report import text
 from support import reports
 
 

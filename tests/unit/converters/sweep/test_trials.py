@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from converters.checks.gate import Gate
+from converters.conversion.recipe import Recipe
 from converters.data.settings import DataSettings
 from converters.prune.settings import PruneSettings
 from converters.quantize.settings import QuantizeSettings
-from converters.recipe import Recipe
 from converters.sweep.trials import OPEN, Facts, Trial, trials
 
 DATA = DataSettings(path="data.npz")

@@ -1,0 +1,285 @@
+"""From the model that was trained to its float files, one a format; every other variant is made of those."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, get_args
+
+from converters import arrays
+from converters.arrays import Array
+from converters.conversion.prepared import prepared_arrays
+from converters.conversion.recipe import Recipe
+from converters.conversion.workshop import Workshop
+from converters.data.columns import Columns, example, training_arrays
+from converters.data.samples import Targets
+from converters.errors import ConversionError
+from converters.formats.sources import SourceModel, read_source
+from converters.frameworks import identify, registry
+from converters.importing import is_importable
+from converters.jobs import exporting
+from converters.processing.settings import PreprocessSettings
+from converters.prune.settings import PruneSettings
+from converters.terms import Advanced, Format, FrameworkName, Origin
+from converters.workers import messages
+from converters.workers.worker import worker
+from edge_agent.documents.errors import RequestError
+
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+_ONLY_ONNX: Final[tuple[FrameworkName, ...]] = ("scikit-learn",)
+_PICKLED: Final[tuple[FrameworkName, ...]] = ("scikit-learn", "torch")
+"""Frameworks whose files may be pickles."""
+_NO_WAY: Final = {
+    "onnx": "An ONNX file cannot become TFLite; convert the Keras or PyTorch model that it came from, which "
+    "can become both.",
+    "tflite": "A TFLite file cannot become ONNX here; convert the Keras model or SavedModel that it came from, "
+    "which can become both.",
+    "scikit-learn": "A scikit-learn model cannot become TFLite; ask for --to onnx, which ONNX Runtime runs on "
+    "devices.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Floats:
+    """The float files of one model."""
+
+    framework: str
+    sha256: str
+    """Of the source: the file or folder that was given; of a live object's first float file."""
+    size_bytes: int
+    plain: Mapping[Format, SourceModel]
+    """As it was trained, by format."""
+    pruned: Mapping[Format, SourceModel] = field(default_factory=dict)
+    """Pruned and fine-tuned; empty when nothing was pruned."""
+    sparsity: float = 0.0
+    """Share of zeros, or of channels that are gone."""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    """The same by layer."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def current(self) -> Mapping[Format, SourceModel]:
+        """What variants are made of."""
+        return self.pruned or self.plain
+
+
+def float_files(
+    recipe: Recipe, live: object | None, columns: Columns | None, shop: Workshop, advanced: Advanced
+) -> Floats:
+    """Return the source's float files; ONNX and TFLite files are taken as they are, other models are exported.
+
+    Raises RequestError or ModelError when the source is none, cannot become what is asked for, or cannot be
+    pruned.
+    """
+    if live is None and not is_importable(recipe.model):
+        path = Path(recipe.model)
+        framework = identify.identify_file(path)
+        if framework is None:
+            return _as_it_is(path, recipe)
+    elif live is None:
+        framework = "torch"
+    else:
+        framework = identify.identify_live(live)
+    _check_targets(framework, recipe.to)
+    return _Export(recipe, framework, live, columns, shop, advanced).run()
+
+
+def _as_it_is(path: Path, recipe: Recipe) -> Floats:
+    source = read_source(path)
+    engine: Format = "onnx" if source.engine == "onnx" else "tflite"
+    if recipe.prune is not None:
+        raise ConversionError(
+            f"A {engine} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch model "
+            "that it came from."
+        )
+    _check_targets(engine, recipe.to)
+    return Floats(engine, source.sha256, source.size_bytes, {engine: source})
+
+
+def _check_targets(framework: str, to: Sequence[Format] | None) -> None:
+    if to is not None and not to:
+        raise RequestError(f"No target was given; choose among {', '.join(FORMATS)}.")
+    for target in to or ():
+        if target not in FORMATS:
+            raise RequestError(f"There is no target '{target}'; choose among {', '.join(FORMATS)}.")
+    possible = formats_of(framework)
+    if to is not None and any(target not in possible for target in to):
+        raise ConversionError(_NO_WAY[framework])
+
+
+def formats_of(framework: str) -> tuple[Format, ...]:
+    """Return what a framework's models, or files of a format, can be brought to."""
+    if framework in FORMATS:
+        return ("onnx",) if framework == "onnx" else ("tflite",)
+    return ("onnx",) if framework in _ONLY_ONNX else FORMATS
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What is done with the model: where a live object is, or in a worker that loads the file."""
+
+    input_names: Callable[[], tuple[str, ...]]
+    export: Callable[[messages.Export], messages.Exported]
+    prune: Callable[[messages.Prune], messages.Pruned]
+
+
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """One export: what it needs, and its steps."""
+
+    recipe: Recipe
+    framework: FrameworkName
+    live: object | None
+    columns: Columns | None
+    shop: Workshop
+    advanced: Advanced
+
+    def run(self) -> Floats:
+        """Export; a target that nobody asked for by name is left out where it fails."""
+        with self._steps() as steps:
+            names = steps.input_names()
+            exported = steps.export(self._ask(names))
+            plain = self._read(self._targets(), exported.failures)
+            digest, size_bytes = self._digest(plain)
+            notes = (*self._trusted(), *_said(exported.failures))
+            found = Floats(self.framework, digest, size_bytes, plain, notes=notes)
+            if self.recipe.prune is None:
+                return found
+            done = steps.prune(self._ask_pruned(self.recipe.prune, names, plain))
+        pruned = self._read(tuple(plain), done.failures, pruned=True)
+        return replace(
+            found,
+            plain={target: plain[target] for target in pruned},
+            pruned=pruned,
+            sparsity=done.sparsity,
+            layers=done.layers,
+            notes=(*notes, *_said(done.failures)),
+        )
+
+    def _trusted(self) -> tuple[str, ...]:
+        """Warn of a pickle that was loaded."""
+        recipe = self.recipe
+        loaded = self.live is None and self.framework in _PICKLED and not is_importable(recipe.model)
+        if not (recipe.trust_pickle and loaded):
+            return ()
+        return (
+            f"{Path(recipe.model).name} was loaded with --trust-pickle: whatever code was in it has run with "
+            "your rights, so do this only with files that you made.",
+        )
+
+    @contextmanager
+    def _steps(self) -> Iterator[_Steps]:
+        framework = registry.find(self.framework)
+        if self.live is not None:
+            live = self.live
+            yield _Steps(
+                lambda: framework.input_names(live),
+                lambda ask: exporting.export(framework, live, ask),
+                lambda ask: exporting.prune(framework, live, ask, self.advanced),
+            )
+            return
+        origin = self._origin()
+        with worker(self.shop.folder) as child:
+            yield _Steps(
+                lambda: child.ask(messages.InputNames(origin=origin), messages.Named).names,
+                lambda ask: child.ask(ask, messages.Exported),
+                lambda ask: child.ask(ask, messages.Pruned, self.advanced),
+            )
+
+    def _ask(self, names: tuple[str, ...]) -> messages.Export:
+        example = self._example(names)
+        data = "" if example is None else self._written("example", example)
+        return messages.Export(origin=self._origin(), targets=self._files(self._targets()), data=data)
+
+    def _example(self, names: tuple[str, ...]) -> Mapping[str, Array] | None:
+        """Return example inputs, where something tells them: shapes that were given, else the data."""
+        if shapes := self.recipe.generate.shapes:
+            return exporting.example_of(shapes)
+        # What apps send is not what the model itself takes.
+        if self.columns is None or self._is_preprocessed:
+            return None
+        return example(self.columns, names, channels_first=self._channels_first)
+
+    def _ask_pruned(
+        self, settings: PruneSettings, names: tuple[str, ...], plain: Mapping[Format, SourceModel]
+    ) -> messages.Prune:
+        if self.columns is None:
+            content: dict[str, Array] = {}
+        elif self._is_preprocessed:
+            content = _with_targets(*prepared_arrays(self.shop, self.columns, plain, self.recipe.preprocess))
+        else:
+            content = _with_targets(*training_arrays(self.columns, names, channels_first=self._channels_first))
+        return messages.Prune(
+            origin=self._origin(),
+            targets=self._files(tuple(plain), pruned=True),
+            data=self._written("training", content),
+            settings=settings,
+        )
+
+    def _written(self, name: str, content: Mapping[str, Array]) -> str:
+        path = self.shop.folder / f"{name}.npz"
+        arrays.write_arrays(path, content)
+        return str(path)
+
+    def _read(
+        self, targets: Sequence[Format], failures: Mapping[Format, str], *, pruned: bool = False
+    ) -> dict[Format, SourceModel]:
+        """Return the files that were written; raises ConversionError for one that was asked for by name."""
+        if self.recipe.to is not None and failures:
+            raise ConversionError(next(iter(failures.values())))
+        files = self._files([target for target in targets if target not in failures], pruned=pruned)
+        return {target: read_source(Path(file)) for target, file in files.items()}
+
+    @property
+    def _is_preprocessed(self) -> bool:
+        return self.recipe.preprocess != PreprocessSettings()
+
+    @property
+    def _channels_first(self) -> bool:
+        """PyTorch's models take images so, Keras' the other way round."""
+        return self.framework == "torch"
+
+    def _files(self, targets: Sequence[Format], *, pruned: bool = False) -> dict[Format, str]:
+        kind = "pruned" if pruned else "float"
+        return {target: str(self.shop.folder / f"{kind}.{target}") for target in targets}
+
+    def _targets(self) -> tuple[Format, ...]:
+        return self.recipe.to or formats_of(self.framework)
+
+    def _origin(self) -> Origin:
+        recipe = self.recipe
+        absolute = recipe.model if is_importable(recipe.model) else str(Path(recipe.model).absolute())
+        weights = str(Path(recipe.weights).absolute()) if recipe.weights else ""
+        folder = str(Path(recipe.import_from).absolute())
+        return Origin(self.framework, absolute, weights, folder, trust_pickle=recipe.trust_pickle)
+
+    def _digest(self, plain: Mapping[Format, SourceModel]) -> tuple[str, int]:
+        """Return sha256 and bytes of what was given; of a live object, of its first float file."""
+        for given in (self.recipe.model, self.recipe.weights):
+            if self.live is None and given and Path(given).exists():
+                return digest_of(Path(given))
+        first = next(iter(plain.values()))
+        return first.sha256, first.size_bytes
+
+
+def _with_targets(inputs: Mapping[str, Array], targets: Targets | None) -> dict[str, Array]:
+    return dict(inputs) if targets is None else {**inputs, exporting.TARGETS: targets}
+
+
+def _said(failures: Mapping[Format, str]) -> tuple[str, ...]:
+    return tuple(f"There is no {target} file: {said}" for target, said in failures.items())
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """Return sha256 and bytes of a file, or of a folder's files with their relative names, in order."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+    digest, size_bytes = hashlib.sha256(), 0
+    for member in sorted(one for one in path.rglob("*") if one.is_file()):
+        sha256, length = digest_of(member)
+        digest.update(f"{member.relative_to(path)}\0{sha256}\n".encode())
+        size_bytes += length
+    return digest.hexdigest(), size_bytes

@@ -1,0 +1,1 @@
+"""What a model or package is made of, and how two of them differ."""
