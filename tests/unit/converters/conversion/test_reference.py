@@ -10,7 +10,7 @@ from converters.cli import build_parser
 from converters.conversion.recipe import Recipe, parse
 from converters.conversion.reference import BEGIN, END, attribute_docstrings, filled, render, sections
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "docs" / "converters.md"
 PAGES = (PAGE, *(ROOT / name for name in ("README.md", "docs/README.md", "docs/decisions/README.md")))
 MEASURED = "converters-measured.md"
