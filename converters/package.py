@@ -5,6 +5,7 @@ It is written beside its place and renamed whole, so that nobody sees half of on
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters.compress import plain, unpack
-from edge_agent.documents.errors import DocumentError, RequestError, StorageError
+from edge_agent.documents.errors import DocumentError, EdgeAgentError, RequestError, StorageError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 
 MANIFEST: Final = "manifest.json"
 
 _MEASURED: Final = "latency_ms"
+_FREE_SPACE: Final = "free some space on that disk"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -85,13 +87,31 @@ def plain_blob(folder: Path, file: File, target: Path) -> Path:
 
 @contextmanager
 def mapping_os_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError on the way to `path` into a StorageError that says what to do."""
+    """Turn an OSError on the way to `path` into a StorageError that says what to do.
+
+    So is an error of a library that has the full disk for its cause.
+    """
     try:
         yield
     except OSError as error:
-        full = error.errno in _NO_SPACE
-        remedy = "free some space on that disk" if full else "check the folder and its permissions"
+        remedy = _FREE_SPACE if error.errno in _NO_SPACE else "check the folder and its permissions"
         raise StorageError(f"Cannot write {path}: {error.strerror or error}; {remedy}.") from error
+    except EdgeAgentError as error:
+        if isinstance(error, StorageError) or not _is_full(error):
+            raise
+        raise StorageError(f"Cannot write {path}: {os.strerror(errno.ENOSPC)}; {_FREE_SPACE}.") from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Say whether an error, or one that it was raised from, tells that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        # Native code has only words for it.
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from converters.quantize.variants import Candidate
 from converters.report.model import VariantRow
 from converters.terms import Advanced, Format, unheard
 from converters.workers.trials import Loaded
-from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.errors import EdgeAgentError, StorageError
 from edge_agent.documents.manifest import Precision
 
 _SEARCHED: Final[tuple[Precision, ...]] = ("dynamic", "int8", "int16x8")
@@ -188,6 +188,8 @@ class _Attempt:
             if candidate is None:
                 return []
             other = judge(self._shop.bench, self._prepared.reference, candidate, left, unheard)
+        except StorageError:
+            raise
         except EdgeAgentError:
             return []
         return [] if other.failure else [other]

@@ -24,13 +24,14 @@ from converters.prune.settings import PruneSettings
 from converters.terms import Advanced, Format, FrameworkName, Origin
 from converters.workers import messages
 from converters.workers.worker import worker
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import ModelError, RequestError
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 _ONLY_ONNX: Final[tuple[FrameworkName, ...]] = ("scikit-learn",)
 _PICKLED: Final[tuple[FrameworkName, ...]] = ("scikit-learn", "torch")
 """Frameworks whose files may be pickles."""
+_ARTICLES: Final = {"onnx": "An ONNX", "tflite": "A TFLite"}
 _NO_WAY: Final = {
     "onnx": "An ONNX file cannot become TFLite; convert the Keras or PyTorch model that it came from, which "
     "can become both.",
@@ -76,6 +77,11 @@ def float_files(
     if live is None and not is_importable(recipe.model):
         path = Path(recipe.model)
         framework = identify.identify_file(path)
+        if recipe.weights:
+            raise RequestError(
+                f"{path} is a model by itself, so --weights does not go with it; name the factory that they "
+                "belong to as package.module:factory, or leave them out."
+            )
         if framework is None:
             return _as_it_is(path, recipe)
     elif live is None:
@@ -91,8 +97,8 @@ def _as_it_is(path: Path, recipe: Recipe) -> Floats:
     engine: Format = "onnx" if source.engine == "onnx" else "tflite"
     if recipe.prune is not None:
         raise ConversionError(
-            f"A {engine} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch model "
-            "that it came from."
+            f"{_ARTICLES[engine]} file cannot be fine-tuned, so it cannot be pruned; give the Keras or PyTorch "
+            "model that it came from."
         )
     _check_targets(engine, recipe.to)
     return Floats(engine, source.sha256, source.size_bytes, {engine: source})
@@ -230,7 +236,7 @@ class _Export:
         if self.recipe.to is not None and failures:
             raise ConversionError(next(iter(failures.values())))
         files = self._files([target for target in targets if target not in failures], pruned=pruned)
-        return {target: read_source(Path(file)) for target, file in files.items()}
+        return {target: _exported(Path(file)) for target, file in files.items()}
 
     @property
     def _is_preprocessed(self) -> bool:
@@ -270,6 +276,14 @@ def _with_targets(inputs: Mapping[str, Array], targets: Targets | None) -> dict[
 
 def _said(failures: Mapping[Format, str]) -> tuple[str, ...]:
     return tuple(f"There is no {target} file: {said}" for target, said in failures.items())
+
+
+def _exported(path: Path) -> SourceModel:
+    """Read what was exported; what is wrong is said of the model: nobody knows of its temporary file."""
+    try:
+        return read_source(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), "The model")) from error
 
 
 def digest_of(path: Path) -> tuple[str, int]:

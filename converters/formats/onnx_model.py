@@ -14,6 +14,9 @@ from converters.formats.onnx_walk import copied, graphs, inner
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.manifest import Precision
 
+OLDEST_OPSET: Final = 7
+"""The oldest that ONNX Runtime has operators for: https://onnxruntime.ai/docs/reference/compatibility.html."""
+
 MIN_OPSET: Final = 13
 """Per-channel QuantizeLinear came with opset 13; models below it quantize badly."""
 
@@ -55,7 +58,17 @@ def _check(onnx: ModuleType, path: Path, model: Any) -> None:
     onnx_checks.check_external_data(path, model)
     onnx_checks.check_custom_operators(path, model)
     onnx_checks.check_weights(path, model)
+    _check_opset(path, model)
     onnx.checker.check_model(model)
+
+
+def _check_opset(path: Path, model: Any) -> None:
+    found = opset(model)
+    if 0 < found < OLDEST_OPSET:
+        raise ModelError(
+            f"{path} uses opset {found}, which is too old for ONNX Runtime and for an upgrade; export it again "
+            f"with opset {MIN_OPSET} or above."
+        )
 
 
 def operators(model: Any) -> Counter[str]:

@@ -1,11 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support import convertible
+from support import convertible, sources
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         convertible.write_tflite(folder / "half.tflite", weights, half=True, old=True),
         folder / "tflite.npz",
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function of `keras`, `torch` or `sklearn` that gives the folder with its models and data.
+
+    They are made when they are first asked for, in child processes.
+    """
+    folders: dict[str, Path] = {}
+
+    def made(kind: str) -> Path:
+        if kind not in folders:
+            folder = tmp_path_factory.mktemp(kind)
+            sources.make("data", folder)
+            sources.make(kind, folder)
+            folders[kind] = folder
+        return folders[kind]
+
+    return made
 
 
 @pytest.fixture(autouse=True)
