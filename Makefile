@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 KEEP ?=
@@ -17,19 +17,23 @@ PY := .venv/bin/python
 PINS := pyproject.toml requirements/constraints.txt scripts/setup-env
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  make demo KEEP=1            leave the demo running afterwards, with commands to try"
 	@echo "  make demo BROKER=mqtt://…   use this broker and start no own"
-	@echo "  make test TESTS=tests/unit  run a part of the tests"
+	@echo "  make test TESTS=tests/unit  run a part of the tests; test-slow takes it too"
 
 demo: .venv/.ready-demo ## from a model file to a fleet that compares versions, in under two minutes
 	@scripts/fetch-models
 	@$(PY) -m examples.demo $(if $(filter-out 0 no,$(KEEP)),--keep) $(if $(BROKER),--broker $(BROKER))
 
-test: .venv/.ready-test ## all tests, with a real broker, real processes and real models
+test: .venv/.ready-test ## the tests, with a real broker, real processes and real models
 	@scripts/fetch-mosquitto
-	@$(PY) -m pytest $(TESTS)
+	@scripts/run-tests fast $(TESTS)
+
+test-slow: .venv/.ready-test ## the tests that take longer: every framework, fine-tuning, faults
+	@scripts/fetch-mosquitto
+	@scripts/run-tests slow $(TESTS)
 
 lint: .venv/.ready-test ## formatting, lints, types, import contracts, schemas, systemd units
 	@scripts/lint

@@ -63,7 +63,11 @@ def _failed(message: str, exit_code: int, args: argparse.Namespace) -> int:
 
 def build_parser() -> Parser:
     """Return the parser of all commands."""
-    parser = Parser(prog=PROGRAM, description="Convert, quantize, check and package models for edge devices.")
+    parser = Parser(
+        prog=PROGRAM,
+        description="Convert, quantize, check and package models for edge devices.",
+        epilog="Each command has examples: edge-convert build --help. The guide is docs/converters.md.",
+    )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     build.add(commands)

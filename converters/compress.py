@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.documents.errors import DocumentError
 from edge_agent.documents.manifest import File
 from edge_agent.store import packing
 
@@ -56,10 +57,13 @@ def compressed(path: Path, target: Path, level: int = LEVEL) -> File | None:
 def unpack(path: Path, file: File, target: Path) -> Path:
     """Return where the plain form of a package's blob lies: `path`, or what is unpacked to `target`.
 
-    Raises ArtifactError when a compressed blob does not unpack to what its manifest describes.
+    Raises ArtifactError when a compressed blob does not unpack to what its manifest describes, DocumentError
+    for a compression of a later version of this program.
     """
     if file.compression == "none":
         return path
+    if file.compression not in packing.readable():
+        raise DocumentError(f"The compression '{file.compression}' is not known here; update this program.")
     packing.check_packed(path, file)
     with path.open("rb") as source, target.open("wb") as unpacked:
         for piece in packing.unpacked(source, file):

@@ -15,9 +15,11 @@ class Gate:
     """Limits of a variant; None sets no limit."""
 
     max_drop: Annotated[float, Ge(0)] = DEFAULT_MAX_DROP
-    """Points of the metric that may be lost against the float model; `checks.metrics` says what a point is."""
+    """Points of the metric that may be lost against the float model; `checks.metrics` defines a point."""
     max_size_bytes: Annotated[int, Ge(1)] | None = None
+    """Largest file, before compression."""
     max_latency_ms: Annotated[float, Ge(0)] | None = None
+    """Slowest median run on this host; what it cannot time has no such limit."""
     min_agreement: Annotated[float, Ge(0)] | None = None
     """Least share of answers, 0 to 1, that must be the float model's."""
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from converters.data import generate
 
@@ -18,6 +18,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write one sentence and leave with exit code 2."""
         self.exit(2, f"{PROGRAM}: {message}; see '{self.prog} --help'.\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown options here, where it is known to which command they were given."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"'{unknown[0]}' is no option of this command")
+        return known, unknown
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -27,7 +27,7 @@ from converters.data.settings import GENERATED
 EXAMPLES: Final = """\
 examples:
   edge-convert build model.onnx
-      the model as it is and a dynamic variant, checked and packaged under packages/model/<UTC time>/
+      without data: the model as it is and a dynamic variant, checked and packaged under packages/model/
   edge-convert build recipe.toml --version 1.2.0
       everything that the recipe says; flags win over it
   edge-convert build model.keras --data images/ --precision fp32,int8
@@ -69,18 +69,19 @@ class _Flag:
 
 _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
     "what is made": (
-        _Flag("--name", "name", "default: the file's name", "NAME"),
-        _Flag("--version", "version", "default: UTC time as YYYYmmdd_HHMMSS", "V"),
-        _Flag("--to", "to", "onnx, tflite; default: every one that can be made", "F[,F]", words),
+        _Flag("--name", "name", "what the model is called; default: the file's name", "NAME"),
+        _Flag("--version", "version", "of the package; default: UTC time as YYYYmmdd_HHMMSS", "V"),
+        _Flag("--to", "to", "formats: onnx, tflite; default: every one that can be made", "F[,F]", words),
         _Flag(
             "--precision",
             "precision",
-            "among fp32, fp16, dynamic, int8, int16x8; default: the model as it is, and dynamic",
+            "among fp32, fp16, dynamic, int8, int16x8 (the last two need --data); default: the model as it is, "
+            "and dynamic",
             "P[,P]",
             words,
         ),
-        _Flag("--labels", "labels", "class names, one a line", "FILE"),
-        _Flag("--out", "out", "default: ./packages", "FOLDER"),
+        _Flag("--labels", "labels", "text file with the names of the classes, one a line", "FILE"),
+        _Flag("--out", "out", "where packages are written; default: ./packages", "FOLDER"),
         _Flag("--order", "order", "precisions, best first; default: fastest, then smallest", "P[,P]", words),
     ),
     "the model": (
@@ -89,12 +90,12 @@ _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
         _Flag(
             "--trust-pickle",
             "trust_pickle",
-            "load a .joblib or a pickled module, which can run any code while it is loaded: only your own",
+            "load a .joblib, a pickled module or a Lambda layer, which can run any code: for your own files",
             constant=True,
         ),
     ),
     "data": (
-        _Flag("--data", "data.path", "samples to calibrate, evaluate and fine-tune with", "DATA"),
+        _Flag("--data", "data.path", "samples to calibrate, evaluate and fine-tune with; see below", "DATA"),
         _Flag("--evaluation-data", "data.evaluation", "evaluate with these; default: a part of DATA", "DATA"),
         _Flag(
             "--samples",
@@ -104,32 +105,58 @@ _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
             count,
         ),
         _Flag(
-            "--metric", "evaluate.metric", "accuracy, top-k, f1, mae, rmse, agreement or module:function", "M"
+            "--metric",
+            "evaluate.metric",
+            "accuracy, top-k, f1, mae, rmse, agreement or package.module:function; default: accuracy for class "
+            "numbers, mae for other labels, agreement without any",
+            "M",
         ),
     ),
     "quantization": (
         _Flag(
             "--calibration",
             "quantize.calibration",
-            "how ranges follow from the samples",
+            "how int8's ranges follow from the samples (default: minmax)",
             choices=("minmax", "entropy", "percentile"),
         ),
-        _Flag("--per-tensor", "quantize.per_channel", "one scale a weight, not a channel", constant=False),
-        _Flag("--io", "quantize.io", "datatype of int8's in- and outputs", choices=("float", "int8", "uint8")),
-        _Flag("--exclude", "quantize.exclude", "layers that stay in float; * and ? work", "L[,L]", words),
+        _Flag(
+            "--per-tensor",
+            "quantize.per_channel",
+            "one scale for each weight, not for each of its channels",
+            constant=False,
+        ),
+        _Flag(
+            "--io",
+            "quantize.io",
+            "datatype of the int8 variant's in- and outputs (default: float)",
+            choices=("float", "int8", "uint8"),
+        ),
+        _Flag(
+            "--exclude",
+            "quantize.exclude",
+            "layers that stay in float, as inspect names them; * and ? stand for any letters",
+            "L[,L]",
+            words,
+        ),
         _Flag(
             "--search",
             "quantize.search",
-            "find the layers that cost accuracy and keep those in float",
+            "if the drop is too large, find the layers that cost it and keep those in float",
             constant=True,
         ),
     ),
     "pruning": (
-        _Flag("--prune", "prune.final_sparsity", "share of the weights to make zero", "SHARE", float),
+        _Flag(
+            "--prune",
+            "prune.final_sparsity",
+            "fine-tune on the data and make this share of the weights zero, as 0.8; Keras and PyTorch only",
+            "SHARE",
+            float,
+        ),
         _Flag(
             "--prune-method",
             "prune.method",
-            "single weights, or whole channels",
+            "single weights (the default): less to download; or whole channels: a smaller and faster graph",
             choices=("magnitude", "channels"),
         ),
         _Flag("--prune-steps", "prune.end_step", "training steps until SHARE is reached (1000)", "N", count),
@@ -138,13 +165,19 @@ _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
         _Flag(
             "--max-drop",
             "gate.max_drop",
-            f"points of the metric, or of agreement without labels (default: {DEFAULT_MAX_DROP})",
+            f"most points lost, of 100 for shares such as accuracy (default: {DEFAULT_MAX_DROP})",
             "POINTS",
             non_negative,
         ),
-        _Flag("--max-size", "gate.max_size_bytes", "largest file", "BYTES", count),
+        _Flag("--max-size", "gate.max_size_bytes", "largest file in bytes", "BYTES", count),
         _Flag("--max-latency-ms", "gate.max_latency_ms", "slowest median run on this host", "MS", non_negative),
-        _Flag("--min-agreement", "gate.min_agreement", "least share, 0 to 1", "SHARE", non_negative),
+        _Flag(
+            "--min-agreement",
+            "gate.min_agreement",
+            "least share of answers that are the float model's, 0 to 1",
+            "SHARE",
+            non_negative,
+        ),
     ),
 }
 

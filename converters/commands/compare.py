@@ -26,12 +26,17 @@ Models whose inputs differ are compared as files only; the last line then says w
 
 def add(commands: Commands) -> None:
     """Add the command's parser."""
-    parser = add_command(commands, "compare", "compare two models or packages", _EXAMPLES)
+    parser = add_command(commands, "compare", "compare two model files or packages side by side", _EXAMPLES)
     for name in ("a", "b"):
         parser.add_argument(
             name, type=Path, metavar=name.upper(), help="an .onnx or .tflite file, or a package's folder"
         )
-    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="samples to run both on, labels in 'y'")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE.npz",
+        help="samples to run both on, labels in 'y' (default: generated ones)",
+    )
     parser.add_argument(
         "--precision",
         metavar="P",

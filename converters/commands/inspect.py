@@ -30,7 +30,7 @@ examples:
 
 def add(commands: Commands) -> None:
     """Add the command's parser."""
-    parser = add_command(commands, "inspect", "show what a model or a package is", _EXAMPLES)
+    parser = add_command(commands, "inspect", "show what is in a model file or a package", _EXAMPLES)
     parser.add_argument(
         "path", type=Path, metavar="PATH", help="an .onnx or .tflite file, or a package's folder"
     )

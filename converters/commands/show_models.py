@@ -16,7 +16,7 @@ from edge_agent.documents.manifest import Manifest, Variant
 OPERATORS: Final = 12
 """Types of operators that are listed."""
 
-_NAME: Final = 56
+_NAME: Final = 44
 """Characters of a layer's name that are shown."""
 
 _MADE_OF: Final = ("float", "evaluation", "tools", "recipe")
@@ -129,11 +129,12 @@ def _variant(variant: Variant, model: Inspected) -> list[str]:
     needs = [*requires.architectures, *requires.runtimes, *requires.execution_providers]
     if requires.memory_bytes is not None:
         needs.append(f"{size(requires.memory_bytes)} of memory")
-    packed = "" if variant.file.compression == "none" else f" as {variant.file.compression}"
+    file = variant.file
+    packed = "" if file.compression == "none" else f", travels as {size(file.size_bytes)} of {file.compression}"
     metrics = ", ".join(f"{name} {value:g}" for name, value in variant.metrics.items())
     tolerances = ", ".join(f"{name} {one.atol:g}" for name, one in variant.tolerances.items())
     lines = [
-        f"  {variant.engine} {variant.precision}: {size(variant.file.size_bytes)}{packed}; for "
+        f"  {variant.engine} {variant.precision}: {size(file.kept_size_bytes)}{packed}; for "
         f"{', '.join(needs) or 'any'}; {metrics}",
         f"    {_memory(model)}",
     ]
@@ -179,7 +180,7 @@ def _measured(ran: Ran) -> list[tuple[str, ...]]:
     ]
     if ran.scores is not None:
         one, other = ran.scores
-        change = f"{-ran.metric.drop(one, other):+.2f} points"
+        change = f"{round(-ran.metric.drop(one, other), 2) + 0.0:+.2f} points"
         lines.append((ran.metric.name, ran.metric.text(one), ran.metric.text(other), change))
     return lines
 
@@ -218,7 +219,7 @@ def _print(
 def _metrics(label: str, a: Variant | None, b: Variant | None) -> list[tuple[str, ...]]:
     """Return a line for the size and for each metric; the first one has the variant's name."""
     names = dict.fromkeys(name for side in (a, b) if side for name in side.metrics)
-    pair = [_size(side.file.size_bytes if side else None) for side in (a, b)]
+    pair = [_size(side.file.kept_size_bytes if side else None) for side in (a, b)]
     lines: list[tuple[str, ...]] = [(label, "size", *pair)]
     for name in names:
         values = [side.metrics.get(name) if side else None for side in (a, b)]

@@ -39,19 +39,30 @@ def add(commands: arguments.Commands) -> None:
     _add_recipe(parser)
     _add_search(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .svg or .html")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw accuracy against size and latency into FILE, .svg or .html",
+    )
     parser.set_defaults(run=run)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", type=Path, metavar="FILE.toml", help="what is not given here")
-    parser.add_argument("--data", metavar="PATH", help="samples to calibrate and evaluate with")
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE.toml", help="a recipe: data, labels, metric, and what to keep to"
+    )
+    parser.add_argument("--data", metavar="PATH", help="samples to calibrate and evaluate with, as for build")
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
-    parser.add_argument("--to", type=arguments.words, metavar="F[,F]", help="among onnx, tflite; default: all")
-    parser.add_argument("--precision", type=arguments.words, metavar="P[,P]", help="default: all")
-    parser.add_argument("--name", help="default: the file's name")
-    parser.add_argument("--version", help="default: UTC time as YYYYmmdd_HHMMSS")
-    parser.add_argument("--out", metavar="FOLDER", help="where --pick packages; default: ./packages")
+    parser.add_argument(
+        "--to", type=arguments.words, metavar="F[,F]", help="formats: onnx, tflite; default: all"
+    )
+    parser.add_argument(
+        "--precision", type=arguments.words, metavar="P[,P]", help="precisions to try; default: all"
+    )
+    parser.add_argument("--name", help="of what --pick packages; default: the file's name")
+    parser.add_argument("--version", metavar="V", help="the same; default: UTC time as YYYYmmdd_HHMMSS")
+    parser.add_argument("--out", metavar="FOLDER", help="where --pick writes; default: ./packages")
     parser.add_argument(
         "--range", type=arguments.value_range, action="append", default=[], metavar="NAME=LOW:HIGH",
         help="values to generate for an input without --data",
@@ -71,11 +82,13 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         type=arguments.shares,
         default=(),
         metavar="S[,S]",
-        help="levels of sparsity to try, as 0.5,0.8",
+        help="shares of pruned weights to try too, as 0.5,0.8; Keras and PyTorch only",
     )
-    parser.add_argument("--pick", metavar="PICK", help="package the best, as 'drop<=0.5pt, fastest'")
     parser.add_argument(
-        "--jobs", type=arguments.count, metavar="N", help="trials at a time; default: all cores"
+        "--pick", metavar="PICK", help="package the best result, as 'drop<=0.5pt, fastest'; see below"
+    )
+    parser.add_argument(
+        "--jobs", type=arguments.count, metavar="N", help="trials at a time; default: one a core"
     )
     parser.add_argument(
         "--backend", metavar="NAME", help="joblib's: loky (the default), threading, or one that is registered"

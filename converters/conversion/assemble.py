@@ -68,7 +68,8 @@ def check_asked_for(found: Sequence[Verdict], wanted: Wanted, *, precisions: boo
     """
     packaged = {verdict.kind for verdict in found if not verdict.reason}
     if not packaged:
-        reasons = [f"{' '.join(v.kind)}: {v.reason}" for v in found]
+        # The files for two architectures often fail alike.
+        reasons = list(dict.fromkeys(f"{' '.join(v.kind)}: {v.reason}" for v in found))
         raise GateError(f"No variant is good enough: {'; '.join(reasons)}; nothing was written.")
     for precision in dict.fromkeys(one for made in wanted.values() for one in made) if precisions else ():
         kinds = [(engine, precision) for engine, made in wanted.items() if precision in made]
@@ -162,9 +163,15 @@ def _by_latency(packaged: Sequence[Verdict]) -> list[Verdict]:
     while pending:
         limit = ALIKE * fastest.get(pending[0].kind, float("inf"))
         tied = [v for v in pending if fastest.get(v.kind, float("inf")) <= limit]
-        best += sorted(tied, key=lambda v: (_kind_bytes(v, tied), v.kind, v.judged.latency_ms is None))
+        best += sorted(tied, key=lambda v: (_kind_bytes(v, tied), v.kind, _latency_ms(v)))
         pending = [v for v in pending if v not in tied]
     return best
+
+
+def _latency_ms(verdict: Verdict) -> float:
+    """Return a verdict's latency; what this host cannot time comes after everything."""
+    latency = verdict.judged.latency_ms
+    return float("inf") if latency is None else latency
 
 
 def _kind_bytes(verdict: Verdict, among: Sequence[Verdict]) -> int:

@@ -30,26 +30,29 @@ class Recipe:
     """How to make one version of one model."""
 
     model: str = ""
-    """A file or folder, or `package.module:factory` for PyTorch."""
+    """A model's file or folder, or `package.module:factory` for PyTorch."""
     weights: str = ""
     """The state dict that goes into what the factory returns."""
     import_from: str = "."
-    """Folder that every `package.module` is imported from, unless a section names its own."""
+    """Folder that every `package.module` and the classes of a pickled model are imported from, unless a section
+    names its own."""
     trust_pickle: bool = False
     """Load files that can run code while they are read: scikit-learn's .joblib, whole PyTorch modules."""
     name: str | None = None
-    """The default is the file's name."""
+    """What the model is called; left out, the file's name."""
     version: str | None = None
-    """The default is the UTC time, YYYYmmdd_HHMMSS."""
+    """What the version is called; left out, the UTC time as YYYYmmdd_HHMMSS."""
     labels: str | tuple[str, ...] | None = None
-    """Class names, or a text file with one a line."""
+    """Class names, or a text file with one a line; left out, those that the data names."""
     out: str = "packages"
+    """Folder for packages: one lies at `<out>/<name>/<version>`."""
     to: tuple[Format, ...] | None = None
-    """The default is every format that the source can be brought to."""
+    """Formats; left out, every one that the source can be brought to."""
     precision: tuple[str, ...] | None = None
-    """Among fp32, fp16, dynamic, int8 and int16x8; the default is the source as it is, and dynamic."""
+    """Among `fp32`, `fp16`, `dynamic`, `int8` and `int16x8`; left out, the source as it is, and dynamic."""
     order: tuple[str, ...] | None = None
-    """Precisions, best first; the default is what is fastest here, then smallest."""
+    """Precisions, best first: a device takes the first that it can run; left out, what is fastest here, then
+    smallest."""
     data: DataSettings = field(default_factory=DataSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     prune: PruneSettings | None = None

@@ -25,14 +25,18 @@ class DataSettings:
     labels: str = "y"
     """Array or column with the class numbers, class names or target values; a folder's are its subfolders."""
     height: Annotated[int, Ge(1)] | None = None
-    """Images are resized to this height and width in pixels; None takes the model's."""
+    """In pixels, to which images of a folder are resized; left out, the model's."""
     width: Annotated[int, Ge(1)] | None = None
+    """The same for the width."""
     color: Literal["rgb", "gray", "auto"] = "auto"
+    """What images are read as; `auto` takes the channels of the model's input."""
     scale: float | None = None
-    """Pixels, 0 to 255, and audio samples, -32768 to 32767, are multiplied by this; None gives 1/255 and
-    1/32768 for float inputs, and leaves them as they are for integers."""
+    """What pixels of a folder (0 to 255) and audio samples (-32768 to 32767) are multiplied by; left out, 1/255
+    and 1/32768 for float inputs, and nothing for integers."""
     calibration_samples: Annotated[int, Ge(8)] = 256
+    """At most so many calibrate."""
     evaluation_samples: Annotated[int, Ge(8)] = 2000
+    """At most so many evaluate."""
     import_from: str = "."
     """Folder that `package.module:function` names are imported from."""
 
@@ -42,7 +46,9 @@ class GenerateSettings:
     """What to draw where no data is given."""
 
     samples: Annotated[int, Ge(1)] = GENERATED
+    """How many to draw."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    """By input name."""
+    """Lowest and highest value by input name, as `{ image = [0, 255] }`; else 0 to 1, for integers 0 to 255."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By input name, where dimensions are free; also the shape of example inputs for PyTorch."""
+    """Shape by input name, as `{ image = [1, 3, 48, 320] }`, where dimensions are free; also that of PyTorch's
+    example inputs."""

@@ -17,6 +17,7 @@ class QuantizeSettings:
     """How the range of an activation follows from what calibration showed: the extremes; the range that keeps
     most of the distribution's information; or the `percentile` of the magnitudes."""
     percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+    """Per cent of the magnitudes that the range holds, with `calibration = "percentile"`."""
     per_channel: bool = True
     """A scale for each output channel of a weight instead of one for all."""
     io: IoType = "float"

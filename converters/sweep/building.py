@@ -12,7 +12,7 @@ from converters.importing import is_importable
 from converters.report.model import Package
 from converters.sweep.trials import Facts
 
-_PRUNABLE: Final = ("keras", "tf-keras", "torch")
+_PRUNABLE: Final = ("keras", "tf-keras")
 
 
 def run_trial(recipe: Recipe) -> Package:
@@ -24,6 +24,8 @@ def facts(recipe: Recipe) -> Facts:
     """Return what the recipe's model allows; raises RequestError or ModelError for what is no model."""
     framework = "torch" if is_importable(recipe.model) else identify_file(Path(recipe.model))
     if framework is not None:
-        return Facts(formats_of(framework), prunable=framework in _PRUNABLE)
+        # An exported PyTorch program cannot be fine-tuned; what a factory makes can.
+        prunable = is_importable(recipe.model) if framework == "torch" else framework in _PRUNABLE
+        return Facts(formats_of(framework), prunable=prunable)
     source = read_source(Path(recipe.model))
     return Facts(formats_of(source.engine), precision=source.precision)

@@ -56,6 +56,8 @@ class Worker:
         self._process = process
         self._errors = errors
         self._limit_s = limit_s
+        self._unread = b""
+        """What came with the line before it: a child may write several before it is listened to."""
 
     @property
     def pid(self) -> int:
@@ -93,17 +95,17 @@ class Worker:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         end = time.monotonic() + self._limit_s
-        line = b""
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
+            while b"\n" not in self._unread:
                 if not selector.select(max(0.0, end - time.monotonic())):
                     self._process.kill()
                     raise WorkerError(f"It did not finish within {self._limit_s:.0f} s and was ended.")
                 chunk = os.read(descriptor, _CHUNK_BYTES)
                 if not chunk:
                     raise self._died()
-                line += chunk
+                self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
         return line
 
     def _died(self) -> WorkerError:

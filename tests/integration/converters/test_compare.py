@@ -7,6 +7,9 @@ import pytest
 from onnx import helper
 
 from converters import cli, convert
+from converters.compress import pack
+from converters.package import plain_blob
+from edge_agent.documents.errors import DocumentError
 from edge_agent.documents.manifest import blob_path
 
 INT8 = f"onnx int8 ({platform.machine()})"
@@ -37,7 +40,8 @@ def test_model_with_its_int8_variant(models, packages: Path, capsys: pytest.Capt
     assert (run["samples"], run["generated"], run["is_classifier"]) == (120, False, True)
     assert run["agreement"] >= 0.97
     assert 0 < run["errors"]["scores"] < 0.5 * run["scales"]["scores"]
-    assert min(run["accuracies"]) >= 0.94
+    assert run["metric"] == "accuracy"
+    assert min(run["scores"]) >= 0.94
     assert all(one["latency_ms"] > 0 and one["memory_bytes"] > 0 for one in run["measured"])
     assert found["layers"][0]["name"] == "scores"
     assert found["layers"][0]["b_bytes"] < 0.3 * found["layers"][0]["a_bytes"]
@@ -50,7 +54,7 @@ def test_model_with_itself(models, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert found["run"]["agreement"] == 1
     assert found["run"]["errors"] == {"scores": 0}
-    assert found["run"]["accuracies"] is None
+    assert found["run"]["scores"] is None
     assert found["operators"] == {}
     assert found["variants"] == []
 
@@ -116,16 +120,16 @@ def test_mistakes_are_one_sentence(
     assert out == ""
 
 
-def test_model_that_nothing_here_runs(models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_with_an_operator_that_no_runtime_has(
+    models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = with_custom_operator(models.onnx, tmp_path / "custom.onnx")
 
-    assert cli.main(["compare", str(models.onnx), str(path)]) == 0
+    assert cli.main(["compare", str(models.onnx), str(path)]) == 2
 
-    out = capsys.readouterr().out
-    assert "Unheard" in out
-    assert out.splitlines()[-1].startswith(
-        f"- They were not run, since nothing here runs {path} (onnx fp32): ONNX"
-    )
+    err = capsys.readouterr().err
+    assert "Unheard" in err
+    assert len(err.splitlines()) == 1
 
 
 def with_custom_operator(source: Path, target: Path) -> Path:
@@ -177,7 +181,7 @@ class TestInspect:
 
         assert len(found["models"]) == len(found["variants"]) == 3
         assert [one["sha256"] for one in found["models"]] == [
-            one["file"]["sha256"] for one in found["variants"]
+            one["file"]["content_sha256"] or one["file"]["sha256"] for one in found["variants"]
         ]
 
     def test_damaged_blob_is_one_sentence(
@@ -191,3 +195,17 @@ class TestInspect:
         err = capsys.readouterr().err
         assert "is damaged" in err
         assert len(err.splitlines()) == 1
+
+
+def test_compressed_blob_is_unpacked(tmp_path: Path) -> None:
+    model = tmp_path / "whole"
+    model.write_bytes(b"model" * 100)
+    file, packed = pack(model, tmp_path)
+    place = tmp_path / blob_path(file.sha256)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(packed.read_bytes())
+
+    assert file.compression == "zstd"
+    assert plain_blob(tmp_path, file, tmp_path / "model").read_bytes() == b"model" * 100
+    with pytest.raises(DocumentError, match="compression 'br' is not known"):
+        plain_blob(tmp_path, file.model_copy(update={"compression": "br"}), tmp_path / "model")

@@ -10,6 +10,8 @@ from PIL import Image
 from converters.report.html import render
 from support import browser, reports
 
+pytestmark = pytest.mark.browser
+
 LIGHT_BLUE = (0x2B, 0x62, 0xB5)
 DARK_BLUE = (0x79, 0xA8, 0xF0)
 

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from converters.errors import DataError, WorkerError
@@ -12,7 +14,7 @@ from converters.prune.settings import PruneSettings
 from converters.terms import Origin
 from converters.workers import messages
 from converters.workers.trials import RUNTIMES, Bench
-from converters.workers.worker import worker
+from converters.workers.worker import Worker, worker
 from edge_agent.documents.errors import ModelLoadError, RequestError
 
 
@@ -41,6 +43,24 @@ def test_worker_reports_what_the_runtime_says(workplace: Path) -> None:
 
     with worker(workplace) as child, pytest.raises(ModelLoadError, match="ONNX Runtime cannot load"):
         child.ask(load(broken), messages.Loaded)
+
+
+def test_worker_that_says_several_things_at_once_is_heard_in_order(workplace: Path) -> None:
+    said = [messages.Advanced(share=0.5), messages.Advanced(share=0.9), messages.Done(), messages.Done()]
+    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in said).decode()
+    ask = load(workplace / "unread.onnx")
+    heard: list[float] = []
+
+    with subprocess.Popen(
+        ["sh", "-c", 'read -r ask; printf "%s" "$0"; read -r ask', lines],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        child = Worker(process, workplace / "errors.log", limit_s=10.0)
+        child.ask(ask, messages.Done, heard.append)
+        child.ask(ask, messages.Done, heard.append)
+
+    assert heard == [0.5, 0.9]
 
 
 def test_error_keeps_its_class_and_sentence(workplace: Path) -> None:

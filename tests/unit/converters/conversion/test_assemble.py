@@ -109,6 +109,12 @@ def test_formats_of_a_precision_are_ordered_apart() -> None:
     assert names(best) == ["int8", "int8", "fp32", "int8"]
 
 
+def test_of_one_kind_the_faster_comes_first() -> None:
+    found = [verdict("dynamic", 3.0, 80, engine="tflite"), verdict("dynamic", 1.0, 90, engine="tflite")]
+
+    assert [one.judged.latency_ms for one in assemble.ordered(found, None)] == [1.0, 3.0]
+
+
 def check(found: list[Verdict], wanted: dict[str, tuple[str, ...]], *, formats: bool = False) -> None:
     assemble.check_asked_for(found, wanted, precisions=True, formats=formats)
 
