@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from converters.errors import missing
-from converters.terms import FrameworkName, Origin
+from converters.terms import FrameworkName
 from edge_agent.documents.errors import ModelError, NotFoundError
 
 HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"
@@ -62,11 +62,6 @@ def identify_live(model: object) -> FrameworkName:
         f"A {type(model).__module__}.{type(model).__qualname__} cannot be converted; give a Keras, PyTorch "
         " or scikit-learn model, or the path of a model file."
     )
-
-
-def is_local(origin: Origin) -> bool:
-    """Say whether an origin is a file or folder, not something to import."""
-    return ":" not in origin.path or Path(origin.path).exists()
 
 
 def _of_folder(path: Path) -> FrameworkName:

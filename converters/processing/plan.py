@@ -17,8 +17,6 @@ from converters.terms import Format
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 
-PREFIXES: Final = ("preprocess/", "postprocess/")
-"""Everything that is added has names that begin so; the quantizer leaves it in float."""
 CLASS_OUTPUT: Final = "class"
 LABEL_OUTPUT: Final = "label"
 
