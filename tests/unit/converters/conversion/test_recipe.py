@@ -63,6 +63,12 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert found.out == "packages"
 
 
+def test_sections_import_from_the_recipes_folder_unless_they_name_another() -> None:
+    found = recipe.parse({"import_from": "mine", "data": {"import_from": "other"}}, "recipe.toml")
+
+    assert (found.data.import_from, found.evaluate.import_from) == ("other", "mine")
+
+
 def test_what_is_imported_is_no_path(tmp_path: Path) -> None:
     found = read(tmp_path, 'model = "nets:make"\n[data]\npath = "nets.data:load"\n')
 
