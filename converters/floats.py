@@ -14,6 +14,7 @@ from converters.formats.sources import SourceModel, read_source
 from converters.frameworks import exporting, identify, registry
 from converters.frameworks.base import Advanced, Format, FrameworkName, Origin
 from converters.importing import is_importable
+from converters.processing.settings import PreprocessSettings
 from converters.recipe import Recipe
 from converters.workers import messages
 from converters.workers.worker import worker
@@ -194,11 +195,16 @@ class _Export:
 
     def _write_data(self, names: tuple[str, ...]) -> Path | None:
         """Write example inputs, and with pruning all samples and targets, for the process that exports."""
-        shapes = self.recipe.generate.shapes
+        shapes, raw = self.recipe.generate.shapes, self.recipe.preprocess != PreprocessSettings()
+        if self.recipe.prune is not None and raw:
+            raise ConversionError(
+                "Pruning fine-tunes the model with what it takes itself, but with [preprocess] the data is what "
+                "apps send; build the pruned model without [preprocess] first, then add that to its file."
+            )
         if self.recipe.prune is not None and self.columns is not None:
             inputs, targets = training_arrays(self.columns, names, channels_first=self._channels_first)
             content = inputs if targets is None else {**inputs, exporting.TARGETS: targets}
-        elif self.columns is not None and not shapes:
+        elif self.columns is not None and not shapes and not raw:
             content = example(self.columns, names, channels_first=self._channels_first)
         elif shapes:
             content = exporting.example_of(shapes)

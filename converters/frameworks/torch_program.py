@@ -129,7 +129,7 @@ def _example_tensors(model: Any, example: Mapping[str, Array]) -> tuple[tuple[st
     if lacking or not example:
         raise ConversionError(
             f"A PyTorch module does not tell the shape of its input {', '.join(lacking or optional[:1])}; give "
-            "data with an array of that name, or a program of torch.export."
+            "data with an array of that name, --shape NAME=1,3,48,320, or a program of torch.export."
         )
     order = inspect.signature(unwrapped(model).forward).parameters
     names = tuple(name for name in order if name in example)

@@ -315,10 +315,19 @@ class TestMissing:
         assert f"{package.replace('_', '-')} is not installed" in said
         assert f"pip install 'edge-inference-agent[{extra}]'." in said
 
-    @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-    def test_format(self, package: str, models, workplace: Path) -> None:
-        said = self.refused(workplace, package, models.onnx, "--precision", "fp32")
-        assert f"{package} is not installed; install it with: pip install 'edge-inference-agent[" in said
+    @pytest.mark.parametrize(
+        ("package", "said"),
+        [
+            ("onnx", "onnx is not installed; install it with: pip install 'edge-inference-agent[convert]'."),
+            (
+                "onnxruntime",
+                "ONNX Runtime cannot be imported (hidden); install it with: pip install "
+                "'edge-inference-agent[onnx]'.",
+            ),
+        ],
+    )
+    def test_format(self, package: str, said: str, models, workplace: Path) -> None:
+        assert said in self.refused(workplace, package, models.onnx, "--precision", "fp32")
 
     def test_quantizer(self, models, workplace: Path) -> None:
         said = self.refused(workplace, "litert_quantizer", models.tflite, "--precision", "dynamic")
