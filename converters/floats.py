@@ -198,8 +198,8 @@ class _Export:
         shapes, raw = self.recipe.generate.shapes, self.recipe.preprocess != PreprocessSettings()
         if self.recipe.prune is not None and raw:
             raise ConversionError(
-                "Pruning fine-tunes the model with what it takes itself, but with [preprocess] the data is what "
-                "apps send; build the pruned model without [preprocess] first, then add that to its file."
+                "Pruning fine-tunes the model with what it takes, but with [preprocess] the data is what apps "
+                "send; build the pruned model without [preprocess] first, then add that to its file."
             )
         if self.recipe.prune is not None and self.columns is not None:
             inputs, targets = training_arrays(self.columns, names, channels_first=self._channels_first)
