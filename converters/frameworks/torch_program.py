@@ -128,8 +128,8 @@ def _example_tensors(model: Any, example: Mapping[str, Array]) -> tuple[tuple[st
     if lacking or not example:
         raise ConversionError(
             f"A PyTorch module does not tell the shape of its input {', '.join(lacking or optional[:1])}; give "
-            "it with --shape, or data with an array of that name that is not preprocessed, or a program of "
-            "torch.export."
+            "it with --shape NAME=1,3,48,320, or data with an array of that name that is not "
+            "preprocessed, or a program of torch.export."
         )
     order = inspect.signature(unwrapped(model).forward).parameters
     names = tuple(name for name in order if name in example)

@@ -290,6 +290,18 @@ class TestFrameworks:
         assert "not an nn.Module" in refused("nets:one_number", *data)
         assert "does not tell the shape of its input" in refused("nets:make_net", "--import-from", place)
 
+    def test_what_apps_send_does_not_tell_what_a_module_takes(
+        self, trained, refused: Refuse, workplace: Path
+    ) -> None:
+        place, drawn = trained("torch"), convertible.images(20)
+        np.savez("pixels.npz", image=(255 * drawn.pixels[..., None]).astype(np.uint8), y=drawn.classes)
+        (workplace / "recipe.toml").write_text(
+            f'model = "nets:make_net"\nimport_from = "{place}"\n[data]\npath = "pixels.npz"\n'
+            '[preprocess.image]\nchannels = "gray"\n'
+        )
+        assert "--shape NAME=1,3,48,320" in refused("recipe.toml")
+        assert "without [preprocess] first" in refused("recipe.toml", "--prune", "0.5")
+
 
 @pytest.mark.slow
 class TestMissing:
@@ -315,10 +327,19 @@ class TestMissing:
         assert f"{package.replace('_', '-')} is not installed" in said
         assert f"pip install 'edge-inference-agent[{extra}]'." in said
 
-    @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-    def test_format(self, package: str, models, workplace: Path) -> None:
-        said = self.refused(workplace, package, models.onnx, "--precision", "fp32")
-        assert f"{package} is not installed; install it with: pip install 'edge-inference-agent[" in said
+    @pytest.mark.parametrize(
+        ("package", "said"),
+        [
+            ("onnx", "onnx is not installed; install it with: pip install 'edge-inference-agent[convert]'."),
+            (
+                "onnxruntime",
+                "ONNX Runtime cannot be imported (hidden); install it with: pip install "
+                "'edge-inference-agent[onnx]'.",
+            ),
+        ],
+    )
+    def test_format(self, package: str, said: str, models, workplace: Path) -> None:
+        assert said in self.refused(workplace, package, models.onnx, "--precision", "fp32")
 
     def test_quantizer(self, models, workplace: Path) -> None:
         said = self.refused(workplace, "litert_quantizer", models.tflite, "--precision", "dynamic")

