@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from converters.arrays import Sample
 from converters.errors import missing
-from converters.formats import onnx_model
+from converters.formats import onnx_checks, onnx_model
 from converters.quantize import layers, onnx_graph, onnx_io, onnx_ranges
 from converters.quantize.onnx_graph import Prepared, mapping_errors
 from converters.quantize.settings import QuantizeSettings
@@ -52,6 +52,7 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizeSettings = _D
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=excluded,
         )
+        _sort_around_branches(target)
 
 
 def quantize_static(
@@ -106,6 +107,17 @@ def write_static(
             calibrate_method=quantization.CalibrationMethod.MinMax,
             calibration_cache_path=str(ranges),
         )
+        _sort_around_branches(target)
+
+
+def _sort_around_branches(target: Path) -> None:
+    """Bring a file's nodes in order: onnxruntime's quantizers sort without what the branches of an If read."""
+    import onnx
+
+    model = onnx.load(str(target))
+    if len(list(onnx_checks.graphs(model))) > 1:
+        onnx_model.sort_nodes(model)
+        onnx_model.save(model, target)
 
 
 def _operators() -> list[str]:
