@@ -50,3 +50,12 @@ CASES = (
     _photographs("pose-detection", "pose_detection.tflite", 224, -1.0),
     _photographs("pose-landmark", "pose_landmark_full.tflite", 256, 0.0),
 )
+
+QUICK = (
+    "digits-mlp-torch",
+    "digits-cnn-keras",
+    "motions-raw-cnn-torch",
+    "digits-logistic-sklearn",
+    "hand-recrop",
+)
+"""Measured with --quick, one of each kind."""

@@ -12,10 +12,17 @@ from benchmarks.converters.data import Array, DataSet, Part
 
 Sample = Mapping[str, Array]
 Score = Callable[[Sequence[Sample], Sequence[Sample]], float]
-"""Points, 0 to 100, of answers, given the float model's answers to the same samples."""
+"""Points, 0 to 100, of the answers to the first samples, given the float model's answers to the same ones."""
 
 SEARCH = "int8 search"
 PRUNED = "pruned int8"
+REMEDIES: dict[str, dict[str, Any]] = {
+    SEARCH: {"search": True},
+    "int8 percentile": {"calibration": "percentile"},
+    "int8 entropy": {"calibration": "entropy"},
+}
+"""What may help where plain int8 loses too much, with the settings of each."""
+CALIBRATION = 256
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "dynamic", "int8"),
     "tflite": ("fp32", "fp16", "dynamic", "int8", "int16x8"),
@@ -37,6 +44,14 @@ class Subject:
     score: Score
     train: dict[str, Array] | None = None
     """What to fine-tune with after pruning."""
+
+    def calibration(self, names: Sequence[str]) -> list[Sample]:
+        """Return runs to calibrate with, under a model's own input names."""
+        inputs = {name: array[:CALIBRATION] for name, array in self.conversion.items() if name != "y"}
+        if self.test[0].keys() != inputs.keys() or len(inputs) != 1:
+            # Those of several inputs are stacked, each with the shape of a run.
+            return [dict(zip(inputs, arrays, strict=True)) for arrays in zip(*inputs.values(), strict=True)]
+        return [{names[0]: next(iter(sample.values()))} for sample in runs(inputs)]
 
 
 Make = Callable[[int, bool], Subject]
@@ -65,7 +80,8 @@ def accuracy(labels: Array) -> Score:
     """Score by the class with the largest value, or by the class that the first output names itself."""
 
     def score(answers: Sequence[Sample], reference: Sequence[Sample]) -> float:
-        right = [_class(answer) == label for answer, label in zip(answers, labels, strict=True)]
+        known = labels[: len(answers)]
+        right = [_class(answer) == label for answer, label in zip(answers, known, strict=True)]
         return 100 * float(np.mean(right))
 
     return score
