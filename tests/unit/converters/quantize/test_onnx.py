@@ -322,7 +322,7 @@ def masked(path: Path) -> Path:
 
 
 def late(path: Path) -> Path:
-    """Write a model whose If reads, in its branches alone, what a longer way than that to its condition gives."""
+    """Write a model whose If reads in its branches what takes more nodes than its condition."""
     shape = ["n", 4]
 
     def branch(operator: str, name: str) -> onnx.GraphProto:
