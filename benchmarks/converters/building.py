@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.converters.subjects import PRUNED, REMEDIES, SEARCH, Case, Subject
+from benchmarks.converters.subjects import PER_TENSOR, PRUNED, REMEDIES, SEARCH, Case, Subject
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import blob_path
 
@@ -17,6 +17,11 @@ SEARCH_DROP = 0.5
 PRUNED_SHARE = 0.8
 FLOAT = "fp32"
 REFUSED = "refused by the converter"
+
+_SPECIAL = {PER_TENSOR: "dynamic", PRUNED: "int8"} | dict.fromkeys(REMEDIES, "int8")
+"""The precision of each variant that is more than a precision."""
+
+_SETTINGS = {PER_TENSOR: {"per_channel": False}} | REMEDIES
 
 # Some eight passes over animal-mnist's training samples, the last three with the full sparsity.
 _PRUNE_END_STEP = 500
@@ -29,7 +34,7 @@ class Built:
     """A file that the converter made."""
 
     variant: str
-    """A precision, or one of REMEDIES and PRUNED."""
+    """A precision, or one of `_SPECIAL`."""
     format: str
     path: Path
     runtimes: tuple[str, ...]
@@ -65,7 +70,7 @@ def build(case: Case, subject: Subject, folder: Path, *, quick: bool = False) ->
         if refused:
             made += _unchecked(subject, form, folder, made)
             made += _remedies(case, subject, form, folder)
-    for special in (SEARCH, PRUNED):
+    for special in (PER_TENSOR, SEARCH, PRUNED):
         formats = [form for form in case.formats if special in case.variants(form)]
         if formats:
             made += _attempt(subject, formats, special, folder / special.replace(" ", "-"), quick=quick)
@@ -85,7 +90,7 @@ def _remedies(case: Case, subject: Subject, form: str, folder: Path) -> list[Mad
 def _plain(subject: Subject, form: str, variants: Sequence[str], folder: Path) -> list[Made]:
     """Make the plain precisions in one go, or each alone where one of them is refused."""
     own = _own(subject)
-    plain = [one for one in variants if one not in (*REMEDIES, PRUNED) and (one == FLOAT or one != own)]
+    plain = [one for one in variants if one not in _SPECIAL and (one == FLOAT or one != own)]
     together = _attempt(subject, [form], plain, folder / form)
     if all(isinstance(one, Built) for one in together):
         return together
@@ -114,13 +119,15 @@ def _attempt(
 def _convert(
     subject: Subject, formats: Sequence[str], variants: Sequence[str], folder: Path, *, quick: bool
 ) -> Any:
-    """Call the converter; `variants` are plain precisions, or one of REMEDIES and PRUNED alone."""
+    """Call the converter; `variants` are plain precisions, or one of `_SPECIAL` alone."""
     from converters import convert
     from converters.prune.settings import PruneSettings
     from converters.quantize.settings import QuantizeSettings
 
-    special = variants[0] if variants[0] in (*REMEDIES, PRUNED) else ""
-    precisions = ["int8"] if special else [_own(subject) if one == FLOAT else one for one in variants]
+    special = variants[0] if variants[0] in _SPECIAL else ""
+    precisions = (
+        [_SPECIAL[special]] if special else [_own(subject) if one == FLOAT else one for one in variants]
+    )
     shorter = 4 if quick else 1
     pruning = PruneSettings(
         final_sparsity=PRUNED_SHARE,
@@ -132,12 +139,12 @@ def _convert(
     return convert(
         subject.model,
         data=subject.train if special == PRUNED else subject.conversion,
-        to=list(formats),
+        to=list(formats),  # type: ignore[arg-type]
         precision=precisions,
         name="model",
         out=folder,
         max_drop=SEARCH_DROP if special == SEARCH else NO_LIMIT,
-        quantize=QuantizeSettings(**REMEDIES.get(special, {})),
+        quantize=QuantizeSettings(**_SETTINGS.get(special, {})),
         prune=pruning if special == PRUNED else None,
     )
 
@@ -179,8 +186,8 @@ def _files(package: Any, variants: Sequence[str], own: str, folder: Path) -> lis
     """Return the package's files as a device unpacks them; `own` is the source's precision."""
     from converters.compress import unpack
 
-    special = variants[0] in (*REMEDIES, PRUNED)
-    called = {"int8": variants[0]} if special else {own: FLOAT}
+    precision = _SPECIAL.get(variants[0])
+    called = {precision: variants[0]} if precision else {own: FLOAT}
     found: list[Made] = []
     for index, one in enumerate(package.manifest.variants):
         if "aarch64" in one.requires.architectures:

@@ -48,7 +48,7 @@ class Kept:
             copy = self.folder / f"{index}.{file.format}"
             shutil.copyfile(file.path, copy)
             copies.append(replace(file, path=copy))
-        np.savez(self.folder / "sample.npz", **sample)  # type: ignore[arg-type]
+        np.savez(self.folder / "sample.npz", **sample)
         if model is not None:
             import torch
 

@@ -8,12 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.converters.building import FLOAT, Built
-from benchmarks.converters.subjects import PRUNED, SEARCH, Sample, Subject
+from benchmarks.converters.subjects import PER_TENSOR, PRUNED, SEARCH, Sample, Subject
 from converters.workers.trials import RUNTIMES, Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError
 
 ZSTD_LEVEL = 19
-ORDER = (FLOAT, "fp16", "dynamic", "int8", SEARCH, "int8 percentile", "int8 entropy", "int16x8", PRUNED)
+ORDER = (
+    FLOAT,
+    "fp16",
+    "dynamic",
+    PER_TENSOR,
+    "int8",
+    SEARCH,
+    "int8 percentile",
+    "int8 entropy",
+    "int16x8",
+    PRUNED,
+)
 """The float model first, whose answers the others are compared with."""
 REFERENCE = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 
@@ -136,17 +147,20 @@ def _clocked(files: Sequence[Built], runtime: str, sample: Sample, folder: Path)
                     timed.append((file, loaded, own))
             except EdgeAgentError:
                 continue
-        models, samples = [one for _, one, _ in timed], [one for _, _, one in timed]
-        repeats = [bench.measure_each(models, samples) for _ in range(REPEATS)]
+        return _timings(bench, timed, runtime)
+
+
+def _timings(bench: Bench, timed: Sequence[tuple[Built, Loaded, Sample]], runtime: str) -> list[Timing]:
+    models, samples = [one for _, one, _ in timed], [one for _, _, one in timed]
+    if not models:
+        return []
+    first = bench.measure_each(models, samples)
+    # The files of a format have one signature.
+    again = [bench.latencies_ms(models, samples[0]) for _ in range(REPEATS - 1)]
+    latencies = zip(*([one.latency_ms for one in first], *again), strict=True)
     return [
-        Timing(
-            file.variant,
-            file.format,
-            runtime,
-            statistics.median(one.latency_ms for one in measured),
-            int(statistics.median(one.memory_bytes for one in measured)),
-        )
-        for (file, _, _), *measured in zip(timed, *repeats, strict=True)
+        Timing(file.variant, file.format, runtime, statistics.median(times), one.memory_bytes)
+        for (file, _, _), one, times in zip(timed, first, latencies, strict=True)
     ]
 
 

@@ -34,7 +34,7 @@ class Result:
     def faster(self, line: Line) -> float | None:
         """Return how much faster a line is than the float model on the same runtime."""
         base = self.line(line.format, FLOAT, line.runtime)
-        return ratio(base and base.latency_ms, line.latency_ms)
+        return ratio(base.latency_ms if base else None, line.latency_ms)
 
 
 def rows(result: Result) -> list[Row]:
@@ -64,8 +64,8 @@ def targets(result: Result) -> list[Row]:
 def _int8(result: Result, form: str, base: Line) -> list[Row]:
     line, name = result.line(form, "int8"), f"{result.case.name}: {form} int8"
     return [
-        at_most(f"{name}: size", line and line.size_bytes / base.size_bytes, "x of float", SIZE),
-        at_most(f"{name}: lost", line and line.lost, "points", LOST),
+        at_most(f"{name}: size", line.size_bytes / base.size_bytes if line else None, "x of float", SIZE),
+        at_most(f"{name}: lost", _lost(line), "points", LOST),
     ]
 
 
@@ -77,12 +77,12 @@ def _speed(result: Result, form: str) -> list[Row]:
 
 def _pruned(result: Result, form: str, base: Line) -> list[Row]:
     line, name = result.line(form, PRUNED), f"{result.case.name}: {form} {PRUNED_SHARE:.0%} {PRUNED}"
-    share = line and line.compressed_bytes / base.compressed_bytes
-    plain = None if line is None else line.compressed_bytes / base.size_bytes
+    share = line.compressed_bytes / base.compressed_bytes if line else None
+    plain = line.compressed_bytes / base.size_bytes if line else None
     return [
         at_most(f"{name}: compressed size", share, "x of float, compressed", PRUNED_SIZE),
         figure(f"{name}: compressed size", plain, "x of float, not compressed"),
-        at_most(f"{name}: lost", line and line.lost, "points", LOST),
+        at_most(f"{name}: lost", _lost(line), "points", LOST),
     ]
 
 
@@ -90,8 +90,8 @@ def _search(result: Result, form: str) -> list[Row]:
     plain, searched = (result.line(form, variant) for variant in ("int8", SEARCH))
     name = f"{result.case.name}: {form}"
     return [
-        at_least(f"{name} int8: lost without the search", plain and plain.lost, "points", SEARCH_FROM),
-        at_most(f"{name} {SEARCH}: lost", searched and searched.lost, "points", SEARCH_TO),
+        at_least(f"{name} int8: lost without the search", _lost(plain), "points", SEARCH_FROM),
+        at_most(f"{name} {SEARCH}: lost", _lost(searched), "points", SEARCH_TO),
     ]
 
 
@@ -105,6 +105,10 @@ def _torch(result: Result) -> list[Row]:
         at_most(f"{name}: size", ours.size_bytes / theirs.size_bytes, "x", 1.0),
         at_most(f"{name}: latency", ratio(ours.latency_ms, theirs.latency_ms), "x", 1.0),
     ]
+
+
+def _lost(line: Line | None) -> float | None:
+    return None if line is None else line.lost
 
 
 def ratio(one: float | None, other: float | None) -> float | None:

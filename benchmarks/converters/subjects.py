@@ -22,6 +22,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "int8 entropy": {"calibration": "entropy"},
 }
 """What may help where plain int8 loses too much, with the settings of each."""
+PER_TENSOR = "dynamic per tensor"
+"""Weights with one scale for all channels, as torch's own quantize_dynamic has them."""
 CALIBRATION = 256
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "dynamic", "int8"),
@@ -72,7 +74,12 @@ class Case:
     metric: str = "accuracy"
 
     def variants(self, form: str) -> tuple[str, ...]:
-        extra = (SEARCH,) * ("search" in self.checks) + (PRUNED,) * ("pruned" in self.checks)
+        tensors = form == "onnx" and "torch" in self.checks
+        extra = (
+            (PER_TENSOR,) * tensors
+            + (SEARCH,) * ("search" in self.checks)
+            + (PRUNED,) * ("pruned" in self.checks)
+        )
         return PRECISIONS[form] + extra
 
 

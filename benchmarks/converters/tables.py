@@ -7,6 +7,11 @@ from benchmarks.converters.measuring import Line
 from benchmarks.converters.results import Result, Row, targets
 
 COLUMNS = ("variant", "engine", "n", "score", "lost", "size", "compressed", "latency", "memory", "")
+_SHORT = (
+    *("variant", "score float → variant (n)", "lost", "size", "compressed", "latency"),
+    *("memory", "on tflite-runtime"),
+)
+_OTHER = "tflite-runtime"
 _WORDS = (0, 1, len(COLUMNS) - 1)
 """Columns of words, which stand on the left."""
 
@@ -76,11 +81,31 @@ def markdown(results: Sequence[Result]) -> str:
 
 def _section(result: Result) -> list[str]:
     out = [f"### {result.case.name}", "", f"Score: {result.case.metric}, in points of 100.", ""]
-    out += [_pipes(COLUMNS), _pipes([("---" if at in _WORDS else "---:") for at in range(len(COLUMNS))])]
-    out += [_pipes(row) for row in cells(result)]
+    out += [_pipes(_SHORT), "|---|---:|---:|---:|---:|---:|---:|---|"]
+    out += [_pipes(_short(result, line)) for line in result.lines if line.runtime != _OTHER]
     if result.refused:
         out += ["", *(f"- Not made: {one.format} {one.variant}: {one.reason}" for one in result.refused)]
     return [*out, ""]
+
+
+def _short(result: Result, line: Line) -> tuple[str, ...]:
+    """Return one row for a variant on all runtimes of its format."""
+    _, _, n, score, lost, size, compressed, latency, memory, odd = _cells(result, line)
+    base = "" if line.variant == FLOAT else f"{_shown(line.mean_base, '{:.2f}')} → "
+    other = result.line(line.format, line.variant, _OTHER)
+    name = f"{line.format} {line.variant}" + (f" ({odd})" if odd else "")
+    return (name, f"{base}{score} ({n})", lost, size, compressed, latency, memory, _elsewhere(result, other))
+
+
+def _elsewhere(result: Result, line: Line | None) -> str:
+    if line is None:
+        return ""
+    _, _, _, _, lost, size, _, latency, _, odd = _cells(result, line)
+    first = result.line(line.format, line.variant)
+    found = [] if latency == "-" else [latency]
+    found += [] if lost in ("", "-") else [f"{lost} points"]
+    found += [] if first is None or line.size_bytes == first.size_bytes else [f"a file of its own, {size}"]
+    return ", ".join([*found, *([odd] if odd else [])])
 
 
 def _target_cells(row: Row) -> tuple[str, ...]:
