@@ -157,7 +157,7 @@ def animals(framework: str, seed: int, quick: bool) -> Subject:
     if quick:
         sets = DataSet(sets.train, sets.conversion, sets.test.first(500))
     models.seed_everything(framework, seed)
-    epochs = 4 if quick else 6
+    epochs = 4 if quick else 12
     if framework == "keras":
         net = models.keras_animals_cnn()
         net = models.train_keras(net, sets.train, epochs, seed, 3e-3, models.shifted_and_mirrored)

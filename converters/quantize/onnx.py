@@ -52,7 +52,7 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizeSettings = _D
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=excluded,
         )
-        _sort_around_branches(target)
+        _tidy_branches(target)
 
 
 def quantize_static(
@@ -107,15 +107,19 @@ def write_static(
             calibrate_method=quantization.CalibrationMethod.MinMax,
             calibration_cache_path=str(ranges),
         )
-        _sort_around_branches(target)
+        _tidy_branches(target)
 
 
-def _sort_around_branches(target: Path) -> None:
-    """Bring a file's nodes in order: onnxruntime's quantizers sort without what the branches of an If read."""
+def _tidy_branches(target: Path) -> None:
+    """Put right what onnxruntime's quantizers do around the branches of an If.
+
+    They sort nodes without what branches read, and fold what several branches use into each of them.
+    """
     import onnx
 
     model = onnx.load(str(target))
     if len(list(onnx_checks.graphs(model))) > 1:
+        onnx_model.share_constants(model)
         onnx_model.sort_nodes(model)
         onnx_model.save(model, target)
 
