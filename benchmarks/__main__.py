@@ -1,6 +1,9 @@
-"""`make bench`: all benchmarks, each in a process of its own.
+"""`make bench`: the benchmarks, each in a process of its own.
 
-python -m benchmarks [--json]
+    python -m benchmarks [--json] [NAME …]
+
+Names choose among them; those of LONG, which take an hour and more, run only when they are named
+(`make bench BENCH=converters`), and have options of their own (`python -m benchmarks.converters --help`).
 """
 
 import argparse
@@ -15,15 +18,20 @@ MODULES = (
     "benchmarks.footprint",
     "benchmarks.update_hint",
 )
+LONG = ("benchmarks.converters",)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the targets of the project.")
     parser.add_argument("--json", action="store_true", help="one JSON list of name, value, unit, target, met")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks with this in their name")
     args = parser.parse_args()
+    modules = chosen(args.names)
+    if not modules:
+        sys.exit(f"No benchmark is named like that; there are: {', '.join((*MODULES, *LONG))}.")
     rows: list[object] = []
     worst = 0
-    for module in MODULES:
+    for module in modules:
         if not args.json:
             print(f"\n{module}", flush=True)
         command = [sys.executable, "-m", module, *(["--json"] if args.json else [])]
@@ -34,6 +42,13 @@ def main() -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
     return worst
+
+
+def chosen(names: list[str]) -> list[str]:
+    """Return the modules with one of the names in theirs, all but the long ones without a name."""
+    if not names:
+        return list(MODULES)
+    return [module for module in (*MODULES, *LONG) if any(name in module for name in names)]
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def _photographs(name: str, file: str, size: int, low: float, *, faces: bool = F
     return Case(name, make, ("tflite",), is_trained=False, metric="closeness to the source model")
 
 
-def _file(name: str, make: subjects.Make, metric: str = "accuracy") -> Case:
-    return Case(name, make, ("onnx",), is_trained=False, metric=metric)
+def _file(name: str, make: subjects.Make, metric: str = "accuracy", *checks: str) -> Case:
+    return Case(name, make, ("onnx",), is_trained=False, metric=metric, checks=frozenset(checks))
 
 
 CASES = (
@@ -39,7 +39,7 @@ CASES = (
     Case("motions-cnn-torch", partial(subjects.motions, raw=False), _BOTH, checks=frozenset({"int8", "speed"})),
     Case("motions-raw-cnn-torch", partial(subjects.motions, raw=True), _BOTH, checks=frozenset({"search"})),
     *(_classical(kind) for kind in ("forest", "boosting", "logistic")),
-    _file("magika", shipped.magika),
+    _file("magika", shipped.magika, "accuracy", "search"),
     _file("silero-vad", shipped.silero, "frames rightly told as speech or not"),
     _file("ppocr-cls", shipped.ocr_direction),
     _file("ppocr-det", shipped.ocr_detection, "overlap with the source model's text areas"),
@@ -50,3 +50,12 @@ CASES = (
     _photographs("pose-detection", "pose_detection.tflite", 224, -1.0),
     _photographs("pose-landmark", "pose_landmark_full.tflite", 256, 0.0),
 )
+
+QUICK = (
+    "digits-mlp-torch",
+    "digits-cnn-keras",
+    "motions-raw-cnn-torch",
+    "digits-logistic-sklearn",
+    "hand-recrop",
+)
+"""Measured with --quick, one of each kind."""

@@ -129,7 +129,7 @@ def annotated(rttm: str, samples: int) -> Array:
 def _speech(truth: Array) -> Score:
     def score(answers: Sequence[Sample], reference: Sequence[Sample]) -> float:
         said = np.array([float(next(iter(answer.values())).ravel()[0]) >= 0.5 for answer in answers])
-        return 100 * float(np.mean(said == truth))
+        return 100 * float(np.mean(said == truth[: len(said)]))
 
     return score
 
@@ -166,7 +166,8 @@ def characters(path: Path) -> list[str]:
 def _read_rightly(texts: Sequence[str], meanings: Sequence[str]) -> Score:
     def score(answers: Sequence[Sample], reference: Sequence[Sample]) -> float:
         read = [decoded(next(iter(answer.values()))[0], meanings) for answer in answers]
-        return 100 * float(np.mean([one == text for one, text in zip(read, texts, strict=True)]))
+        known = texts[: len(read)]
+        return 100 * float(np.mean([one == text for one, text in zip(read, known, strict=True)]))
 
     return score
 

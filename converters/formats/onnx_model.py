@@ -4,12 +4,14 @@ Source: https://onnx.ai/onnx/api/. onnx is imported when a model is read, never 
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from converters.errors import ConversionError, first_line, missing
 from converters.formats import onnx_checks
+from converters.formats.names import unused
 from converters.formats.onnx_walk import copied, graphs, inner
 from edge_agent.documents.errors import ModelError
 from edge_agent.documents.manifest import Precision
@@ -22,6 +24,8 @@ MIN_OPSET: Final = 13
 
 GEMM_BIAS: Final = 2
 """Position of the bias among a Gemm's inputs."""
+
+_WORTH_SHARING_BYTES: Final = 1024
 
 _STATIC: Final = frozenset({"QuantizeLinear", "QLinearConv", "QLinearMatMul"})
 _DYNAMIC: Final = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger"})
@@ -85,10 +89,19 @@ def precision(model: Any) -> Precision:
     if found & _DYNAMIC:
         return "dynamic"
     weights: Counter[int] = Counter()
-    for tensor in model.graph.initializer:
+    for tensor in _constants(model):
         weights[tensor.data_type] += tensor.ByteSize()
     half, full = weights[onnx.TensorProto.FLOAT16], weights[onnx.TensorProto.FLOAT]
     return "fp16" if half > full else "fp32"
+
+
+def _constants(model: Any) -> Iterator[Any]:
+    """Yield the tensors that a model holds: initializers, and what Constant nodes give."""
+    for graph in onnx_checks.graphs(model):
+        yield from graph.initializer
+        for node in graph.node:
+            if node.op_type == "Constant":
+                yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
 
 
 def is_random(model: Any) -> bool:
@@ -174,6 +187,39 @@ def sort_nodes(model: Any) -> None:
     copies = [copied(node) for node in ordered]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def share_constants(model: Any) -> None:
+    """Store constants that several subgraphs hold alike once, in the main graph.
+
+    onnxruntime folds the weights of an LSTM that stands in both branches of an If into each of them.
+    """
+    held: dict[bytes, list[tuple[Any, Any]]] = {}
+    for graph in (one for one in graphs(model.graph) if one is not model.graph):
+        ends = {value.name for value in (*graph.input, *graph.output)}
+        for tensor in (one for one in graph.initializer if one.name not in ends):
+            told = type(tensor).FromString(tensor.SerializeToString())
+            told.ClearField("name")
+            held.setdefault(told.SerializeToString(deterministic=True), []).append((graph, tensor))
+    taken = {tensor.name for tensor in _constants(model)}
+    for content, places in held.items():
+        if len(places) < 2 or len(content) < _WORTH_SHARING_BYTES:
+            continue
+        shared = model.graph.initializer.add()
+        shared.CopyFrom(places[0][1])
+        shared.name = unused(f"{shared.name}/shared", taken)
+        for graph, tensor in places:
+            _rename_read(graph, tensor.name, shared.name)
+            graph.initializer.remove(tensor)
+
+
+def _rename_read(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == old:
+                node.input[position] = new
+        for graph_inside in inner(node):
+            _rename_read(graph_inside, old, new)
 
 
 def _read_by(node: Any) -> set[str]:

@@ -160,8 +160,14 @@ def signature_key(model: Any) -> str:
 
 
 def serialised(model: Any) -> bytes:
-    """Return the file's bytes, with all weights inside the flatbuffer, which every runtime can read."""
-    return bytes(schema().utils.convert_object_to_bytearray(model))
+    """Return the file's bytes, with all weights inside the flatbuffer, which every runtime can read.
+
+    Equal vectors are stored once. A tensor with a scale for each channel has as many zero points, of 8 bytes
+    and all 0, which no runtime lets be left out: in a small dense network they are 5 % of the int8 file.
+    """
+    builder = schema().SharingBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def _name_tensors(graph: Any) -> None:

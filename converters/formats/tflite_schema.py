@@ -1,6 +1,7 @@
 """The TFLite schema as ai_edge_litert ships it, imported when a model is read, and its simplest readings."""
 
 import functools
+import hashlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,25 @@ from converters.errors import missing
 def schema() -> SimpleNamespace:
     """Return the generated classes, and the names of datatypes and operators; raises ToolMissingError."""
     try:
+        import flatbuffers
         from ai_edge_litert import schema_py_generated as generated
         from ai_edge_litert.tools import flatbuffer_utils
     except ImportError as error:
         raise missing("ai-edge-litert") from error
+
+    class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+        """Writes each numpy vector once, whatever refers to it."""
+
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self._written: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802 (flatbuffers' name)
+            key = (x.dtype.str, hashlib.sha256(x.tobytes()).digest())
+            if key not in self._written:
+                self._written[key] = super().CreateNumpyVector(x)
+            return self._written[key]
+
     kinds, operators = vars(generated.TensorType), vars(generated.BuiltinOperator)
     return SimpleNamespace(
         utils=flatbuffer_utils,
@@ -22,6 +38,7 @@ def schema() -> SimpleNamespace:
         BufferT=generated.BufferT,
         SignatureDefT=generated.SignatureDefT,
         TensorMapT=generated.TensorMapT,
+        SharingBuilder=SharingBuilder,
         FLOAT32=generated.TensorType.FLOAT32,
         types={value: name for name, value in kinds.items() if isinstance(value, int)},
         codes={value: name for name, value in operators.items() if isinstance(value, int)},

@@ -113,7 +113,7 @@ def _rebuilt(keras: Any, model: Any, planned: dict[str, _Channels]) -> Any:
             config["units" if "units" in config else "filters"] = len(planned[layer.name].kept)
         return layer.__class__.from_config(config)
 
-    return keras.models.clone_model(model, clone_function=resized)
+    return keras_training.with_inputs_of(keras.models.clone_model(model, clone_function=resized), model)
 
 
 def _fill(graph: "_Graph", small: Any, planned: dict[str, _Channels]) -> None:

@@ -63,6 +63,17 @@ def copied(keras: Any, model: Any) -> Any:
     keras_models.input_names(model)
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    return with_inputs_of(copy, model)
+
+
+def with_inputs_of(copy: Any, model: Any) -> Any:
+    """Return the clone with the inputs called as the model's, which the data goes by.
+
+    The input of a Sequential that begins with an Input is `keras_tensor`, and its clone's `input_layer`.
+    """
+    for tensor, given in zip(copy.inputs, model.inputs, strict=True):
+        if tensor.name != given.name:
+            tensor.name = given.name
     return copy
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from converters.arrays import Sample
 from converters.errors import missing
-from converters.formats import onnx_model
+from converters.formats import onnx_checks, onnx_model
 from converters.quantize import layers, onnx_graph, onnx_io, onnx_ranges
 from converters.quantize.onnx_graph import Prepared, mapping_errors
 from converters.quantize.settings import QuantizeSettings
@@ -52,6 +52,7 @@ def quantize_dynamic(source: Path, target: Path, settings: QuantizeSettings = _D
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=excluded,
         )
+        _tidy_branches(target)
 
 
 def quantize_static(
@@ -106,6 +107,21 @@ def write_static(
             calibrate_method=quantization.CalibrationMethod.MinMax,
             calibration_cache_path=str(ranges),
         )
+        _tidy_branches(target)
+
+
+def _tidy_branches(target: Path) -> None:
+    """Put right what onnxruntime's quantizers do around the branches of an If.
+
+    They sort nodes without what branches read, and fold what several branches use into each of them.
+    """
+    import onnx
+
+    model = onnx.load(str(target))
+    if len(list(onnx_checks.graphs(model))) > 1:
+        onnx_model.share_constants(model)
+        onnx_model.sort_nodes(model)
+        onnx_model.save(model, target)
 
 
 def _operators() -> list[str]:

@@ -300,7 +300,6 @@ class TestFrameworks:
             '[preprocess.image]\nchannels = "gray"\n'
         )
         assert "--shape NAME=1,3,48,320" in refused("recipe.toml")
-        assert "without [preprocess] first" in refused("recipe.toml", "--prune", "0.5")
 
 
 @pytest.mark.slow

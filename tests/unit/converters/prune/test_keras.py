@@ -46,6 +46,30 @@ def biggest(arrays: list[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("method", ["magnitude", "channels"])
+def test_an_input_without_a_name_keeps_the_one_that_it_got(
+    framework: str, method: Any, digits: Training
+) -> None:
+    module = FRAMEWORKS[framework]
+    layers = module.library().layers
+    model = module.library().Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            *(layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(10)),
+        ]
+    )
+    names = module.input_names(model)
+    training = Training({names[0]: digits.inputs["image"]}, digits.targets)
+
+    pruned = module.prune(
+        model, training, PruneSettings(method, end_step=2, frequency=1, steps=3), lambda _: None
+    )
+
+    assert module.input_names(pruned.model) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_magnitude_pruning_leaves_exact_zeros_also_in_files(
     framework: str, digits: Training, tmp_path: Path
 ) -> None:

@@ -82,6 +82,24 @@ class TestHalf:
         np.testing.assert_array_equal(engine.run({"image": -ones})["scores"], 0 * ones)
 
 
+class TestBranches:
+    """onnxruntime's quantizers put an If before what its branches read."""
+
+    @pytest.mark.parametrize("kind", ["static", "dynamic"])
+    def test_what_branches_read_comes_before_them(self, tmp_path: Path, kind: str) -> None:
+        source, target = late(tmp_path / "late.onnx"), tmp_path / "q.onnx"
+        inputs = [{"image": np.random.default_rng(i).normal(size=(1, 4)).astype(np.float32)} for i in range(9)]
+        if kind == "static":
+            static(source, target, inputs)
+        else:
+            quantize_onnx.quantize_dynamic(source, target)
+
+        onnx_model.read(target)
+        engine = OnnxEngine.load(target, EngineSettings())
+        wanted = OnnxEngine.load(source, EngineSettings()).run(inputs[0])["scores"]
+        np.testing.assert_allclose(engine.run(inputs[0])["scores"], wanted, atol=0.05)
+
+
 class TestStatic:
     @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
     def test_calibration_methods_work_and_differ(self, source, samples, tmp_path: Path, method: str) -> None:
@@ -301,6 +319,28 @@ def masked(path: Path) -> Path:
     return convertible.save_onnx(
         path, nodes, {"matrix": np.eye(4, dtype=np.float32), "mask": mask}, [1, 4], [1, 4]
     )
+
+
+def late(path: Path) -> Path:
+    """Write a model whose If reads in its branches what takes more nodes than its condition."""
+    shape = ["n", 4]
+
+    def branch(operator: str, name: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        return helper.make_graph([helper.make_node(operator, ["late"], [name])], name, [], [output])
+
+    branches = {"then_branch": branch("Identity", "yes"), "else_branch": branch("Neg", "no")}
+    nodes = [
+        helper.make_node("ReduceSum", ["image"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("MatMul", ["image", "matrix"], ["first"]),
+        helper.make_node("MatMul", ["first", "matrix"], ["second"]),
+        helper.make_node("Sigmoid", ["second"], ["late"]),
+        helper.make_node("If", ["positive"], ["chosen"], **branches),
+        helper.make_node("MatMul", ["chosen", "matrix"], ["scores"]),
+    ]
+    constants = {"matrix": np.eye(4, dtype=np.float32), "zero": np.float32(0)}
+    return convertible.save_onnx(path, nodes, constants, shape, shape)
 
 
 def branching(path: Path) -> Path:

@@ -6,6 +6,7 @@ import pytest
 from converters.arrays import Sample
 from converters.errors import ConversionError
 from converters.formats import tflite_model
+from converters.formats.tflite_schema import schema
 from converters.quantize import boundary
 from converters.quantize import tflite as quantize_tflite
 from converters.quantize.settings import QuantizeSettings
@@ -47,6 +48,20 @@ def accuracy(path: Path) -> float:
 def scale_of(path: Path, name: str) -> np.ndarray:
     graph = tflite_model.read(path).subgraphs[0]
     return np.asarray(next(one.quantization.scale for one in graph.tensors if one.name == name.encode()))
+
+
+def test_zero_points_of_all_channels_are_stored_once(source, samples, tmp_path: Path) -> None:
+    target = static(source, tmp_path / "q.tflite", samples)
+
+    model = tflite_model.read(target)
+    graph = schema().Model.GetRootAs(target.read_bytes()).Subgraphs(0)
+    tensors = [graph.Tensors(index).Quantization() for index in range(graph.TensorsLength())]
+    many = [one for one in tensors if one is not None and one.ZeroPointLength() == 4]
+    # The dense layer has 4 units: its weights have a scale for each, and so have its biases.
+    assert len(many) == 2
+    assert len({one._tab.Vector(one._tab.Offset(10)) for one in many}) == 1
+    assert len({one._tab.Vector(one._tab.Offset(8)) for one in many}) == 2
+    assert tflite_model.serialised(model) == target.read_bytes()
 
 
 @pytest.mark.parametrize("bits", [8, 16])
