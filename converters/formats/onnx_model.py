@@ -97,7 +97,7 @@ def precision(model: Any) -> Precision:
 
 def _constants(model: Any) -> Iterator[Any]:
     """Yield the tensors that a model holds: initializers, and what Constant nodes give."""
-    for graph in onnx_checks.graphs(model):
+    for graph in graphs(model.graph):
         yield from graph.initializer
         for node in graph.node:
             if node.op_type == "Constant":

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from converters.arrays import Sample
 from converters.errors import missing
-from converters.formats import onnx_checks, onnx_model
+from converters.formats import onnx_model
+from converters.formats.onnx_walk import graphs
 from converters.quantize import layers, onnx_graph, onnx_io, onnx_ranges
 from converters.quantize.onnx_graph import Prepared, mapping_errors
 from converters.quantize.settings import QuantizeSettings
@@ -118,7 +119,7 @@ def _tidy_branches(target: Path) -> None:
     import onnx
 
     model = onnx.load(str(target))
-    if len(list(onnx_checks.graphs(model))) > 1:
+    if len(list(graphs(model.graph))) > 1:
         onnx_model.share_constants(model)
         onnx_model.sort_nodes(model)
         onnx_model.save(model, target)
