@@ -169,7 +169,8 @@ class Report:
         `preprocessing` [text], `gate` {its limits}, `evaluation`, `golden_samples`, `recipe`, `tools`, `notes`.
 
         What was not measured is null, and so is the drop where no runtime gets it right; a list or an object
-        that has nothing is empty. Without times, the variants' `latency_ms` and `memory_bytes` are null and `latencies_ms` and `memories_bytes` are empty.
+        that has nothing is empty. Without times, the variants' `latency_ms` and `memory_bytes` are null and
+        `latencies_ms` and `memories_bytes` are empty.
         """
         report = self if with_times else timeless(self)
         return {
