@@ -195,12 +195,14 @@ class TestPruning:
 
     def words(self, trained, kind: str) -> list[object]:
         place = trained(kind)
-        source = {
-            "keras": [place / "cnn.keras"],
-            "torch": ["nets:make_net", "--import-from", place, "--weights", place / "weights.pt"],
-        }[kind]
-        data = ["--data", place / f"{kind}.npz", "--precision", "fp32,int8", "--prune-steps", "20"]
-        return [*source, *data]
+        model = str(place / "cnn.keras") if kind == "keras" else "nets:make_net"
+        weights = "" if kind == "keras" else f'weights = "{place / "weights.pt"}"\n'
+        recipe = place / "prune.toml"
+        recipe.write_text(
+            f'model = "{model}"\nimport_from = "{place}"\nout = "{Path.cwd() / "packages"}"\n{weights}'
+            "[prune]\nend_step = 60\nfrequency = 5\nlearning_rate = 0.005\n"
+        )
+        return [recipe, "--data", place / f"{kind}.npz", "--precision", "fp32,int8"]
 
 
 def _zeros(path: Path) -> float:
