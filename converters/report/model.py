@@ -1,6 +1,7 @@
 """What a conversion found, as plain frozen values: filled by the converter, shown by the other modules here."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -154,8 +155,9 @@ class Report:
         drop}], `pruning` {sparsity, layers, compressed_before_bytes, compressed_after_bytes} or null,
         `preprocessing` [text], `gate` {its limits}, `evaluation`, `golden_samples`, `recipe`, `tools`, `notes`.
 
-        What was not measured is null, a list or an object that has nothing is empty. Without times, the
-        variants' `latency_ms` and `memory_bytes` are null and `latencies_ms` and `memories_bytes` are empty.
+        What was not measured is null, and so is the drop where no runtime gets it right; a list or an object
+        that has nothing is empty. Without times, the variants' `latency_ms` and `memory_bytes` are null and
+        `latencies_ms` and `memories_bytes` are empty.
         """
         report = self if with_times else timeless(self)
         return {
@@ -227,11 +229,13 @@ def plain_tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn dataclasses, mappings and tuples into objects and lists."""
+    """Turn dataclasses, mappings and tuples into objects and lists, infinity and NaN into null."""
     if dataclasses.is_dataclass(value):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value

@@ -39,7 +39,8 @@ def checked(content: dict[str, Any]) -> Manifest:
 
 
 def report_of(content: dict[str, Any]) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(Path(content["folder"], "report.json").read_text())
+    text = Path(content["folder"], "report.json").read_text()
+    report: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
     return report
 
 
@@ -144,7 +145,9 @@ class TestSearch:
         row = next(row for row in content["variants"] if row["packaged"])
         assert set(row["excluded"]) & {uneven.BEFORE, uneven.AFTER}
         report = report_of(content)
-        assert report["search"][0]["drop"] > 1 >= report["search"][-1]["drop"]
+        # Nothing runs plain int8 right, which JSON has no number for.
+        assert report["search"][0] == {"kept": [], "drop": None}
+        assert any(step["drop"] is not None and step["drop"] <= 1 for step in report["search"])
         assert len(report["sensitivities"]) >= 4
 
 
@@ -192,12 +195,14 @@ class TestPruning:
 
     def words(self, trained, kind: str) -> list[object]:
         place = trained(kind)
-        source = {
-            "keras": [place / "cnn.keras"],
-            "torch": ["nets:make_net", "--import-from", place, "--weights", place / "weights.pt"],
-        }[kind]
-        data = ["--data", place / f"{kind}.npz", "--precision", "fp32,int8", "--prune-steps", "20"]
-        return [*source, *data]
+        model = str(place / "cnn.keras") if kind == "keras" else "nets:make_net"
+        weights = "" if kind == "keras" else f'weights = "{place / "weights.pt"}"\n'
+        recipe = place / "prune.toml"
+        recipe.write_text(
+            f'model = "{model}"\nimport_from = "{place}"\nout = "{Path.cwd() / "packages"}"\n{weights}'
+            "[prune]\nend_step = 60\nfrequency = 5\nlearning_rate = 0.005\n"
+        )
+        return [recipe, "--data", place / f"{kind}.npz", "--precision", "fp32,int8"]
 
 
 def _zeros(path: Path) -> float:
