@@ -24,6 +24,7 @@ from edge_agent.engines.base import Engine
 from edge_agent.engines.onnx import OnnxEngine
 from edge_agent.engines.tflite import TfliteEngine
 from support import convertible, processable
+from support.tflite_runtime import Elsewhere
 
 NOTHING = PostprocessSettings()
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,9 +46,8 @@ def engines(
     if tflite_source is not None:
         target = folder / "processed.tflite"
         to_tflite.add_processing(tflite_source, target, pre, post, ())
-        for runtime in ("ai-edge-litert", "tflite-runtime"):
-            settings = EngineSettings(tflite_runtime=runtime, threads=1)
-            loaded.append(TfliteEngine.load(target, settings))
+        loaded.append(TfliteEngine.load(target, EngineSettings(tflite_runtime="ai-edge-litert", threads=1)))
+        loaded.append(Elsewhere(target))
     return loaded
 
 

@@ -11,13 +11,13 @@ from ai_edge_litert import schema_py_generated as schema
 from converters.formats import tflite_model
 from converters.processing import onnx as to_onnx
 from converters.processing import tflite as to_tflite
-from converters.processing.plan import PREFIXES
 from converters.processing.settings import (
     AudioSettings,
     ImageSettings,
     PostprocessSettings,
     PreprocessSettings,
 )
+from converters.quantize.layers import PROCESSING
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.base import Engine
 from edge_agent.engines.onnx import OnnxEngine
@@ -60,7 +60,9 @@ def quantize_onnx(source: Path, target: Path, samples: Samples) -> None:
         Reader(),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        nodes_to_exclude=[node.name for node in onnx.load(source).graph.node if node.name.startswith(PREFIXES)],
+        nodes_to_exclude=[
+            node.name for node in onnx.load(source).graph.node if node.name.startswith(PROCESSING)
+        ],
     )
 
 
@@ -73,7 +75,7 @@ def quantize_tflite(source: Path, target: Path, samples: Samples) -> None:
     for scope, operator in (
         (".*", names.INPUT),
         (".*", names.OUTPUT),
-        (f"^({'|'.join(PREFIXES)})", names.ALL_SUPPORTED),
+        (f"^({'|'.join(PROCESSING)})", names.ALL_SUPPORTED),
     ):
         manager.add_quantization_config(scope, operator, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
     content = tflite_model.normalised(tflite_model.read(source))
@@ -105,7 +107,7 @@ def test_onnx(tmp_path: Path, pre: PreprocessSettings) -> None:
 
     model = onnx.load(quantized)
     produced = {name: node for node in model.graph.node for name in node.output}
-    kinds = [node.op_type for node in model.graph.node if node.name.startswith(PREFIXES)]
+    kinds = [node.op_type for node in model.graph.node if node.name.startswith(PROCESSING)]
     assert "DequantizeLinear" in {node.op_type for node in model.graph.node}
     assert kinds[0] == "Cast"
     assert kinds[-2:] == ["Softmax", "ArgMax"]
