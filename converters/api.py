@@ -10,7 +10,7 @@ from converters.checks.metrics import OwnMetric
 from converters.checks.settings import EvaluateSettings
 from converters.conversion.build import build
 from converters.conversion.preparation import Live
-from converters.conversion.recipe import Recipe
+from converters.conversion.recipe import Recipe, checked
 from converters.data.live import LiveData
 from converters.data.settings import GENERATED, DataSettings, GenerateSettings, Range
 from converters.processing.settings import PostprocessSettings, PreprocessSettings
@@ -87,11 +87,11 @@ def convert(
         version=version,
         labels=_labels(labels),
         out=str(out),
-        to=None if to is None else tuple(to),
-        precision=None if precision is None else tuple(precision),
-        order=None if order is None else tuple(order),
+        to=_words(to),
+        precision=_words(precision),
+        order=_words(order),
         data=DataSettings(path=data_path, evaluation=evaluation_path),
-        generate=GenerateSettings(samples or GENERATED, ranges or {}, shapes or {}),
+        generate=GenerateSettings(GENERATED if samples is None else samples, ranges or {}, shapes or {}),
         prune=prune,
         quantize=quantize or QuantizeSettings(),
         preprocess=preprocess or PreprocessSettings(),
@@ -100,11 +100,16 @@ def convert(
         gate=Gate(max_drop, max_size_bytes, max_latency_ms, min_agreement),
     )
     return build(
-        recipe,
+        checked(recipe, "convert()"),
         live_model=None if is_path else model,
         live=Live(live_data, live_evaluation, metric if callable(metric) else None),
         progress=progress,
     )
+
+
+def _words(given: Sequence[Any] | None) -> Any:
+    """Return names as a tuple, a single one too; what is none is refused when the recipe is checked."""
+    return (given,) if isinstance(given, str) else None if given is None else tuple(given)
 
 
 def _path_or_live(data: LiveData | Path | str | None) -> tuple[str, LiveData | None]:

@@ -102,6 +102,17 @@ def mapping_os_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"Cannot write {path}: {os.strerror(errno.ENOSPC)}; {_FREE_SPACE}.") from error
 
 
+@contextmanager
+def mapping_full_disk(path: Path) -> Iterator[None]:
+    """Turn an error that a full disk caused into a StorageError; everything else passes."""
+    try:
+        yield
+    except (OSError, EdgeAgentError) as error:
+        if isinstance(error, StorageError) or not _is_full(error):
+            raise
+        raise StorageError(f"Cannot write {path}: {os.strerror(errno.ENOSPC)}; {_FREE_SPACE}.") from error
+
+
 def _is_full(error: BaseException | None) -> bool:
     """Say whether an error, or one that it was raised from, tells that a disk is full."""
     while error is not None:
@@ -149,8 +160,9 @@ def _existing(folder: Path, manifest: Manifest) -> Path:
 
 
 def _comparable(manifest: Manifest) -> dict[str, Any]:
-    """Return what two builds of the same thing have in common: all but time, latency and the order by it."""
+    """Return what two builds of the same thing have in common: all but time, latency and what follows."""
     content = manifest.model_dump(mode="json", by_alias=True, exclude={"timestamp"})
+    content.pop("limits")
     for variant in content["variants"]:
         variant["metrics"].pop(_MEASURED, None)
     content["variants"].sort(key=lambda variant: str(variant["file"]["sha256"]))

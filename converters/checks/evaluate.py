@@ -139,8 +139,9 @@ def agreement(
     pairs = list(zip(want, got, strict=True))
     if classifier:
         return float(np.mean([np.array_equal(_classes(a[first]), _classes(b[first])) for a, b in pairs]))
-    worst = max(float(np.mean([_rms(a[name], b[name]) for a, b in pairs])) / scale[name] for name in scale)
-    return max(0.0, 1.0 - worst)
+    shares = [float(np.mean([_rms(a[name], b[name]) for a, b in pairs])) / scale[name] for name in scale]
+    # The largest of several numbers may be one beside a NaN.
+    return max(0.0, 1.0 - max(shares)) if np.isfinite(shares).all() else 0.0
 
 
 def _scale(spec: TensorSpec, values: Sequence[NDArray[Any]], quantized: bool) -> float:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of the metric, agreement without labels. One point is what post-training int8 commonly costs a healthy
 CNN, twice the half point that a good one loses, and two of the 200 generated samples."""
+
+SLACK: Final = 1e-9
+"""Shares are counts over counts: a drop of exactly the limit must not fail on the last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Gate:
     """Largest file, before compression."""
     max_latency_ms: Annotated[float, Ge(0)] | None = None
     """Slowest median run on this host; what it cannot time has no such limit."""
-    min_agreement: Annotated[float, Ge(0)] | None = None
+    min_agreement: Annotated[float, Ge(0), Le(1)] | None = None
     """Least share of answers, 0 to 1, that must be the float model's."""
 
 
@@ -45,10 +48,9 @@ class Measured:
 
 def refusal(gate: Gate, measured: Measured) -> str | None:
     """Say why a variant is left out, or None if it passes."""
-    # Shares are counts over counts: a drop of exactly the limit must not fail on the last bit.
-    if not measured.drop <= gate.max_drop + 1e-9:
+    if not measured.drop <= gate.max_drop + SLACK:
         return f"it loses {measured.drop:.2f} points of {measured.metric}, {gate.max_drop:g} allowed"
-    if gate.min_agreement is not None and measured.agreement < gate.min_agreement - 1e-9:
+    if gate.min_agreement is not None and measured.agreement < gate.min_agreement - SLACK:
         return (
             f"it agrees to {100 * measured.agreement:.2f} %, at least {100 * gate.min_agreement:g} % asked for"
         )

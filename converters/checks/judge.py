@@ -106,6 +106,11 @@ class Judged:
         """On its own reference runtime."""
         return None if self.loaded is None else self.memories_bytes.get(self.loaded.runtime)
 
+    def forget(self) -> None:
+        """Take back what a runtime showed that did not come through to the end."""
+        self.loaded, self.golden_errors, self.scale = None, {}, {}
+        self.agreement, self.score, self.lost, self.per_class = None, None, None, None
+
     def takes(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Return a float model's samples as this candidate takes them."""
         if not self.boundary or self.loaded is None:
@@ -179,8 +184,9 @@ def judge(
     judged = Judged(candidate)
     own: list[Sample] = []
     for runtime in runtimes:
+        is_first = judged.loaded is None
         try:
-            if judged.loaded is None:
+            if is_first:
                 answers = _run_all(bench, judged, reference, runtime, advanced)
                 own = list(answers[: reference.golden])
                 _score(judged, reference, answers)
@@ -190,6 +196,8 @@ def judge(
         except OperatorError:
             raise
         except EdgeAgentError as error:
+            if is_first:
+                judged.forget()
             judged.refused[runtime] = str(error).rstrip(".")
     if judged.loaded is None:
         judged.failure = "; ".join(f"{name}: {reason}" for name, reason in judged.refused.items())
@@ -209,11 +217,7 @@ def _run_all(
     loaded = bench.load(candidate.engine, runtime, candidate.path)
     _check_signature(reference.loaded, loaded, integers=bool(candidate.boundary))
     judged.loaded = loaded
-    try:
-        return bench.run(loaded, judged.takes(reference.evaluation.inputs), advanced=advanced)
-    except EdgeAgentError:
-        judged.loaded = None
-        raise
+    return bench.run(loaded, judged.takes(reference.evaluation.inputs), advanced=advanced)
 
 
 def _score(judged: Judged, reference: Reference, answers: Sequence[Sample]) -> None:

@@ -81,6 +81,14 @@ def check_asked_for(found: Sequence[Verdict], wanted: Wanted, *, precisions: boo
                 f"The {precision} variant is not good enough: {'; '.join(reasons)}; nothing was written. Relax "
                 "the limit, or leave that precision out."
             )
+    for engine in wanted if formats else ():
+        if not any(kind[0] == engine for kind in packaged):
+            reasons = sorted({verdict.reason for verdict in found if verdict.kind[0] == engine})
+            said = "; ".join(reasons) or "none of the precisions can be had in it"
+            raise GateError(
+                f"No {engine} variant is good enough: {said}; nothing was written. Relax the limit, or leave "
+                "that target out."
+            )
 
 
 def ordered(found: Sequence[Verdict], order: Sequence[str] | None, *, by_latency: bool = True) -> list[Verdict]:
@@ -132,15 +140,16 @@ def manifest(
     with_latency: bool,
 ) -> Manifest:
     """Return the manifest of the packaged variants; `files` says how each travels, by its digest."""
-    slowest_ms = max((v.judged.latency_ms or 0.0 for v in best_first), default=0.0)
+    latencies_ms = [v.judged.latency_ms or 0.0 for v in best_first] if with_latency else []
+    slowest_ms = max(latencies_ms, default=0.0)
     run_s = min(3600.0, max(RUN_LIMIT_S, float(round(_HANG_FACTOR * slowest_ms / 1000))))
     return Manifest(
         name=identity.name,
         version=identity.version,
         timestamp=identity.timestamp,
         source=Source(framework=floats.framework, sha256=floats.sha256),
-        inputs=_tensors(_signature(reference, best_first).inputs),
-        outputs=_tensors(_signature(reference, best_first).outputs),
+        inputs=_tensors(signature(reference, best_first).inputs),
+        outputs=_tensors(signature(reference, best_first).outputs),
         labels=identity.labels,
         metadata=dict(metadata),
         limits=Limits(run_s=run_s),
@@ -179,7 +188,7 @@ def _kind_bytes(verdict: Verdict, among: Sequence[Verdict]) -> int:
     return min(v.judged.candidate.size_bytes for v in among if v.kind == verdict.kind)
 
 
-def _signature(reference: Reference, best_first: Sequence[Verdict]) -> Loaded:
+def signature(reference: Reference, best_first: Sequence[Verdict]) -> Loaded:
     """Return whose inputs and outputs the manifest names: the float model's, unless they became integers."""
     first = best_first[0].judged
     return first.loaded if first.boundary and first.loaded is not None else reference.loaded

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converters.checks import gate
 from converters.checks.judge import Judged, judge
 from converters.conversion import assemble
 from converters.conversion.preparation import Prepared
 from converters.conversion.recipe import Recipe
 from converters.conversion.workshop import Workshop
-from converters.errors import ConversionError
+from converters.errors import ConversionError, WorkerError
 from converters.formats.sources import SourceModel
 from converters.quantize import search, variants
+from converters.quantize.settings import QuantizeSettings
 from converters.quantize.variants import Candidate
 from converters.report.model import VariantRow
 from converters.terms import Advanced, Format, unheard
@@ -20,7 +22,8 @@ from converters.workers.trials import Loaded
 from edge_agent.documents.errors import EdgeAgentError, StorageError
 from edge_agent.documents.manifest import Precision
 
-_SEARCHED: Final[tuple[Precision, ...]] = ("dynamic", "int8", "int16x8")
+_SEARCHED: Final[tuple[Precision, ...]] = ("int8", "int16x8")
+"""Dynamic variants have float activations, which is where most of what int8 loses goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def attempt(shop: Workshop, recipe: Recipe, prepared: Prepared) -> Attempts:
         one = _Attempt(shop, recipe, prepared, name, precision, begin, end)
         try:
             judged += one.run()
-        except ConversionError as error:
+        except (ConversionError, WorkerError) as error:
             if recipe.precision is not None:
                 raise
             skipped.append(VariantRow(precision, name, (), packaged=False, reason=str(error)))
@@ -104,6 +107,8 @@ class _Attempt:
         self._precision = precision
         self._begin = begin
         self._end = end
+        self._first: tuple[str, ...] = ()
+        """The runtime that trials of a search are judged on."""
         self.searched: list[Searched] = []
 
     def run(self) -> list[Judged]:
@@ -114,6 +119,7 @@ class _Attempt:
         if self._recipe.precision is None and self._precision != self._source.precision:
             self._check_smaller(files)
         judged = self._judge(files)
+        self._first = next((one.runtimes[:1] for one in judged if one.runtimes), self._runtimes[:1])
         if settings.search and self._precision in _SEARCHED and self._source.precision != self._precision:
             judged = self._searched(judged)
         return judged + self._fallback(judged)
@@ -125,6 +131,13 @@ class _Attempt:
     @property
     def _runtimes(self) -> tuple[str, ...]:
         return self._prepared.runtimes[self._name]
+
+    @property
+    def _settings(self) -> QuantizeSettings:
+        """The recipe's settings with what a search has found."""
+        settings = self._recipe.quantize
+        found = tuple(layer for one in self.searched for layer in one.found.excluded)
+        return replace(settings, exclude=settings.exclude + found)
 
     def _make(self, excluded: tuple[str, ...]) -> list[Candidate]:
         settings = self._recipe.quantize
@@ -145,7 +158,8 @@ class _Attempt:
 
     def _searched(self, judged: list[Judged]) -> list[Judged]:
         """Find the layers that stay in float, where the plain variant loses too much."""
-        limit = self._recipe.gate.max_drop
+        # The gate forgives the last bit, too.
+        limit = self._recipe.gate.max_drop + gate.SLACK
         if max(self._drop(one) for one in judged) <= limit:
             return judged
         found, ranked = search.search(
@@ -168,13 +182,22 @@ class _Attempt:
     def _drop_of(self, files: Sequence[Candidate]) -> float:
         with self._shop.bench.brief() as brief:
             reference = self._prepared.reference
-            return max(self._drop(judge(brief, reference, file, self._runtimes[:1], unheard)) for file in files)
+            drops = [self._drop(judge(brief, reference, file, self._first, unheard)) for file in files]
+        for file in files:
+            # There may be dozens of trials.
+            file.path.unlink(missing_ok=True)
+        return max(drops)
 
     def _drop(self, judged: Judged) -> float:
-        """Return the points lost, infinitely many where nothing runs it right."""
+        """Return the points lost, infinitely many where nothing runs it right.
+
+        What lacks in the least agreement counts as points beyond the limit, so that a search goes on.
+        """
         if judged.failure:
             return float("inf")
-        return assemble.measured(self._prepared.reference, judged).drop
+        measured, limits = assemble.measured(self._prepared.reference, judged), self._recipe.gate
+        lacking = (limits.min_agreement or 0.0) - measured.agreement
+        return max(measured.drop, limits.max_drop + 100 * lacking) if lacking > 0 else measured.drop
 
     def _fallback(self, judged: Sequence[Judged]) -> list[Judged]:
         """Make the variant in another way for the runtimes that get it wrong."""
@@ -183,7 +206,7 @@ class _Attempt:
             return []
         try:
             candidate = variants.make_fallback(
-                self._shop.bench, self._source, self._precision, self._shop.folder, self._recipe.quantize
+                self._shop.bench, self._source, self._precision, self._shop.folder, self._settings
             )
             if candidate is None:
                 return []

@@ -81,6 +81,7 @@ def metadata(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
             "samples": len(reference.evaluation),
             "data": "generated" if prepared.columns is None else "given",
             "data_sha256": None if prepared.columns is None else prepared.columns.sha256,
+            "evaluation_sha256": None if prepared.evaluation is None else prepared.evaluation.sha256,
             "metric": reference.metric.name,
             "classifier": reference.classifier,
             "max_drop": recipe.gate.max_drop,

@@ -61,6 +61,8 @@ class Prepared:
     reference: Reference
     columns: Columns | None
     """The data that was given; None when samples were generated."""
+    evaluation: Columns | None
+    """Data that was given for the evaluation alone."""
     notes: tuple[str, ...]
 
 
@@ -103,7 +105,8 @@ def prepare(shop: Workshop, recipe: Recipe, live_model: object | None, live: Liv
         divided.calibration,
         reference,
         data.given,
-        (*found.notes, *notes, *_remarks(reference, data.given)),
+        data.evaluation if recipe.data.evaluation or live.evaluation is not None else None,
+        (*found.notes, *notes, *_remarks(reference, data.given, len(divided.evaluation))),
     )
 
 
@@ -151,10 +154,12 @@ def _wanted(
     """
     settings = recipe.quantize
     if recipe.precision is None:
-        return {
+        usual = {
             name: variants.wanted(source, None, has_data=has_data, settings=settings)
             for name, source in sources.items()
-        }, []
+        }
+        _check_ends(recipe, usual)
+        return usual, []
     found: dict[Format, list[Precision]] = {name: [] for name in sources}
     notes = []
     for precision in recipe.precision or ("",):
@@ -231,9 +236,14 @@ def _check_classes(named: Identity, reference: Reference) -> None:
         )
 
 
-def _remarks(reference: Reference, given: Columns | None) -> list[str]:
-    """Return what the caller should know of the source and the samples."""
+def _remarks(reference: Reference, given: Columns | None, samples: int) -> list[str]:
+    """Return what the caller should know of the source and of the samples, `samples` to evaluate with."""
     found: list[str] = []
+    if (left_out := samples - len(reference.evaluation)) > 0:
+        found.append(
+            f"{left_out} of {samples} samples do not count in the evaluation: the float model answers NaN to "
+            "them, or they are more than fits into memory at a time."
+        )
     if reference.metric.reads_classes and given is not None and given.classes is not None:
         found += targets.notes(given.classes, given.class_names)
     if reference.source.is_quantized:

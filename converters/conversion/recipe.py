@@ -110,6 +110,11 @@ def parse(content: Mapping[str, Any], source: str) -> Recipe:
         raise RequestError(f"{source}: {place}: {said[:1].lower()}{said[1:]}.") from error
 
 
+def checked(recipe: Recipe, source: str) -> Recipe:
+    """Return a recipe that was put together by a program, validated; raises as `parse` does."""
+    return parse(dataclasses.asdict(recipe), source)
+
+
 def described(recipe: Recipe) -> dict[str, Any]:
     """Return what a recipe says beyond the defaults, as plain values, with files by their names alone.
 

@@ -1,5 +1,6 @@
 """Which versions of which tools a conversion is made with: a manifest records them."""
 
+import platform
 from importlib import metadata
 from typing import Final
 
@@ -11,6 +12,10 @@ _TOOLS: Final = (
     "ai-edge-litert",
     "tflite-runtime",
     "litert-quantizer",
+    "backports.zstd",
+    "flatbuffers",
+    "pillow",
+    "protobuf",
 )
 _FRAMEWORK_TOOLS: Final = {
     "keras": ("keras", "tensorflow", "tf2onnx"),
@@ -23,7 +28,7 @@ _FRAMEWORK_TOOLS: Final = {
 
 def versions(framework: str) -> dict[str, str]:
     """Return the versions of the tools that a conversion from this framework uses, by distribution."""
-    found = {}
+    found = {"python": platform.python_version()}
     for tool in (*_TOOLS, *_FRAMEWORK_TOOLS.get(framework, ())):
         try:
             found[tool] = metadata.version(tool)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.formats.sources import SourceModel
-from converters.package import mapping_os_errors
+from converters.package import mapping_full_disk, mapping_os_errors
 from converters.terms import Advanced, Progress
 from converters.workers.trials import Bench, Loaded
 from edge_agent.documents.errors import EdgeAgentError
@@ -40,6 +40,8 @@ class Workshop:
 @contextmanager
 def workshop(progress: Progress) -> Iterator[Workshop]:
     """Open a workshop; its folder and workers go with the block, whatever ends it."""
-    with ExitStack() as stack, mapping_os_errors(Path(tempfile.gettempdir())):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-convert-")))
+    place = Path(tempfile.gettempdir())
+    with ExitStack() as stack, mapping_full_disk(place):
+        with mapping_os_errors(place):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-convert-")))
         yield Workshop(folder, Bench(folder, stack), progress)

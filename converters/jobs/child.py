@@ -56,6 +56,9 @@ class Child:
             return messages.Failed(kind=_kind(error), message=str(error))
         except MemoryError:
             return messages.Failed(kind="model", message="There is not enough memory for it on this host.")
+        except Exception as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return messages.Failed(kind="worker", message=f"Unexpected {said}; please report this.")
 
     def load(self, ask: messages.Load) -> messages.Loaded:
         """Load a model; raises ModelLoadError."""

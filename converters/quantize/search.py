@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.arrays import Sample
-from converters.errors import ConversionError
+from converters.errors import ConversionError, WorkerError
 from converters.formats.sources import SourceModel
 from converters.quantize import variants
 from converters.quantize.settings import QuantizeSettings
@@ -16,8 +16,6 @@ from converters.terms import Advanced, unheard
 from converters.workers import messages
 from converters.workers.trials import Bench
 from edge_agent.documents.manifest import Precision
-
-"""Hears the share that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +120,8 @@ def search(
         tried = dataclasses.replace(settings, exclude=settings.exclude + excluded)
         try:
             return drop_of(variants.make(bench, source, precision, calibration, folder, tried))
-        except ConversionError:
-            # Nothing is left to quantize, or the ends cannot be integers any more.
+        except (ConversionError, WorkerError):
+            # Nothing is left to quantize, the ends cannot be integers any more, or it crashes.
             return math.inf
 
     found = find_exclusions(

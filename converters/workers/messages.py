@@ -32,7 +32,7 @@ Method = Literal[
 ]
 
 
-FailureKind = Literal["model", "missing", "conversion", "data", "request", "storage"]
+FailureKind = Literal["worker", "model", "missing", "conversion", "data", "request", "storage"]
 
 
 class Quantize(_Message, frozen=True):

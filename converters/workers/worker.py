@@ -33,6 +33,7 @@ _ERRORS: Final[dict[messages.FailureKind, type[EdgeAgentError]]] = {
     "data": DataError,
     "request": RequestError,
     "storage": StorageError,
+    "worker": WorkerError,
 }
 _CHUNK_BYTES: Final = 65536
 

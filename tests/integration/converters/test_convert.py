@@ -10,6 +10,7 @@ from converters import Package, convert
 from converters.errors import ConversionError, DataError, GateError
 from converters.package import plain_blob, read_manifest
 from converters.quantize import onnx as quantize_onnx
+from converters.quantize.settings import QuantizeSettings
 from edge_agent.documents.errors import ModelError, NotFoundError, RequestError
 from edge_agent.documents.manifest import Manifest, Variant, blob_path
 from edge_agent.documents.settings import EngineSettings
@@ -433,3 +434,49 @@ def test_package_as_json_is_plain(models, tmp_path: Path) -> None:
 
     assert plain["variants"][0]["precision"] == "fp32"
     assert plain["variants"][0]["packaged"] is True
+
+
+class TestArguments:
+    def test_what_a_program_says_is_checked_too(self, models, tmp_path: Path) -> None:
+        for wrong, said in (
+            (
+                {"quantize": QuantizeSettings(percentile=0.99)},
+                r"convert\(\): quantize.percentile: input",
+            ),
+            ({"min_agreement": 99}, r"gate.min_agreement: input should be less than or equal to 1"),
+            ({"samples": 0}, r"generate.samples: input should be greater than or equal to 1"),
+        ):
+            with pytest.raises(RequestError, match=said):
+                convert(models.onnx, out=tmp_path / "out", **wrong)
+        assert not (tmp_path / "out").exists()
+
+    def test_one_word_is_one_precision(self, models, tmp_path: Path) -> None:
+        package = convert(models.onnx, precision="fp32", samples=10, out=tmp_path / "out")
+
+        assert [one.precision for one in package.manifest.variants] == ["fp32"]
+
+    def test_integers_need_the_precision_that_has_them(self, models, tmp_path: Path) -> None:
+        with pytest.raises(RequestError, match="ask for --precision int8 alone"):
+            convert(
+                models.onnx, data=models.onnx_data, quantize=QuantizeSettings(io="int8"), out=tmp_path / "out"
+            )
+
+    def test_variant_that_the_metric_fails_on_is_left_out(self, models, tmp_path: Path) -> None:
+        calls = []
+
+        def fails_on_the_second(answers, targets) -> float:
+            calls.append(len(calls))
+            if len(calls) > 1:
+                raise ValueError("no")
+            return 1.0
+
+        with pytest.raises(GateError, match="No variant is good enough: onnx dynamic: onnxruntime: "):
+            convert(
+                models.onnx,
+                precision=["dynamic"],
+                data=models.onnx_data,
+                metric=fails_on_the_second,
+                max_drop=50,
+                out=tmp_path / "out",
+            )
+        assert not (tmp_path / "out").exists()

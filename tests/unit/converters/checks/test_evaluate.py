@@ -171,3 +171,10 @@ class TestClassNumbers:
         assert evaluate.agreement(want, got, "class", {"class": 2.0}, classifier=True) == 0.75
         assert evaluate.errors(want, got) == {"class": 1.0}
         assert evaluate.scales([TensorSpec("class", "INT64", (-1,))], want, quantized=False) == {"class": 2.0}
+
+
+def test_nan_in_a_later_output_is_no_agreement() -> None:
+    want = [{"a": np.zeros(3), "b": np.ones(3)}] * 2
+    got = [{"a": np.zeros(3), "b": np.full(3, np.nan)}] * 2
+
+    assert evaluate.agreement(want, got, "a", {"a": 1.0, "b": 1.0}, classifier=False) == 0.0

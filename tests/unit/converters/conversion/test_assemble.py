@@ -142,6 +142,19 @@ def test_defaults_may_be_left_out() -> None:
     assemble.check_asked_for(found, {"onnx": ("fp32", "dynamic")}, precisions=False, formats=False)
 
 
+def test_target_that_was_asked_for_must_be_packaged() -> None:
+    found = [verdict("fp32", 1.0), verdict("fp32", 2.0, reason="it loses 40 points", engine="tflite")]
+    wanted = {"onnx": ("fp32", "dynamic"), "tflite": ("fp32", "dynamic")}
+
+    assemble.check_asked_for(found, wanted, precisions=False, formats=False)
+    with pytest.raises(GateError, match="No tflite variant is good enough: it loses 40 points"):
+        assemble.check_asked_for(found, wanted, precisions=False, formats=True)
+    with pytest.raises(GateError, match="No tflite variant is good enough: none of the precisions"):
+        assemble.check_asked_for(
+            [verdict("fp32", 1.0)], {"onnx": ("fp32",), "tflite": ()}, precisions=True, formats=True
+        )
+
+
 def test_nothing_to_package_is_an_error() -> None:
     with pytest.raises(GateError, match="No variant is good enough: onnx fp32: too large"):
         check([verdict("fp32", 1.0, reason="too large")], {})
