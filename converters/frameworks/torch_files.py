@@ -281,7 +281,7 @@ def _needs_pickle(torch: Any, content: bytes) -> bool:
 
 
 def _is_unsafe_json(node: Any) -> bool:
-    """Say whether a document asks for a pickle or a foreign file, or evaluates more than arithmetic on sizes."""
+    """Say whether a document asks for a pickle or a foreign file, or evaluates more than arithmetic."""
     pending = [node]
     while pending:
         part = pending.pop()
