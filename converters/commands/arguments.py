@@ -6,6 +6,7 @@ import sys
 from typing import Any, Final, NoReturn, TypeAlias
 
 from converters.data import generate
+from converters.data.settings import GENERATED
 
 PROGRAM: Final = "edge-convert"
 LAYERS: Final = 10
@@ -66,7 +67,7 @@ def add_generated(parser: Parser) -> None:
     parser.add_argument(
         "--samples",
         type=count,
-        default=generate.GENERATED,
+        default=GENERATED,
         metavar="N",
         help="how many to generate without --data (default: %(default)s)",
     )

@@ -22,7 +22,7 @@ from converters.data.live import LiveData
 from converters.data.read import read_columns, read_evaluation
 from converters.data.samples import Samples, Split
 from converters.data.splitting import split
-from converters.errors import ConversionError
+from converters.errors import ConversionError, DataError
 from converters.formats.sources import SourceModel, read_source
 from converters.processing import processor
 from converters.quantize import variants
@@ -123,10 +123,21 @@ def _read_data(recipe: Recipe, live: Live) -> _Data:
     limit = None if recipe.prune is not None else settings.calibration_samples + settings.evaluation_samples
     given = read_columns(settings, live.data, limit)
     evaluation = read_evaluation(settings, given, live.evaluation)
+    for columns in (given, evaluation):
+        _check_rate(recipe, columns)
     if recipe.prune is None:
         return _Data(given, given, evaluation)
     divided = divide(given, evaluation)
     return _Data(given, divided.training, divided.evaluation)
+
+
+def _check_rate(recipe: Recipe, columns: Columns | None) -> None:
+    audio, rate_hz = recipe.preprocess.audio, None if columns is None else columns.rate_hz
+    if audio is not None and rate_hz not in (None, audio.rate_hz):
+        raise DataError(
+            f"The .wav files have {rate_hz} Hz, preprocess.audio.rate_hz is {audio.rate_hz}; resample the "
+            "files, or set the rate that apps record with."
+        )
 
 
 def _processed(

@@ -53,6 +53,11 @@ class Columns:
         return [file.path for file in self.files]
 
     @property
+    def rate_hz(self) -> int | None:
+        """The sample rate that all .wav files have, None for other data; raises DataError when they differ."""
+        return audio.common_rate(self.paths) if self.kind == "audio" else None
+
+    @property
     def classes(self) -> NDArray[np.int64] | None:
         """The class number of each sample, None where the targets are values or missing."""
         return classes_of(self.targets)

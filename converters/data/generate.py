@@ -1,5 +1,6 @@
 """Samples that are drawn where no data is given."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,13 +10,11 @@ from numpy.typing import NDArray
 from converters.arrays import shown
 from converters.data.casting import check_numeric
 from converters.data.samples import Samples
-from converters.data.settings import Range
+from converters.data.settings import GENERATED, Range
 from converters.data.splitting import SEED
 from converters.errors import DataError
 from edge_agent.documents.tensors import NUMPY_NAME, TensorSpec
 
-GENERATED: Final = 200
-"""Generated samples: one that changes its class is half a point of agreement."""
 FREE_DIMENSION: Final = 32
 """Size of a generated sample's free dimensions after the first, which gets 1."""
 
@@ -33,7 +32,8 @@ def generate(
     Floats lie in 0 to 1, in steps of 1/256 of the range so that they compress; integers in 0 to 255, or the
     datatype's range if that is smaller (INT8: -128 to 127); BOOL is 0 or 1. `ranges` (both ends included) and
     `shapes` say otherwise by input name. In turn a sample is uniform noise, a smooth ramp and a constant
-    level, since many models answer all noise alike. Raises DataError for text inputs and unknown names.
+    level, since many models answer all noise alike. Raises DataError for text inputs, unknown names, and ranges
+    that the datatype does not hold.
     """
     for kind, names in (("range", ranges), ("shape", shapes)):
         if stray := set(names) - {spec.name for spec in specs}:
@@ -41,7 +41,7 @@ def generate(
             raise DataError(f"A {kind} names the input '{sorted(stray)[0]}', but the model has: {known}.")
     random = np.random.default_rng(SEED)
     filled = {spec.name: _filled_shape(spec, shapes.get(spec.name)) for spec in specs}
-    bounds = {spec.name: ranges.get(spec.name, _default_range(spec)) for spec in specs}
+    bounds = {spec.name: _range(spec, ranges.get(spec.name)) for spec in specs}
     return Samples(
         tuple(
             {spec.name: _draw(random, spec, filled[spec.name], bounds[spec.name], index) for spec in specs}
@@ -71,6 +71,30 @@ def _draw(
         values = np.minimum(np.floor(low + unit * (high - low + 1)), high)
     drawn: NDArray[Any] = values.astype(dtype).reshape(shape)
     return drawn
+
+
+def _range(spec: TensorSpec, wanted: Range | None) -> Range:
+    usual = _default_range(spec)
+    if wanted is None:
+        return usual
+    lowest, highest = _limits(spec)
+    low, high = wanted
+    if not (lowest <= low <= high <= highest and math.isfinite(high - low)):
+        raise DataError(
+            f"The range {low:g} to {high:g} does not fit the input '{spec.name}'; give two numbers of "
+            f"{spec.datatype} from {lowest:g} to {highest:g}, the lower one first."
+        )
+    return wanted
+
+
+def _limits(spec: TensorSpec) -> tuple[float, float]:
+    """Return the lowest and highest number that an input holds, integers exactly."""
+    dtype = np.dtype(NUMPY_NAME[spec.datatype])
+    if dtype.kind == "b":
+        return (0, 1)
+    if dtype.kind == "f":
+        return (float(np.finfo(dtype).min), float(np.finfo(dtype).max))
+    return (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
 def _default_range(spec: TensorSpec) -> Range:

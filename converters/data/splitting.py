@@ -108,9 +108,12 @@ def key_of(arrays: Mapping[str, Array]) -> bytes:
     """Return the same bytes for the same arrays by name, and others for others."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
+        # One cell of an array of objects is no array.
+        array = np.asarray(arrays[name])
+        is_text = array.dtype.kind in "OSU"
+        digest.update(f"{name}\0{'text' if is_text else array.dtype.str}\0{array.shape}\0".encode())
+        # The bytes of objects are where they lie, and those of text depend on the longest in its array.
+        digest.update(repr(array.tolist()).encode() if is_text else array.tobytes())
     return digest.digest()
 
 

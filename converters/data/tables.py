@@ -18,6 +18,9 @@ _DELIMITERS: Final = (",", ";", "\t")
 Table = dict[str, Array]
 """Columns by name in the file's order: floats [n]; the labels may be text (object) or integers too."""
 
+Rows = list[tuple[int, list[str]]]
+"""Rows that are not blank, with their numbers in the file, from 1."""
+
 
 def read_csv(path: Path, labels: str) -> Table:
     """Read a CSV file with a header row, separated by commas, semicolons or tabs.
@@ -27,9 +30,10 @@ def read_csv(path: Path, labels: str) -> Table:
     """
     header, rows = _rows(path)
     _check_header(path, header, rows)
-    cells = list(zip(*rows, strict=True))
+    numbers = [number for number, _ in rows]
+    cells = list(zip(*(row for _, row in rows), strict=True))
     return {
-        name: _label_cells(list(column)) if name == labels else _numbers(path, name, column)
+        name: _label_cells(list(column)) if name == labels else _numbers(path, name, numbers, column)
         for name, column in zip(header, cells, strict=True)
     }
 
@@ -56,7 +60,7 @@ def read_parquet(path: Path, labels: str) -> Table:
 def _parquet_column(path: Path, name: str, values: list[Any], *, is_label: bool) -> Array:
     if is_label and isinstance(values[0] if values else None, (str, int, bool)):
         text = isinstance(values[0], str)
-        return _objects(values) if text else np.asarray(values, np.int64)
+        return _objects(values) if text else _integers(path, name, values)
     if not all(isinstance(value, (int, float)) for value in values):
         raise DataError(
             f"{path} has other values than numbers in column '{name}'; leave it out, or name it as the labels."
@@ -64,21 +68,31 @@ def _parquet_column(path: Path, name: str, values: list[Any], *, is_label: bool)
     return np.asarray(values, np.float64)
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def _integers(path: Path, name: str, values: list[Any]) -> NDArray[np.int64]:
+    try:
+        return np.asarray(values, np.int64)
+    except OverflowError as error:
+        raise DataError(
+            f"{path} has the class number {max(values)} in column '{name}', which is too large; number "
+            "the classes from 0."
+        ) from error
+
+
+def _rows(path: Path) -> tuple[list[str], Rows]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             start = file.readline()
             file.seek(0)
             delimiter = max(_DELIMITERS, key=start.count)
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+            rows = [(at, row) for at, row in enumerate(csv.reader(file, delimiter=delimiter), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV ({error}); write it as UTF-8 text.") from error
     if len(rows) < 2:
         raise DataError(f"{path} has no rows below its header; give one sample a row.")
-    return [name.strip() for name in rows[0]], rows[1:]
+    return [name.strip() for name in rows[0][1]], rows[1:]
 
 
-def _check_header(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _check_header(path: Path, header: Sequence[str], rows: Rows) -> None:
     if all(_is_number(name) for name in header):
         raise DataError(f"{path} starts with numbers; its first row should name the columns.")
     for index, name in enumerate(header):
@@ -86,13 +100,13 @@ def _check_header(path: Path, header: Sequence[str], rows: Sequence[Sequence[str
             raise DataError(f"{path} has no name for column {index + 1}; name each in the first row.")
         if name in header[:index]:
             raise DataError(f"{path} has two columns named '{name}'; name each once.")
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         if len(row) != len(header):
             raise DataError(f"{path} has {len(row)} values in row {number} and {len(header)} columns.")
 
 
-def _numbers(path: Path, name: str, cells: Sequence[str]) -> NDArray[np.float64]:
-    for number, cell in enumerate(cells, 2):
+def _numbers(path: Path, name: str, numbers: Sequence[int], cells: Sequence[str]) -> NDArray[np.float64]:
+    for number, cell in zip(numbers, cells, strict=True):
         if not _is_number(cell):
             what = f"'{cell.strip()}', which is no number" if cell.strip() else "no value"
             raise DataError(

@@ -38,6 +38,8 @@ def read_labels(array: Array, name: str) -> Labels:
             f"The labels '{name}' should be one class number (an integer) per sample, or floats to predict; "
             "turn one-hot rows into numbers with array.argmax(axis=1)."
         )
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"The labels '{name}' go up to {array.max()}; number the classes from 0.")
     return Labels(array.reshape(-1).astype(np.int64))
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from converters.errors import missing
+from converters.frameworks import hdf5
 from converters.terms import FrameworkName
 from edge_agent.documents.errors import ModelError, NotFoundError
 
-HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC: Final = b"PK\x03\x04"
 _PICKLES: Final = (".joblib", ".pkl", ".pickle")
 _TORCH_LEGACY: Final = (".pt", ".pth")
 _SAVED_MODEL: Final = "saved_model.pb"
 _FIRST_KERAS_3: Final = 3
+METADATA: Final = "metadata.json"
+_LARGEST_METADATA: Final = 2**16
 
 _LIVE: Final[dict[str, FrameworkName]] = {
     "keras.src.models.model.Model": "keras",
@@ -38,12 +40,12 @@ def identify_file(path: Path) -> FrameworkName | None:
         return _of_folder(path)
     try:
         with path.open("rb") as file:
-            start = file.read(len(HDF5_MAGIC))
+            start = file.read(len(hdf5.MAGIC))
     except FileNotFoundError:
         raise NotFoundError(f"{path} does not exist; give a model's file or folder.") from None
     except OSError as error:
         raise NotFoundError(f"Cannot read {path}: {error.strerror}; check its permissions.") from error
-    if start == HDF5_MAGIC:
+    if start == hdf5.MAGIC:
         return _of_hdf5(path)
     if path.suffix.lower() in _PICKLES:
         return "scikit-learn"
@@ -60,7 +62,7 @@ def identify_live(model: object) -> FrameworkName:
             return framework
     raise ModelError(
         f"A {type(model).__module__}.{type(model).__qualname__} cannot be converted; give a Keras, PyTorch "
-        " or scikit-learn model, or the path of a model file."
+        "or scikit-learn model, or the path of a model file."
     )
 
 
@@ -81,7 +83,7 @@ def _of_hdf5(path: Path) -> FrameworkName:
     try:
         with h5py.File(path, "r") as file:
             version = file.attrs.get("keras_version", b"2")
-    except OSError as error:
+    except Exception as error:
         raise ModelError(f"{path} is a damaged or truncated HDF5 file; save the model again.") from error
     text = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
     return "keras" if _major(text) >= _FIRST_KERAS_3 else "tf-keras"
@@ -91,10 +93,9 @@ def _of_archive(path: Path) -> FrameworkName:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            metadata = (
-                archive.read("metadata.json").decode(errors="replace") if "metadata.json" in names else ""
-            )
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+            metadata = read_metadata(archive).decode(errors="replace") if METADATA in names else ""
+    except Exception as error:
+        # zipfile and zlib each have exceptions of their own for damaged and encrypted members.
         raise ModelError(f"{path} is a damaged or truncated archive; save the model again.") from error
     if "config.json" in names:
         return "tf-keras" if '"keras_version": "2' in metadata else "keras"
@@ -105,6 +106,14 @@ def _of_archive(path: Path) -> FrameworkName:
         f"{path} is an archive that neither Keras nor PyTorch wrote; give a .keras, .pt2, .onnx or "
         ".tflite file."
     )
+
+
+def read_metadata(archive: zipfile.ZipFile) -> bytes:
+    """Return what a Keras archive says of itself; raises ValueError if it is too large, KeyError if absent."""
+    size = archive.getinfo(METADATA).file_size
+    if size > _LARGEST_METADATA:
+        raise ValueError(f"{METADATA} has {size} bytes")
+    return archive.read(METADATA)
 
 
 def _major(version: str) -> int:

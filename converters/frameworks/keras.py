@@ -13,8 +13,9 @@ from typing import Any
 
 from converters.arrays import Array
 from converters.errors import ConversionError, missing
-from converters.frameworks import keras_models
+from converters.frameworks import hdf5, keras_models
 from converters.frameworks.base import Pruned, Training
+from converters.frameworks.identify import read_metadata
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import EXTRA, tensorflow
 from converters.prune.settings import PruneSettings
@@ -22,16 +23,18 @@ from converters.terms import Advanced, Format, Origin
 from edge_agent.documents.errors import ModelError
 
 _CONFIG = "config.json"
-_METADATA = "metadata.json"
 
 
 def load(origin: Origin) -> Any:
-    """Return the `keras.Model` of a `.keras` file, without its optimizer.
+    """Return the `keras.Model` of a `.keras` or HDF5 file, without its optimizer.
 
     Raises ModelError for a file that is not one or is damaged, ConversionError for classes that are not Keras's
     own and, unless it is trusted, for code inside.
     """
-    version = keras_version(Path(origin.path))
+    path = Path(origin.path)
+    if path.is_file() and hdf5.starts_so(path):
+        return _from_hdf5(path, trusted=origin.trust_pickle)
+    version = keras_version(path)
     keras = library()
     with silenced():
         try:
@@ -45,13 +48,27 @@ def load(origin: Origin) -> Any:
             raise keras_models.unreadable(origin.path, error) from error
 
 
+def _from_hdf5(path: Path, *, trusted: bool) -> Any:
+    """Load what Keras 3 saved in the older format, whose file it knows by the end of its name alone."""
+    hdf5.check(path, trusted=trusted)
+    if path.suffix not in (".h5", ".hdf5"):
+        raise ModelError(f"{path} was saved as HDF5 by Keras 3, which loads it as .h5 alone; rename it to .h5.")
+    keras = library()
+    with silenced():
+        try:
+            return keras.models.load_model(str(path), compile=False, safe_mode=not trusted)
+        except Exception as error:
+            raise keras_models.unreadable(str(path), error) from error
+
+
 def keras_version(path: Path) -> str:
     """Return the version of Keras that saved a `.keras` file; raises ModelError for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo(_CONFIG)
-            return str(json.loads(archive.read(_METADATA))["keras_version"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+            return str(json.loads(read_metadata(archive))["keras_version"])
+    except Exception as error:
+        # zipfile and zlib each have exceptions of their own for damaged and encrypted members.
         raise ModelError(
             f"{path} is not a Keras model, or it is truncated; give a complete .keras file, as model.save "
             "writes it."

@@ -6,19 +6,16 @@ variable that is read once in a process; so both live side by side.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from converters.arrays import Array
 from converters.errors import missing
-from converters.frameworks import keras_models
+from converters.frameworks import hdf5, keras_models
 from converters.frameworks.base import Pruned, Training
 from converters.frameworks.silence import silenced
 from converters.frameworks.tensorflow_export import EXTRA, tensorflow
 from converters.prune.settings import PruneSettings
 from converters.terms import Advanced, Format, Origin
-from edge_agent.documents.errors import ModelError
-
-_HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 
 def load(origin: Origin) -> Any:
@@ -28,8 +25,8 @@ def load(origin: Origin) -> Any:
     own and, unless it is trusted, for code inside.
     """
     path = Path(origin.path)
-    if _starts_as_hdf5(path):
-        _check_hdf5(path, trusted=origin.trust_pickle)
+    if hdf5.starts_so(path):
+        hdf5.check(path, trusted=origin.trust_pickle)
     else:
         from converters.frameworks.keras import keras_version
 
@@ -68,30 +65,3 @@ def library() -> Any:
         except ImportError as error:
             raise missing("tf-keras", EXTRA) from error
     return tf_keras
-
-
-def _starts_as_hdf5(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HDF5)) == _HDF5
-    except OSError as error:
-        raise ModelError(f"Cannot read {path}: {error.strerror}; check the path.") from error
-
-
-def _check_hdf5(path: Path, *, trusted: bool) -> None:
-    """Raise ModelError unless a whole model is in the file; legacy Keras would run the code of a Lambda."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-    except OSError as error:
-        raise ModelError(f"{path} is truncated or damaged; give a complete .h5 file.") from error
-    if config is None:
-        raise ModelError(
-            f"{path} holds weights alone; build the model, load them with load_weights, and save it whole with "
-            "model.save."
-        )
-    text = config if isinstance(config, str) else config.decode(errors="replace")
-    if not trusted and '"class_name": "Lambda"' in text:
-        raise keras_models.lambda_refused(str(path))

@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,20 @@ _SAFE_WORD: Final = re.compile(
 )
 _SYMBOL: Final = re.compile(r"Symbol\('[a-z]+\d+'")
 _SAFE_EXPRESSION: Final = re.compile(r"(?!.*__)(?!.*\.\s*[A-Za-z_])[\w\s+\-*/%(),.<>=!&|~]*")
-_PAYLOADS: Final = re.compile(r"(weight|tensor)_\d+$")
+_PAYLOAD: Final = re.compile(r"(weight|tensor)_[0-9]+")
+"""What a program's tables of weights and constants may name: files of bare numbers beside them."""
+
+_PARTS: Final = re.compile(
+    r"[^/]+/(archive_format|archive_version|byteorder|\.data/[a-z_]+|models/[^/]+\.json|extra/.+"
+    r"|data/sample_inputs/[^/]+\.pt|data/weights/(weight_[0-9]+|[^/]+_weights_config\.json)"
+    r"|data/constants/(tensor_[0-9]+|[^/]+_constants_config\.json))"
+)
+"""The members of an archive that torch.export.save writes today, all in one folder."""
+
+_OLD_PARTS: Final = re.compile(
+    r"version|serialized_exported_program\.json|serialized_(state_dict|constants|example_inputs)\.pt"
+)
+"""The members that it wrote before 2.7. Source: torch.export.load."""
 
 
 def load(origin: Origin) -> Any:
@@ -226,19 +240,33 @@ def _program(torch: Any, path: Path, trusted: bool) -> Any:
 def _unsafe_part(torch: Any, content: bytes) -> str:
     """Name what in a program's archive would run code when it is loaded; empty if there is nothing."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.namelist()
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            return f"{twice[0]} twice"
-        for name in names:
+        members = archive.infolist()
+        # As they are in the file: zipfile ends a name at a zero byte, torch does not.
+        names = [member.orig_filename for member in members]
+        if stranger := _unknown_part(names):
+            return stranger
+        for name, member in zip(names, members, strict=True):
             last = name.split("/")[-1]
-            if last.endswith(".json") and _is_unsafe_json(json.loads(archive.read(name))):
+            if "/extra/" in name:
+                # Only ever read as text.
+                continue
+            if last.endswith(".json") and _is_unsafe_json(json.loads(archive.read(member))):
                 return f"a pickled part or an expression in {last}"
-            if last.endswith(".pt") and _needs_pickle(torch, archive.read(name)):
+            if last.endswith(".pt") and _needs_pickle(torch, archive.read(member)):
                 return f"pickled objects in {last}"
-            if "/data/constants/" in f"/{name}" and not (_PAYLOADS.match(last) or last.endswith(".json")):
-                return f"the pickled object {last}"
     return ""
+
+
+def _unknown_part(names: Sequence[str]) -> str:
+    """Name what torch.export.save does not write, such as native code; empty if there is nothing."""
+    known = _OLD_PARTS if all("/" not in name for name in names) else _PARTS
+    folder = names[0].split("/")[0] if names else ""
+    for name in names:
+        if not known.fullmatch(name) or (known is _PARTS and name.split("/")[0] != folder):
+            return f"{name!r}, a part that this program does not know"
+    # torch finds members without regard to case.
+    twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1]
+    return f"{twice[0]} twice" if twice else ""
 
 
 def _needs_pickle(torch: Any, content: bytes) -> bool:
@@ -253,17 +281,25 @@ def _needs_pickle(torch: Any, content: bytes) -> bool:
 
 
 def _is_unsafe_json(node: Any) -> bool:
-    """Say whether a document asks for a pickle, or has an expression that is more than arithmetic on sizes."""
+    """Say whether a document asks for a pickle or a foreign file, or evaluates more than arithmetic."""
     pending = [node]
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
-            if part.get("use_pickle") or not _is_arithmetic(part.get("expr_str", "")):
+            if (
+                part.get("use_pickle")
+                or not _is_payload(part.get("path_name", "weight_0"))
+                or not _is_arithmetic(part.get("expr_str", ""))
+            ):
                 return True
             pending += part.values()
         elif isinstance(part, list):
             pending += part
     return False
+
+
+def _is_payload(path_name: Any) -> bool:
+    return isinstance(path_name, str) and _PAYLOAD.fullmatch(path_name) is not None
 
 
 def _is_arithmetic(expression: Any) -> bool:

@@ -12,11 +12,16 @@ from edge_agent.documents.errors import RequestError
 
 
 def check(settings: PruneSettings, names: Sequence[str]) -> None:
-    """Raise RequestError for a schedule that ends before it begins, or a pattern that no layer has."""
+    """Raise RequestError for a schedule that goes backwards, in steps or in sparsity, or an unknown pattern."""
     if settings.begin_step >= settings.end_step:
         raise RequestError(
             f"prune.begin_step is {settings.begin_step} and prune.end_step {settings.end_step}; the end must "
             "come later."
+        )
+    if settings.initial_sparsity > settings.final_sparsity:
+        raise RequestError(
+            f"prune.initial_sparsity is {settings.initial_sparsity:g} and prune.final_sparsity "
+            f"{settings.final_sparsity:g}; weights that are gone do not come back, so begin with less."
         )
     for pattern in settings.exclude:
         if not fnmatch.filter(names, pattern):

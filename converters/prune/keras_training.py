@@ -138,16 +138,22 @@ def _loss(keras: Any, model: Any, training: Training, settings: PruneSettings) -
         return keras.losses.MeanSquaredError(), _shaped(targets.astype(np.float32), shape)
     activation, losses = _last_activation(model), keras.losses
     if len(shape) < 2 or shape[-1] == 1 or (activation == "sigmoid" and targets.ndim == len(shape)):
+        _check_classes(targets, 2)
         loss = losses.BinaryCrossentropy(from_logits=activation != "sigmoid")
         return loss, _shaped(targets.astype(np.float32), shape)
     if targets.ndim == len(shape) and targets.shape[-1] == shape[-1]:
         return losses.CategoricalCrossentropy(from_logits=activation != "softmax"), targets.astype(np.float32)
-    if not 0 <= targets.min() <= targets.max() < shape[-1]:
-        raise DataError(
-            f"The class numbers go from {targets.min()} to {targets.max()}, but the model has {shape[-1]} "
-            "outputs; number the classes from 0."
-        )
+    _check_classes(targets, shape[-1])
     return losses.SparseCategoricalCrossentropy(from_logits=activation != "softmax"), targets
+
+
+def _check_classes(targets: Array, classes: int) -> None:
+    lowest, highest = int(targets.min()), int(targets.max())
+    if lowest < 0 or highest >= classes:
+        raise DataError(
+            f"The class numbers go from {lowest} to {highest}, but the model has {classes} classes; give "
+            "numbers from 0, or floats for a regression."
+        )
 
 
 def _shaped(targets: Array, shape: tuple[int | None, ...]) -> Array:

@@ -19,17 +19,18 @@ class PruneSettings:
     method: Literal["magnitude", "channels"] = "magnitude"
     """Single weights, which shrinks what travels; or whole output channels, which shrinks the graph."""
     initial_sparsity: Share = 0.0
-    """Share of the weights that is zero at `begin_step`."""
+    """Share of the weights that is zero at `begin_step`. Channels of Keras models go all at once, before the
+    first step, whatever this is."""
     final_sparsity: Share = 0.5
     """Share of the weights, or of the channels, that is gone in the end."""
     begin_step: Annotated[int, Ge(0)] = 0
-    """Training step at which pruning begins."""
+    """Training step at which pruning begins; unused for channels of Keras models."""
     end_step: Annotated[int, Ge(1)] = 1000
     """Training step, one batch each, at which `final_sparsity` is reached."""
     power: Annotated[float, Gt(0)] = 3.0
-    """Of the polynomial; larger ones prune more at the beginning."""
+    """Of the polynomial; larger ones prune more at the beginning; unused for channels of Keras models."""
     frequency: Annotated[int, Ge(1)] = 100
-    """Steps between two updates of the masks."""
+    """Steps between two updates of the masks; unused for channels of Keras models."""
     steps: Annotated[int, Ge(1)] | None = None
     """Steps of fine-tuning in all; left out, one and a half times `end_step`."""
     batch_size: Annotated[int, Ge(1)] = 32

@@ -6,7 +6,7 @@ it replaces parameters by reparametrizations, which would have to be stripped ag
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from converters.errors import ConversionError, said
@@ -34,10 +34,13 @@ def prune(model: Any, training: Training, settings: PruneSettings, advanced: Adv
         data = torch_training.batches(training, input_names(copied), settings.batch_size)
         torch.manual_seed(torch_training.SEED)
         if settings.method == "channels":
-            _prune_channels(copied, data, settings, advanced)
+            names = _prune_channels(copied, data, settings, advanced)
+            counted = _lost_channels(model, copied, names)
         else:
             _prune_weights(copied, data, settings, advanced)
-        return _pruned(model, copied, settings)
+            counted = _zeros(prunable(copied, settings))
+        _plain(model, copied)
+        return _result(copied, counted)
 
 
 def prunable(model: Any, settings: PruneSettings) -> dict[str, Any]:
@@ -103,8 +106,9 @@ def _prune_weights(
 
 def _prune_channels(
     model: Any, data: torch_training.Batches, settings: PruneSettings, advanced: Advanced
-) -> None:
-    chains = torch_channels.chains(
+) -> list[str]:
+    """Return the layers that could lose channels, also those that had to stay whole, in the model's order."""
+    chains, whole = torch_channels.chains(
         model, data.first(min(2, data.count)), lambda name: checks.is_excluded(name, settings)
     )
 
@@ -116,6 +120,8 @@ def _prune_channels(
     _train(model, data, settings, update, lambda: None, advanced)
     # The last shapes have to work together in every branch that inference takes.
     torch_training.run(model, data.first(min(2, data.count)))
+    considered = {*whole, *(chain.producer for chain in chains)}
+    return [name for name, _ in model.named_modules() if name in considered]
 
 
 def _train(
@@ -180,22 +186,25 @@ def _step(model: Any, optimizer: Any, measure: torch_training.Loss, inputs: Any,
         )
 
 
-def _pruned(original: Any, model: Any, settings: PruneSettings) -> Pruned:
-    """Return the result with its sparsity as it is in the weights."""
+def _plain(original: Any, model: Any) -> None:
+    """Leave no gradients, and let be trained what the user let be."""
     for parameter, before in zip(model.parameters(), original.parameters(), strict=True):
         parameter.grad = None
         parameter.requires_grad_(before.requires_grad)
-    layers, gone, total = {}, 0, 0
-    before_ = dict(original.named_modules())
-    for name, layer in prunable(model, settings).items():
-        if settings.method == "channels":
-            size = before_[name].weight.shape[0]
-            lost = size - layer.weight.shape[0]
-            if not lost:
-                continue
-        else:
-            size = layer.weight.numel()
-            lost = int((layer.weight == 0).sum())
-        layers[name] = lost / size
-        gone, total = gone + lost, total + size
+
+
+def _result(model: Any, counted: Mapping[str, tuple[int, int]]) -> Pruned:
+    """Return the result with its sparsity; `counted` has what is gone and what there was, by layer."""
+    gone, total = (sum(count[index] for count in counted.values()) for index in (0, 1))
+    layers = {name: lost / size for name, (lost, size) in counted.items()}
     return Pruned(model, gone / total if total else 0.0, layers)
+
+
+def _zeros(layers: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    return {name: (int((layer.weight == 0).sum()), layer.weight.numel()) for name, layer in layers.items()}
+
+
+def _lost_channels(original: Any, model: Any, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    before, now = dict(original.named_modules()), dict(model.named_modules())
+    sizes = {name: int(before[name].weight.shape[0]) for name in names}
+    return {name: (size - int(now[name].weight.shape[0]), size) for name, size in sizes.items()}

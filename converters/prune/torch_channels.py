@@ -104,29 +104,42 @@ class _WholeError(Exception):
     """What comes out of a layer goes where channels cannot be taken out."""
 
 
-def chains(model: Any, example: Mapping[str, Any], excluded: Callable[[str], bool]) -> list[Chain]:
-    """Return the chains of a model; raises ConversionError when it has none, or cannot be traced."""
+class _OutputError(_WholeError):
+    """It goes to an output, whose size is the model's meaning."""
+
+
+def chains(
+    model: Any, example: Mapping[str, Any], excluded: Callable[[str], bool]
+) -> tuple[list[Chain], list[str]]:
+    """Return the chains of a model, and the layers that could begin one but have to stay whole.
+
+    Excluded layers and those that give the outputs are in neither. Raises ConversionError when there is no
+    chain, or the model cannot be traced.
+    """
     graph = _traced(model, example)
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     # Weights that are read without their module count as another call.
     calls.update(node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr")
     modules = dict(model.named_modules())
-    found = []
+    found: list[Chain] = []
+    whole: list[str] = []
     for node in graph.nodes:
-        if node.op != "call_module" or not _is_producer(modules[node.target]):
+        if node.op != "call_module" or not _is_producer(modules[node.target]) or excluded(node.target):
             continue
         walk = _Walk(modules, calls, excluded)
         try:
             walk.enter(node)
-        except _WholeError:
+            found.append(walk.chain)
+        except _OutputError:
             continue
-        found.append(walk.chain)
+        except _WholeError:
+            whole.append(node.target)
     if not found:
         raise ConversionError(
             "The model has no layer whose channels can be taken out (all feed additions, concatenations or "
             "outputs, or are excluded); prune with the method magnitude."
         )
-    return found
+    return found, list(dict.fromkeys(whole))
 
 
 def shrink(model: Any, chain: Chain, sparsity: float) -> bool:
@@ -221,6 +234,8 @@ class _Walk:
         """Go on to all users; each channel is `block` neighbours along `axis` of what the node gives."""
         if not node.users:
             raise _WholeError
+        if any(user.op == "output" for user in node.users):
+            raise _OutputError
         for user in node.users:
             if len(user.all_input_nodes) != 1 and not _is_view(user):
                 raise _WholeError

@@ -93,6 +93,7 @@ def test_a_subfolder_is_a_class(tmp_path: Path) -> None:
     arrays, targets = training_arrays(columns, ["sound"])
 
     assert columns.kind == "audio"
+    assert columns.rate_hz == 16000
     assert columns.class_names == ("no", "yes")
     assert arrays["sound"].shape == (6, 6)
     assert targets is not None

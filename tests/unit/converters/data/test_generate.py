@@ -69,3 +69,24 @@ def test_names_that_are_no_inputs_are_refused() -> None:
 def test_text_inputs_are_refused() -> None:
     with pytest.raises(DataError, match="takes text"):
         generate([TensorSpec("x", "BYTES", (1,))], {}, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "bounds"),
+    [
+        ("UINT8", (0, 1000)),
+        ("UINT8", (-1, 5)),
+        ("INT64", (0, 2.0**63)),
+        ("FP32", (0, float("inf"))),
+        ("FP32", (float("nan"), 1)),
+        ("FP16", (0, 1e5)),
+        ("FP64", (-1.7e308, 1.7e308)),
+        ("BOOL", (0, 2)),
+        ("INT32", (5, 2)),
+    ],
+)
+def test_ranges_that_the_datatype_does_not_hold_are_refused(
+    datatype: Datatype, bounds: tuple[float, float]
+) -> None:
+    with pytest.raises(DataError, match=rf"does not fit the input 'x'; give two numbers of {datatype} from"):
+        generate([TensorSpec("x", datatype, (1, 2))], {"x": bounds}, {}, 3)

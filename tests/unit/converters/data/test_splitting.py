@@ -1,13 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.data.columns import divide
+from converters.data.columns import Columns, divide
 from converters.data.read import read_columns
 from converters.data.samples import Samples
 from converters.data.settings import DataSettings
-from converters.data.splitting import MIN_PER_SPLIT, split, stratified
+from converters.data.splitting import MIN_PER_SPLIT, key_of, split, stratified
 from converters.errors import DataError
 
 SETTINGS = DataSettings()
@@ -159,3 +161,22 @@ class TestDivide:
         assert parts.evaluation is others
         with pytest.raises(DataError, match="All samples are in the evaluation data"):
             divide(others, columns)
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1)])
+@pytest.mark.parametrize("dtype", [object, "U"])
+def test_equal_texts_are_on_one_side(shape: tuple[int, ...], dtype: Any) -> None:
+    # Made one by one, so that equal ones are different objects.
+    texts = np.array(["".join(["w", str(index % 20)]) for index in range(40)], dtype).reshape(shape)
+
+    division = divide(Columns("arrays", "", SETTINGS, {"text": texts}))
+
+    sides = [set(part.arrays["text"].ravel()) for part in (division.training, division.evaluation)]
+    assert not sides[0] & sides[1]
+    assert len(division.training) == len(sides[0]) == 10
+    assert len(division.evaluation) == 20
+
+
+def test_text_has_one_key_however_long_others_are() -> None:
+    assert key_of({"x": np.array(["ab"], "<U2")}) == key_of({"x": np.array(["ab"], "<U9")})
+    assert key_of({"x": np.array(["ab"], object)}) != key_of({"x": np.array(["ac"], object)})

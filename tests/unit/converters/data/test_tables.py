@@ -98,6 +98,8 @@ def test_kinds_of_labels(tmp_path: Path, cells: str, targets: list[float], dtype
         ("a,b\n1\n", "has 1 values in row 2 and 2 columns"),
         ("a,b\n1,x\n", "has 'x', which is no number, in row 2, column 'b'"),
         ("a,b\n1,\n", "has no value, in row 2, column 'b'"),
+        ("\na,b\n\n1,2\n\n1,x\n", "in row 6, column 'b'"),
+        ("a,b\n\n1\n", "has 1 values in row 3"),
         ('a,b\n1,"' + "9" * 140000 + '"\n', "cannot be read as CSV"),
     ],
 )
@@ -125,7 +127,7 @@ def test_nan_shape_labels_and_encoding_are_told(tmp_path: Path) -> None:
 
 
 class TestParquet:
-    def write(self, path: Path, **values: list[Any]) -> Path:
+    def write(self, path: Path, **values: Any) -> Path:
         import pyarrow
         import pyarrow.parquet
 
@@ -155,6 +157,8 @@ class TestParquet:
 
     def test_tables_that_are_wrong(self, tmp_path: Path) -> None:
         path = tmp_path / "data.parquet"
+        with pytest.raises(DataError, match=r"class number 9223372036854775808 in column 'y'.*from 0"):
+            columns_of(self.write(path, a=[1.0], y=np.array([2**63], np.uint64)))
         with pytest.raises(DataError, match="missing values in column 'a'"):
             columns_of(self.write(path, a=[1.0, None]))
         with pytest.raises(DataError, match="other values than numbers in column 'b'"):

@@ -1,14 +1,18 @@
 """Files of Keras 3 and legacy Keras: what is read, and what is refused with a sentence."""
 
+import contextlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from converters.errors import ConversionError
 from converters.frameworks import keras, tf_keras
+from converters.frameworks.identify import identify_file
 from converters.frameworks.silence import silenced
 from converters.terms import Origin
 from edge_agent.documents.errors import ModelError
@@ -47,6 +51,74 @@ def test_legacy_files_are_read_whole(legacy: Any, tmp_path: Path, name: str) -> 
     assert type(loaded).__module__.startswith("tf_keras")
     assert weights_equal(model, loaded)
     assert tf_keras.input_names(loaded) == ("zebra", "ant")
+
+
+def test_hdf5_of_keras_3_is_read_whole(keras3: Any, tmp_path: Path) -> None:
+    model = made(keras3, "several")
+    path = saved(model, tmp_path / "model.h5")
+    assert identify_file(path) == "keras"
+    assert weights_equal(model, keras.load(at(path)))
+    with pytest.raises(ModelError, match=r"was saved as HDF5 by Keras 3.*rename it to \.h5"):
+        keras.load(at(path.rename(tmp_path / "model")))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"class_name":"Lambda"}',
+        '{"class_name": "\\u004cambda"}',
+        '{"a": [{"class_name": "builtins>Lambda"}]}',
+        '{"a": {"class_name": "keras.layers.Lambda"}}',
+        '{"function": {"class_name": "__lambda__"}}',
+    ],
+)
+@pytest.mark.parametrize("module", [keras, tf_keras])
+def test_a_lambda_in_hdf5_is_found_however_it_is_written(tmp_path: Path, module: Any, config: str) -> None:
+    path = hdf5_of(tmp_path / "m.h5", config)
+    with pytest.raises(ConversionError, match=r"has a Lambda layer.*--trust-pickle"):
+        module.load(at(path))
+
+
+def test_layers_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    path = hdf5_of(tmp_path / "m.h5", '{"class_name": "Lamb')
+    with pytest.raises(ModelError, match="describes its layers in no JSON"):
+        tf_keras.load(at(path))
+
+
+def hdf5_of(path: Path, config: str) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = config
+    return path
+
+
+def test_damaged_bytes_in_an_archive_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    metadata = json.dumps({"keras_version": "3.1", "more": [f"{index:x}" for index in range(500)]})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", metadata)
+        archive.writestr("config.json", "{}")
+    whole = path.read_bytes()
+    for at_byte in (*range(6, 30), *range(44, 200, 8)):
+        path.write_bytes(whole[:at_byte] + bytes([whole[at_byte] ^ 0xFF]) + whole[at_byte + 1 :])
+        for read in (identify_file, keras.keras_version):
+            with contextlib.suppress(ModelError):
+                read(path)
+    path.write_bytes(whole[:60] + bytes(60) + whole[120:])
+    with pytest.raises(ModelError, match="damaged or truncated archive"):
+        identify_file(path)
+    with pytest.raises(ModelError, match="is not a Keras model, or it is truncated"):
+        keras.keras_version(path)
+
+
+def test_metadata_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.1"}' + " " * 2**20)
+        archive.writestr("config.json", "{}")
+    with pytest.raises(ModelError, match="damaged or truncated archive"):
+        identify_file(path)
+    with pytest.raises(ModelError, match="is not a Keras model"):
+        keras.keras_version(path)
 
 
 def test_both_kerases_live_in_one_process(keras3: Any, legacy: Any) -> None:
@@ -96,7 +168,7 @@ def test_weights_alone_are_refused(legacy: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "name"), [("keras", "m.keras"), ("legacy", "m.h5"), ("legacy", "m.keras")]
+    ("framework", "name"), [("keras", "m.keras"), ("keras", "m.h5"), ("legacy", "m.h5"), ("legacy", "m.keras")]
 )
 def test_code_in_a_file_needs_trust(
     keras3: Any, legacy: Any, tmp_path: Path, framework: str, name: str
@@ -111,7 +183,7 @@ def test_code_in_a_file_needs_trust(
 
 
 @pytest.mark.parametrize(
-    ("framework", "name"), [("keras", "m.keras"), ("legacy", "m.h5"), ("legacy", "m.keras")]
+    ("framework", "name"), [("keras", "m.keras"), ("keras", "m.h5"), ("legacy", "m.h5"), ("legacy", "m.keras")]
 )
 def test_a_class_that_keras_does_not_have_is_refused(
     keras3: Any, legacy: Any, tmp_path: Path, framework: str, name: str

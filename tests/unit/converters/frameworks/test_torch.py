@@ -236,6 +236,39 @@ class TestPrograms:
         with pytest.raises(ModelError, match="--trust-pickle"):
             framework.load(Origin("torch", str(tmp_path / "m.pt2")))
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "{}/data/aotinductor/model/model.so",
+            "{}/data/aotinductor/model/model.cpp",
+            "{}/data/constants/opaque_obj_0",
+            "{}/data/constants/opaque_obj_0/tensor_0",
+            "{}/data/CONSTANTS/opaque_obj_0",
+            "{}/data/constants/custom_obj_0",
+            "other/data/weights/weight_0",
+            "serialized_exported_program.json",
+            "{}/data/weights/weight_0\n",
+        ],
+    )
+    def test_parts_that_are_not_known_need_trust(self, program: Path, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "m.pt2"
+        path.write_bytes(program.read_bytes())
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name.format(archive.namelist()[0].split("/")[0]), b"")
+        with pytest.raises(ModelError, match=r"a part that this program does not know.*--trust-pickle"):
+            framework.load(Origin("torch", str(path)))
+
+    @pytest.mark.parametrize("there", [b'"tensor_/0"', b'"custom_0"', b'"opaque_0"'])
+    def test_tables_name_only_files_beside_them(self, program: Path, tmp_path: Path, there: bytes) -> None:
+        with (
+            zipfile.ZipFile(program) as source,
+            zipfile.ZipFile(tmp_path / "m.pt2", "w") as target,
+        ):
+            for name in source.namelist():
+                target.writestr(name, source.read(name).replace(b'"weight_0"', there))
+        with pytest.raises(ModelError, match=r"_weights_config\.json.*--trust-pickle"):
+            framework.load(Origin("torch", str(tmp_path / "m.pt2")))
+
     def test_cannot_be_pruned(self, program: Path) -> None:
         model = framework.load(Origin("torch", str(program)))
         images, classes = torch_models.stripes(4)

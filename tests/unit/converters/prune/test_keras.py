@@ -213,7 +213,7 @@ def test_samples_that_do_not_fit_are_refused(keras3: Any, digits: Training) -> N
             {"image": images[..., 0]}, targets
         ),
         "differ in number or are empty": Training({"image": images}, targets[:-1]),
-        "class numbers go from 1 to 10, but the model has 10 outputs": Training({"image": images}, targets + 1),
+        "class numbers go from 1 to 10, but the model has 10 classes": Training({"image": images}, targets + 1),
         r"targets have the shape \(600,\), which does not fit": Training({"image": images}, targets * 0.5),
     }
     for message, training in refused.items():
@@ -221,9 +221,19 @@ def test_samples_that_do_not_fit_are_refused(keras3: Any, digits: Training) -> N
             keras.prune(model, training, QUICK, lambda share: None)
 
 
+@pytest.mark.parametrize("targets", [[0, 1, 2, 1], [-1, 1, -1, 1]])
+def test_integers_for_one_output_are_two_classes(keras3: Any, targets: list[int]) -> None:
+    layers = keras3.layers
+    model = keras3.Sequential([layers.Input((3,), name="x"), layers.Dense(1)])
+    training = Training({"x": np.zeros((4, 3), np.float32)}, np.array(targets))
+    with pytest.raises(DataError, match=r"but the model has 2 classes; .* or floats for a regression"):
+        keras.prune(model, training, QUICK, lambda share: None)
+
+
 def test_settings_that_cannot_work_are_refused(keras3: Any, digits: Training) -> None:
     model = made(keras3, "cnn")
     refused = {
+        "prune.initial_sparsity is 0.6 and prune.final_sparsity 0.5": PruneSettings(initial_sparsity=0.6),
         "prune.begin_step is 50 and prune.end_step 50": PruneSettings(begin_step=50, end_step=50),
         "prune.exclude has 'dens*', which no layer is named": PruneSettings(exclude=("dens*",)),
         "Cannot import no.such for no.such:loss": PruneSettings(loss="no.such:loss"),

@@ -122,7 +122,7 @@ class TestChannels:
         assert (small.conv.out_channels, small.norm.num_features, small.depthwise.groups) == (4, 4, 4)
         assert small.hidden.weight.shape == (8, 64)
         assert small.head.weight.shape == (4, 8)
-        assert result.layers == {"conv": 0.5, "depthwise": 0.5, "hidden": 0.5}
+        assert result.layers == {"conv": 0.5, "hidden": 0.5}
         assert result.sparsity == 0.5
         assert model.conv.out_channels == 8
         for name, one in (("full", model), ("small", small)):
@@ -160,7 +160,18 @@ class TestChannels:
 
         result = pruned(seeded(Fixed), self.SETTINGS)
 
-        assert result.layers == {"hidden": 0.5}
+        assert result.layers == {"conv": 0.0, "hidden": 0.5}
+        assert result.sparsity == pytest.approx(8 / 24)
+
+    def test_inputs_of_a_transposed_convolution_are_no_lost_channels(self) -> None:
+        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 6, 3), nn.Flatten())
+        training = Training({"input": torch_models.floats(8, 1, 4, 4)}, np.zeros((8, 96), np.float32))
+
+        result = pruned(model, self.SETTINGS, training)
+
+        assert result.model[2].weight.shape[:2] == (4, 6)
+        assert result.layers == {"0": 0.5}
+        assert result.sparsity == 0.5
 
     def test_model_with_branches_of_its_own_is_refused(self) -> None:
         class Choosing(nn.Module):
