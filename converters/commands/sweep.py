@@ -11,9 +11,10 @@ from converters.commands.show_sweep import show_sweep, show_trials
 from converters.conversion.recipe import Recipe, read_recipe
 from converters.importing import is_importable
 from converters.sweep import runner
-from converters.sweep.plot import check_suffix, write_plot
+from converters.sweep.plot import check, write_plot
+from converters.sweep.results import Sweep
 from converters.terms import Format
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import EdgeAgentError, RequestError
 
 _EXAMPLES: Final = """\
 examples:
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             show_trials(planned, sys.stdout)
         return 0
     if args.plot is not None:
-        check_suffix(args.plot)
+        check(args.plot)
     with show.progress_bar(sys.stderr) as progress:
         found = runner.sweep(
             models,
@@ -123,13 +124,27 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             progress=progress,
         )
-    if args.plot is not None:
-        write_plot(found, args.plot)
+    return _tell(found, args)
+
+
+def _tell(found: Sweep, args: argparse.Namespace) -> int:
+    """Print what was found, and only then say what did not come of it; return the exit code."""
     if args.json:
         arguments.print_json(found.as_json())
     else:
         show_sweep(found, sys.stdout)
-    return 0
+    code, failures = 0, []
+    if args.plot is not None:
+        try:
+            write_plot(found, args.plot)
+        except EdgeAgentError as error:
+            code, failures = error.exit_code, [str(error)]
+    if found.unmet:
+        code, failures = 2, [*failures, found.unmet]
+    # Raised, it would be a second document on standard output with --json.
+    sys.stdout.flush()
+    sys.stderr.writelines(f"{arguments.PROGRAM}: {failure}\n" for failure in failures)
+    return code
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -64,7 +64,7 @@ def report(
         search=()
         if searched is None
         else tuple(SearchStep(step.excluded, step.drop) for step in searched.found.trail),
-        pruning=_pruning(shop, prepared),
+        pruning=_pruning(shop, recipe, prepared),
         preprocessing=Processing(recipe.preprocess, recipe.postprocess, named.labels).sentences(),
         recipe=metadata["recipe"],
         tools=metadata["tools"],
@@ -110,12 +110,18 @@ def _histograms(shop: Workshop, recipe: Recipe, prepared: Prepared) -> tuple[His
     return tuple(Histogram(one.name, one.edges, one.counts, one.low, one.high) for one in shown)
 
 
-def _pruning(shop: Workshop, prepared: Prepared) -> Pruning | None:
+def _pruning(shop: Workshop, recipe: Recipe, prepared: Prepared) -> Pruning | None:
     floats = prepared.floats
-    if not floats.pruned:
+    if recipe.prune is None or not floats.pruned:
         return None
     name = next(iter(floats.plain))
-    before, after = (
-        pack(sources[name].path, shop.folder)[0].size_bytes for sources in (floats.plain, floats.pruned)
+    before, after = floats.plain[name], floats.pruned[name]
+    return Pruning(
+        sparsity=floats.sparsity,
+        layers=floats.layers,
+        compressed_before_bytes=pack(before.path, shop.folder)[0].size_bytes,
+        compressed_after_bytes=pack(after.path, shop.folder)[0].size_bytes,
+        method=recipe.prune.method,
+        size_before_bytes=before.size_bytes,
+        size_after_bytes=after.size_bytes,
     )
-    return Pruning(floats.sparsity, floats.layers, before, after)

@@ -116,7 +116,11 @@ def sparsities(pruning: Pruning) -> str | None:
     bars = [(name, share, f"{100 * share:.1f} %") for name, share in pruning.layers.items()][: 2 * MAX_BARS]
     if not bars:
         return None
-    return _bars("sparsities", "Share of weights that are zero, by layer", bars, 1.0, svg.FIRST)
+    title = {
+        "magnitude": "Share of weights that are zero, by layer",
+        "channels": "Share of channels that are gone, by layer",
+    }[pruning.method]
+    return _bars("sparsities", title, bars, 1.0, svg.FIRST)
 
 
 def _points(report: Report, cost: Cost) -> tuple[Metric, list[_Point]]:

@@ -7,7 +7,7 @@ import json
 
 from converters.report import charts, facts, tables
 from converters.report.markup import element, escaped, figure, page, section
-from converters.report.model import Report, VariantRow, timeless
+from converters.report.model import Pruning, Report, VariantRow, timeless
 from converters.report.text import size
 
 MAX_HISTOGRAMS = 12
@@ -15,6 +15,15 @@ MAX_HISTOGRAMS = 12
 
 MAX_CLASS_CHARTS = 6
 """Variants whose classes are drawn, packaged ones first."""
+
+_PRUNED = {
+    "magnitude": ("the prunable weights are zero", "Zero weights shrink what travels, not the time of a run."),
+    "channels": (
+        "the prunable channels are gone",
+        "The graph is smaller: there is less to download and to compute.",
+    ),
+}
+"""What is gone by each method, and what that is good for."""
 
 
 def render(report: Report, *, with_times: bool = True) -> str:
@@ -135,16 +144,23 @@ def _pruning(report: Report) -> str:
     pruning = report.pruning
     if pruning is None:
         return ""
-    said = f"{100 * pruning.sparsity:.1f} % of the prunable weights are zero."
-    before, after = pruning.compressed_before_bytes, pruning.compressed_after_bytes
-    if before and after:
-        said += (
-            f" Compressed, the float model went from {size(before)} to {size(after)}, which is "
-            f"{after / before:.2f}x."
-        )
-    said += " Zero weights shrink what travels, not the time of a run."
+    gone, effect = _PRUNED[pruning.method]
+    said = f"{100 * pruning.sparsity:.1f} % of {gone}.{_sizes(pruning)} {effect}"
     image = charts.sparsities(pruning)
     return section("Pruning", said, "" if image is None else figure(image, ""))
+
+
+def _sizes(pruning: Pruning) -> str:
+    """Return the sentences on the float file before and after; none where it was not measured."""
+    pairs = {
+        "The float model": (pruning.size_before_bytes, pruning.size_after_bytes),
+        "Compressed, it": (pruning.compressed_before_bytes, pruning.compressed_after_bytes),
+    }
+    return "".join(
+        f" {subject} went from {size(before)} to {size(after)}, which is {after / before:.2f}x."
+        for subject, (before, after) in pairs.items()
+        if before and after
+    )
 
 
 def _facts(report: Report) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from converters.checks.gate import Gate
 from converters.checks.metrics import Metric
@@ -98,14 +98,18 @@ class SearchStep:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What pruning did, as measured."""
+    """What pruning did, as measured; sizes are those of a float file."""
 
     sparsity: float
-    """Share of the prunable weights that are zero, 0 to 1."""
+    """Share of the prunable weights that are zero, or of the channels that are gone, 0 to 1."""
     layers: Mapping[str, float]
     """The same by layer."""
     compressed_before_bytes: int | None = None
     compressed_after_bytes: int | None = None
+    method: Literal["magnitude", "channels"] = "magnitude"
+    """Single weights, which stay as zeros, or whole channels, which the graph no longer has."""
+    size_before_bytes: int | None = None
+    size_after_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,9 @@ class Report:
         size_bytes}, `inputs` and `outputs` [{name, datatype, shape}], `metric` {name, is_share,
         higher_is_better}, `float` {score, per_class}, `variants` [{label and every field of VariantRow}],
         `calibration` [{tensor, edges, counts, low, high}], `sensitivities` [{layer, loss}], `search` [{kept,
-        drop}], `pruning` {sparsity, layers, compressed_before_bytes, compressed_after_bytes} or null,
-        `preprocessing` [text], `gate` {its limits}, `evaluation`, `golden_samples`, `recipe`, `tools`, `notes`.
+        drop}], `pruning` {sparsity, layers, compressed_before_bytes, compressed_after_bytes, method,
+        size_before_bytes, size_after_bytes} or null, `preprocessing` [text], `gate` {its limits}, `evaluation`,
+        `golden_samples`, `recipe`, `tools`, `notes`.
 
         What was not measured is null, and so is the drop where no runtime gets it right; a list or an object
         that has nothing is empty. Without times, the variants' `latency_ms` and `memory_bytes` are null and

@@ -100,6 +100,11 @@ def alone(embedded: str) -> str:
     )
 
 
+def require() -> None:
+    """Raise ToolMissingError without matplotlib."""
+    _import()
+
+
 def printable(text: str) -> str:
     """Return the text with a replacement character for each that a page cannot show."""
     return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)

@@ -23,19 +23,20 @@ _MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 def write_plot(sweep: Sweep, path: Path) -> None:
     """Write an .svg picture, or an .html page with picture and table that needs no other file.
 
-    Raises RequestError for another suffix, StorageError where the file cannot be written.
+    Raises what `check` does, StorageError where the file cannot be written.
     """
-    check_suffix(path)
+    check(path)
     content = svg.alone(picture(sweep)) if path.suffix.lower() == ".svg" else html(sweep)
     with mapping_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.encode())
 
 
-def check_suffix(path: Path) -> None:
-    """Raise RequestError unless `write_plot` can write this kind of file."""
+def check(path: Path) -> None:
+    """Raise RequestError unless `write_plot` writes this kind of file, ToolMissingError without matplotlib."""
     if path.suffix.lower() not in (".svg", ".html"):
         raise RequestError(f"A plot is written as .svg or .html, not as '{path.name}'; name it like that.")
+    svg.require()
 
 
 def html(sweep: Sweep) -> str:

@@ -63,6 +63,8 @@ class Sweep:
     pick: str = ""
     package: Path | None = None
     """Where the picked version was packaged."""
+    unmet: str = ""
+    """Why nothing was packaged although there is a pick, in a sentence."""
 
     @property
     def front(self) -> tuple[Row, ...]:
@@ -83,6 +85,7 @@ class Sweep:
             "pick": self.pick,
             "picked": None if picked is None else {"model": picked.model, "trial": picked.trial},
             "package": None if self.package is None else str(self.package),
+            "unmet": self.unmet,
         }
 
 

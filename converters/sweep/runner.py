@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from converters.checks.metrics import Metric
+from converters.conversion.identity import identify
 from converters.conversion.recipe import Recipe
 from converters.errors import ConversionError
 from converters.package import mapping_os_errors
@@ -21,7 +22,7 @@ from converters.sweep.pick import Pick, choose, parse
 from converters.sweep.results import Row, Sweep, arranged, judged
 from converters.sweep.trials import Facts, Trial, trials
 from converters.terms import Progress
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import EdgeAgentError, RequestError
 from edge_agent.documents.manifest import Variant
 
 LearnFacts = Callable[[Recipe], Facts]
@@ -80,12 +81,15 @@ def sweep(
     - `pick`: as `drop<=0.5pt, fastest`; what is picked is packaged under the recipe's `out`.
     - `jobs`, `backend`: see `parallel.run_all`.
 
-    A trial that fails is a row with its reason. Raises RequestError for a bad pick, model or backend,
-    ConversionError when every trial fails, GateError when nothing meets the pick; then nothing is left behind.
+    A trial that fails is a row with its reason; that nothing meets the pick, or that it cannot be packaged, is
+    said by `unmet`, and then nothing is left behind. Raises RequestError for a bad pick, model or backend and
+    for a package that is there already, ConversionError when every trial fails.
     """
     wanted = None if pick is None else parse(pick)
     progress("plan the trials", 0.0)
     planned = plan(models, recipe, prune=prune, pick=pick, builder=builder)
+    if wanted is not None:
+        _check_free(planned)
 
     def done(count: int) -> None:
         progress(f"{count} of {len(planned)} trials", _TRIALS_SHARE * count / len(planned))
@@ -100,9 +104,25 @@ def sweep(
         rows = _timed_rows(planned, outcomes, Path(scratch), progress)
         found = Sweep(tuple(arranged(rows)), _metric(outcomes), pick or "")
         if wanted is not None:
-            found = _take(found, wanted, planned, outcomes, Path(recipe.out))
+            try:
+                found = _take(found, wanted, planned, outcomes, Path(recipe.out))
+            except EdgeAgentError as error:
+                # What was measured is worth showing all the same.
+                found = dataclasses.replace(found, unmet=str(error))
     progress("done", 1.0)
     return found
+
+
+def _check_free(planned: Sequence[Trial]) -> None:
+    """Raise RequestError where a pick could not be packaged, before hours are spent on it."""
+    for recipe in {trial.model: trial.recipe for trial in planned}.values():
+        identity = identify(recipe, "", ())
+        folder = Path(recipe.out, identity.name, identity.version)
+        if folder.exists():
+            raise RequestError(
+                f"{folder} is there already, so that nothing could be packaged there; give another --version, "
+                "or remove it."
+            )
 
 
 def _timed_rows(

@@ -108,7 +108,7 @@ def example() -> Report:
             SearchStep(("block_1/expand",), 1.32),
             SearchStep(("block_1/expand", "head/dense"), 0.21),
         ),
-        pruning=Pruning(0.8, layers, 598_000, 214_000),
+        pruning=Pruning(0.8, layers, 598_000, 214_000, "magnitude", 655_800, 655_800),
         preprocessing=("Pixels 0 to 255 are divided by 255.", "Scores become probabilities (softmax)."),
         recipe={
             "model": "animals.keras",

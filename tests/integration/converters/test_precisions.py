@@ -182,6 +182,10 @@ class TestPruning:
         plain = next(one for one in manifest.variants if one.precision == "fp32")
         assert plain.file.kept_size_bytes < 0.6 * manifest.metadata["float"]["size_bytes"]
         assert 0.3 <= manifest.metadata["sparsity"] <= 0.6
+        pruning = report_of(content)["pruning"]
+        assert pruning["method"] == "channels"
+        assert pruning["size_before_bytes"] == manifest.metadata["float"]["size_bytes"]
+        assert pruning["size_after_bytes"] == plain.file.kept_size_bytes
 
     def test_gate_compares_with_the_model_before(
         self, trained, workplace: Path, capfd: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ import pytest
 from converters import cli, convert
 from converters.conversion.recipe import Recipe
 from converters.data.settings import DataSettings
-from converters.errors import ConversionError, GateError
+from converters.errors import ConversionError
 from converters.package import plain_blob, read_manifest
 from converters.report.model import Package
 from converters.sweep import building
@@ -154,14 +154,27 @@ class TestSweep:
 
     def test_what_no_result_meets_packages_nothing(self, folder: Path, recipe: Recipe, scratch: Path) -> None:
         only = dataclasses.replace(recipe, precision=("fp32",))
-        with pytest.raises(GateError, match="No result meets size<=10B"):
-            sweep([folder / "cnn.onnx"], only, pick="size<=10B, fastest", jobs=1)
+        found = sweep([folder / "cnn.onnx"], only, pick="size<=10B, fastest", jobs=1)
+        assert found.unmet.startswith("No result meets size<=10B")
+        assert [row.result is not None for row in found.rows] == [True]
+        assert found.picked is None
         assert not Path(recipe.out).exists()
         assert not list(scratch.iterdir())
 
     def test_a_bad_pick_is_told_before_anything_runs(self, folder: Path, recipe: Recipe) -> None:
         with pytest.raises(RequestError, match="which is not measured"):
             sweep([folder / "none.onnx"], recipe, pick="price<=3, fastest")
+
+    def test_a_package_that_is_there_is_told_before_anything_runs(
+        self, folder: Path, recipe: Recipe, scratch: Path
+    ) -> None:
+        (Path(recipe.out) / "cnn" / "1").mkdir(parents=True)
+
+        def run_trial(recipe: Recipe) -> Package:
+            raise AssertionError("nothing should be tried")
+
+        with pytest.raises(RequestError, match="is there already"):
+            sweep([folder / "cnn.onnx"], recipe, pick="fastest", jobs=1, builder=Builder(run_trial=run_trial))
 
     def test_a_failed_trial_is_a_row_with_its_reason(self, folder: Path, recipe: Recipe) -> None:
         def run_trial(recipe: Recipe) -> Package:
@@ -233,6 +246,19 @@ class TestCommand:
         assert content["package"] == str(tmp_path / "out/cnn/7")
         assert content["picked"] == {"model": "cnn", "trial": "onnx dynamic"}
         assert "onnx dynamic" in (tmp_path / "sweep.html").read_text()
+
+    def test_what_was_found_is_shown_although_nothing_comes_of_pick_and_plot(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").touch()
+        command = ["sweep", str(folder / "cnn.onnx"), "--data", str(folder / "data.npz"), "--jobs", "1"]
+        command += ["--precision", "fp32", "--pick", "size<=1B, fastest", "--json"]
+        assert cli.main([*command, "--plot", str(tmp_path / "file/sweep.svg")]) == 2
+        output, errors = capsys.readouterr()
+        content = json.loads(output)
+        assert [row["trial"] for row in content["rows"]] == ["onnx fp32"]
+        assert content["unmet"].startswith("No result meets size<=1B")
+        assert [line.split(":")[1].split()[0] for line in errors.splitlines()] == ["Cannot", "No"]
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from converters.report.html import render
-from converters.report.model import Report
+from converters.report.model import Pruning, Report
+from converters.report.text import size
 from support import reports
 
 VOID = ("meta", "link", "br", "img")
@@ -106,6 +107,26 @@ def test_charts_say_in_words_what_they_show(page: Page) -> None:
     assert page.labels[0].startswith("accuracy against size of 9 variants; on the Pareto front: ")
     assert any("the chosen range is 0 to 12.52, 0.1 % lie outside" in label for label in page.labels)
     assert any(label.startswith("Share of weights that are zero, by layer: ") for label in page.labels)
+
+
+def test_pruned_weights_are_zero(content: str) -> None:
+    assert "80.0 % of the prunable weights are zero. The float model went from " in content
+    assert "Zero weights shrink what travels" in content
+
+
+def test_pruned_channels_are_gone() -> None:
+    pruning = Pruning(
+        0.5, {"a": 0.5}, 4_000, 2_000, method="channels", size_before_bytes=8_000, size_after_bytes=2_000
+    )
+    found = render(dataclasses.replace(bare(), pruning=pruning))
+
+    assert "50.0 % of the prunable channels are gone." in found
+    assert (
+        f"from {size(8_000)} to {size(2_000)}, which is 0.25x. Compressed, it went from {size(4_000)} to"
+        in found
+    )
+    assert "Zero weights" not in found
+    assert any(label.startswith("Share of channels that are gone") for label in Page(found).labels)
 
 
 def test_reasons_and_verdicts_are_in_the_table(content: str) -> None:
