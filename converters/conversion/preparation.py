@@ -132,8 +132,10 @@ def _read_data(recipe: Recipe, live: Live) -> _Data:
 
 
 def _check_rate(recipe: Recipe, columns: Columns | None) -> None:
-    audio, rate_hz = recipe.preprocess.audio, None if columns is None else columns.rate_hz
-    if audio is not None and rate_hz not in (None, audio.rate_hz):
+    audio = recipe.preprocess.audio
+    if audio is None or columns is None:
+        return
+    if (rate_hz := columns.rate_hz) not in (None, audio.rate_hz):
         raise DataError(
             f"The .wav files have {rate_hz} Hz, preprocess.audio.rate_hz is {audio.rate_hz}; resample the "
             "files, or set the rate that apps record with."

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ class TestSounds:
             names = [manifest.labels[kind].encode() for kind in kinds]
             assert np.mean([got == name for got, name in zip(given["label"], names, strict=True)]) >= 0.9
             np.testing.assert_allclose(given["scores"].sum(axis=1), 1, atol=0.05)
+
+    def test_files_of_another_rate_are_refused(self, recipe: Path, capfd) -> None:
+        for index in range(3):
+            path = recipe.parent / f"wav/{index}.wav"
+            path.parent.mkdir(exist_ok=True)
+            with wave.open(str(path), "wb") as file:
+                file.setparams((1, 2, 44100, 0, "NONE", ""))
+                file.writeframes(bytes(2000))
+        code = cli.main(["build", str(recipe), "--data", str(path.parent)])
+        out, err = capfd.readouterr()
+        assert code == 2, out
+        assert "The .wav files have 44100 Hz, preprocess.audio.rate_hz is 16000; resample" in err
 
     def test_flags_win_over_the_recipe(self, recipe: Path, capfd) -> None:
         folder = built(capfd, recipe, "--precision", "fp32", "--name", "other", "--version", "7", "--out", "o")
