@@ -7,6 +7,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from converters.data import generate
 from converters.data.settings import GENERATED
+from converters.report.model import plain
 
 PROGRAM: Final = "edge-convert"
 LAYERS: Final = 10
@@ -85,8 +86,8 @@ def add_layers(parser: Parser) -> None:
 
 
 def print_json(content: object) -> None:
-    """Write JSON with a line feed to standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON with a line feed to standard output; null stands for infinity and NaN, which JSON lacks."""
+    sys.stdout.write(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def words(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,9 @@ a recipe (docs/converters.md has every key):
   [gate]
   max_drop = 0.5
 """
+
+COMMAND_LINE: Final = "The command line"
+"""What a wrong key is blamed on where there is no recipe's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +199,14 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that set a recipe's keys."""
+def add_settings(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    """Add the flags that set a recipe's keys, but for those that are named."""
     for title, flags in _FLAGS.items():
+        wanted = [flag for flag in flags if flag.option not in without]
+        if not wanted:
+            continue
         group = parser.add_argument_group(title)
-        for flag in flags:
+        for flag in wanted:
             _add_flag(group, flag)
         if title == "data":
             _add_generated(group)
@@ -210,7 +216,12 @@ def recipe_of(args: argparse.Namespace, model: str) -> Recipe:
     """Return the recipe that a file or a model and the flags make; raises RequestError for what cannot be."""
     is_file = model.endswith(".toml")
     content = recipe.read_content(Path(model)) if is_file else {"model": model}
-    source = model if is_file else "The command line"
+    source = model if is_file else COMMAND_LINE
+    return overruled(content, args, source)
+
+
+def overruled(content: Mapping[str, Any], args: argparse.Namespace, source: str = COMMAND_LINE) -> Recipe:
+    """Return the recipe that a file's content and the flags make; raises RequestError, which names `source`."""
     return recipe.parse(recipe.merged(content, _settings(args)), source)
 
 

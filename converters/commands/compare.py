@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from converters.commands import show_models
+from converters.commands import show, show_models
 from converters.commands.arguments import Commands, add_command, add_generated, add_layers, print_json
 from converters.inspection.comparison import Given, compare, read_side
 from converters.workers.trials import Bench
@@ -51,9 +51,17 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print; raises what reading either of the two raises, and DataError for unfitting data."""
     given = Given(args.data, dict(args.range), dict(args.shape), args.samples)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as folder, ExitStack() as stack:
+    with (
+        show.progress_bar(sys.stderr) as progress,
+        tempfile.TemporaryDirectory(prefix="edge-convert-") as folder,
+        ExitStack() as stack,
+    ):
         bench = Bench(Path(folder), stack)
-        a, b = (read_side(path, args.precision, bench, Path(folder)) for path in (args.a, args.b))
+        progress(f"read {args.a.name}", 0.0)
+        a = read_side(args.a, args.precision, bench, Path(folder))
+        progress(f"read {args.b.name}", 0.25)
+        b = read_side(args.b, args.precision, bench, Path(folder))
+        progress("run both on the same samples", 0.5)
         found = compare(a, b, bench, given)
     if args.json:
         print_json(found.as_json())

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from converters.commands import show_models
+from converters.commands import show, show_models
 from converters.commands.arguments import Commands, add_command, add_layers, print_json
 from converters.inspection.models import (
     Inspected,
@@ -53,8 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _inspected(path: Path) -> Inspected | InspectedPackage:
     package = find_package(path)
-    with tempfile.TemporaryDirectory(prefix="edge-convert-") as folder, ExitStack() as stack:
+    with (
+        show.progress_bar(sys.stderr) as progress,
+        tempfile.TemporaryDirectory(prefix="edge-convert-") as folder,
+        ExitStack() as stack,
+    ):
         bench = Bench(Path(folder), stack)
         if package is None:
-            return inspect_model(path, bench)
-        return inspect_package(*package, bench, Path(folder))
+            return inspect_model(path, bench, progress)
+        return inspect_package(*package, bench, Path(folder), progress)

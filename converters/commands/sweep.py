@@ -1,19 +1,17 @@
 """The command `edge-convert sweep`: thin over `converters.sweep.runner`."""
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
-from converters.commands import arguments, show
+from converters.commands import arguments, build, show
 from converters.commands.show_sweep import show_sweep, show_trials
-from converters.conversion.recipe import Recipe, read_recipe
-from converters.importing import is_importable
+from converters.conversion.recipe import Recipe, read_content
+from converters.quantize.variants import OFFERED
 from converters.sweep import runner
 from converters.sweep.plot import check, write_plot
 from converters.sweep.results import Sweep
-from converters.terms import Format
 from edge_agent.documents.errors import EdgeAgentError, RequestError
 
 _EXAMPLES: Final = """\
@@ -31,14 +29,23 @@ a pick: constraints on drop (pt), size (B, kB, MB), latency (ms) and agreement (
 fastest, smallest, most-accurate
 """
 
+_TRIED: Final = (
+    "--precision", "--order", "--calibration", "--per-tensor", "--search", "--prune",
+    "--max-drop", "--max-size", "--max-latency-ms", "--min-agreement",
+)  # fmt: skip
+"""What means something else to a build than to a sweep, which tries it all or limits it by its pick."""
+
 
 def add(commands: arguments.Commands) -> None:
     """Add the command to the program's parser."""
     summary = "try the sensible recipes for one or several models and show which are worth having"
     parser = arguments.add_command(commands, "sweep", summary, _EXAMPLES)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="models that take the same data")
-    _add_recipe(parser)
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE.toml", help="a recipe: data, labels, metric, and what to keep to"
+    )
     _add_search(parser)
+    build.add_settings(parser, without=_TRIED)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--plot",
@@ -49,41 +56,20 @@ def add(commands: arguments.Commands) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--recipe", type=Path, metavar="FILE.toml", help="a recipe: data, labels, metric, and what to keep to"
-    )
-    parser.add_argument("--data", metavar="PATH", help="samples to calibrate and evaluate with, as for build")
-    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
-    parser.add_argument(
-        "--to", type=arguments.words, metavar="F[,F]", help="formats: onnx, tflite; default: all"
-    )
-    parser.add_argument(
-        "--precision", type=arguments.words, metavar="P[,P]", help="precisions to try; default: all"
-    )
-    parser.add_argument("--name", help="of what --pick packages; default: the file's name")
-    parser.add_argument("--version", metavar="V", help="the same; default: UTC time as YYYYmmdd_HHMMSS")
-    parser.add_argument("--out", metavar="FOLDER", help="where --pick writes; default: ./packages")
-    parser.add_argument(
-        "--range", type=arguments.value_range, action="append", default=[], metavar="NAME=LOW:HIGH",
-        help="values to generate for an input without --data",
-    )  # fmt: skip
-    parser.add_argument(
-        "--shape", type=arguments.shape, action="append", default=[], metavar="NAME=1,3,48,320",
-        help="shape to generate where dimensions are free",
-    )  # fmt: skip
-    parser.add_argument(
-        "--samples", type=arguments.count, metavar="N", help="how many to generate without --data"
-    )
-
-
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
+        dest="shares",
         type=arguments.shares,
         default=(),
         metavar="S[,S]",
         help="shares of pruned weights to try too, as 0.5,0.8; Keras and PyTorch only",
+    )
+    parser.add_argument(
+        "--precision",
+        type=arguments.words,
+        metavar="P[,P]",
+        help=f"what to try among {', '.join(OFFERED)} (the last two need --data); default: all",
     )
     parser.add_argument(
         "--pick", metavar="PICK", help="package the best result, as 'drop<=0.5pt, fastest'; see below"
@@ -106,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if not models:
         raise RequestError("No model was given; name one or several, or a recipe that has one.")
     if args.list:
-        planned = runner.plan(models, recipe, prune=args.prune, pick=args.pick)
+        planned = runner.plan(models, recipe, prune=args.shares, pick=args.pick)
         if args.json:
             arguments.print_json([{"model": trial.model, "trial": trial.name} for trial in planned])
         else:
@@ -118,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         found = runner.sweep(
             models,
             recipe,
-            prune=args.prune,
+            prune=args.shares,
             pick=args.pick,
             jobs=args.jobs,
             backend=args.backend,
@@ -148,29 +134,7 @@ def _tell(found: Sweep, args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    """Return the recipe's file, if there is one, overruled by the options."""
-    recipe = Recipe() if args.recipe is None else read_recipe(args.recipe)
-    own = {name: getattr(args, name) for name in ("labels", "name", "version", "out")}
-    changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
-    if args.to is not None:
-        changes["to"] = _formats(args.to)
-    if args.precision is not None:
-        changes["precision"] = tuple(args.precision)
-    if args.data is not None:
-        data = args.data if is_importable(args.data) else str(Path(args.data))
-        changes["data"] = dataclasses.replace(recipe.data, path=data)
-    generate = dataclasses.replace(
-        recipe.generate,
-        ranges={**recipe.generate.ranges, **dict(args.range)},
-        shapes={**recipe.generate.shapes, **dict(args.shape)},
-        samples=args.samples or recipe.generate.samples,
-    )
-    return dataclasses.replace(recipe, generate=generate, **changes)
-
-
-def _formats(names: list[str]) -> tuple[Format, ...]:
-    known: tuple[Format, ...] = get_args(Format)
-    for name in names:
-        if name not in known:
-            raise RequestError(f"There is no target '{name}'; choose among {', '.join(known)}.")
-    return tuple(one for one in known if one in names)
+    """Return the recipe's file, if there is one, overruled by the options; raises RequestError."""
+    if args.recipe is None:
+        return build.overruled({}, args)
+    return build.overruled(read_content(args.recipe), args, str(args.recipe))

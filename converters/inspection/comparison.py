@@ -138,17 +138,17 @@ def read_side(path: Path, precision: str | None, bench: Bench, temporary: Path) 
 def compare(a: Side, b: Side, bench: Bench, given: Given) -> Comparison:
     """Compare the files and, where both take the same inputs, their answers.
 
-    Raises DataError when the data that was given does not fit; why they cannot be run otherwise is part of what
-    is returned.
+    Raises DataError when data, ranges or shapes that were given do not fit; why they cannot be run otherwise is
+    part of what is returned.
     """
     counts = {name: (a.model.operators.get(name, 0), b.model.operators.get(name, 0)) for name in _types(a, b)}
     ran, not_run = None, ""
     try:
         ran = _run(a, b, bench, given)
-    except DataError:
-        if given.data is not None:
+    except DataError as error:
+        if given.data is not None or given.ranges or given.shapes:
             raise
-        not_run = "No samples can be generated for these models; give some with --data FILE.npz."
+        not_run = str(error)
     except EdgeAgentError as error:
         not_run = str(error)
     return Comparison(

@@ -11,6 +11,7 @@ from converters.formats import layers, onnx_model, tflite_model
 from converters.formats.layers import LayerSize
 from converters.formats.sources import read_source
 from converters.report.model import plain_tensor
+from converters.terms import Progress
 from converters.workers.trials import RUNTIMES, Bench
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, RequestError
 from edge_agent.documents.manifest import Manifest, Variant
@@ -90,13 +91,14 @@ class InspectedPackage:
         return {**content, "models": [model.as_json() for model in self.models]}
 
 
-def inspect_model(path: Path, bench: Bench) -> Inspected:
+def inspect_model(path: Path, bench: Bench, progress: Progress = lambda step, share: None) -> Inspected:
     """Read a model file and load it in every runtime of its engine; raises like `read_source`."""
     source = read_source(path)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     found: dict[str, str] = {}
-    for runtime in RUNTIMES[source.engine]:
+    for index, runtime in enumerate(RUNTIMES[source.engine]):
+        progress(f"load it in {runtime}", index / len(RUNTIMES[source.engine]))
         try:
             with bench.brief() as brief:
                 loaded = brief.load(source.engine, runtime, path)
@@ -122,15 +124,22 @@ def inspect_model(path: Path, bench: Bench) -> Inspected:
     )
 
 
-def inspect_package(folder: Path, manifest: Manifest, bench: Bench, temporary: Path) -> InspectedPackage:
+def inspect_package(
+    folder: Path,
+    manifest: Manifest,
+    bench: Bench,
+    temporary: Path,
+    progress: Progress = lambda step, share: None,
+) -> InspectedPackage:
     """Inspect the file of every variant; compressed ones are unpacked in the folder `temporary`.
 
     Raises DocumentError for a blob that is missing or damaged.
     """
-    models = (
-        inspect_model(package.plain_blob(folder, one.file, temporary / one.file.sha256), bench)
-        for one in manifest.variants
-    )
+    models = []
+    for index, one in enumerate(manifest.variants):
+        progress(f"inspect {one.engine} {one.precision}", index / len(manifest.variants))
+        path = package.plain_blob(folder, one.file, temporary / one.file.sha256)
+        models.append(inspect_model(path, bench))
     return InspectedPackage(folder, manifest, tuple(models))
 
 

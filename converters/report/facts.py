@@ -1,5 +1,6 @@
 """What a report says in a few figures and in lists."""
 
+import math
 from collections.abc import Sequence
 
 from converters import arrays
@@ -78,7 +79,9 @@ def _speed(report: Report, first: VariantRow) -> str:
 
 def _limits(report: Report) -> tuple[str, ...]:
     gate = report.gate
-    said = [f"at most {gate.max_drop:g} points lost"]
+    said = []
+    if math.isfinite(gate.max_drop):
+        said.append(f"at most {gate.max_drop:g} points lost")
     if gate.min_agreement is not None:
         said.append(f"agreement of at least {100 * gate.min_agreement:g} %")
     if gate.max_size_bytes is not None:

@@ -177,15 +177,15 @@ class Report:
             },
             "inputs": [plain_tensor(spec) for spec in report.inputs],
             "outputs": [plain_tensor(spec) for spec in report.outputs],
-            "metric": _plain(report.metric),
-            "float": {"score": report.float_score, "per_class": dict(report.float_per_class)},
-            "variants": [{"label": row.label, **_plain(row)} for row in report.rows],
-            "calibration": [_plain(one) for one in report.histograms],
-            "sensitivities": [_plain(one) for one in report.sensitivities],
-            "search": [_plain(one) for one in report.search],
-            "pruning": None if report.pruning is None else _plain(report.pruning),
+            "metric": plain(report.metric),
+            "float": plain({"score": report.float_score, "per_class": report.float_per_class}),
+            "variants": [{"label": row.label, **plain(row)} for row in report.rows],
+            "calibration": [plain(one) for one in report.histograms],
+            "sensitivities": [plain(one) for one in report.sensitivities],
+            "search": [plain(one) for one in report.search],
+            "pruning": None if report.pruning is None else plain(report.pruning),
             "preprocessing": list(report.preprocessing),
-            "gate": _plain(report.gate),
+            "gate": plain(report.gate),
             "evaluation": dict(report.evaluation),
             "golden_samples": report.golden_samples,
             "recipe": dict(report.recipe),
@@ -233,14 +233,14 @@ def plain_tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn dataclasses, mappings and tuples into objects and lists, infinity and NaN into null."""
     if dataclasses.is_dataclass(value):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,6 +13,7 @@ from converters.conversion.identity import identify
 from converters.conversion.recipe import Recipe
 from converters.errors import ConversionError
 from converters.package import mapping_os_errors
+from converters.quantize.variants import OFFERED
 from converters.report.model import VariantRow
 from converters.sweep import building
 from converters.sweep.install import install
@@ -49,6 +50,9 @@ def plan(
 ) -> list[Trial]:
     """Return what `sweep` would try, without doing it; raises as `sweep` does."""
     aim = None if pick is None else parse(pick).max_drop
+    for name in recipe.precision or ():
+        if name not in OFFERED:
+            raise RequestError(f"There is no precision '{name}'; choose among {', '.join(OFFERED)}.")
     version = recipe.version or datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     found = []
     for model, label in zip(models, _labels(models), strict=True):

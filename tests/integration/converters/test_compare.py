@@ -103,6 +103,8 @@ def test_table_of_a_run(models, packages: Path, capsys: pytest.CaptureFixture[st
         (["{onnx}", "none.onnx"], "none.onnx does not exist"),
         (["{onnx}", "{package}", "--precision", "fp16"], "has no fp16 variant; choose among "),
         (["{onnx}", "{onnx}", "--data", "{other}"], "so its array should be"),
+        (["{onnx}", "{onnx}", "--range", "none=0:1"], "A range names the input 'none', but the model has: "),
+        (["{onnx}", "{onnx}", "--shape", "image=1,2"], "[1, 2] does not fit"),
         (["{onnx}", "."], "is no package"),
     ],
 )

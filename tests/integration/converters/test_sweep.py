@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from converters import cli, convert
+from converters.commands import sweep as command
 from converters.conversion.recipe import Recipe
 from converters.data.settings import DataSettings
 from converters.errors import ConversionError
@@ -133,16 +134,16 @@ class TestSweep:
     def test_the_package_is_that_of_a_build_with_the_latency_measured_alone(
         self, folder: Path, recipe: Recipe, tmp_path: Path
     ) -> None:
-        only = dataclasses.replace(recipe, precision=("int8",))
+        only = dataclasses.replace(recipe, precision=("dynamic",))
         found = sweep([folder / "cnn.onnx"], only, pick="drop<=3pt, fastest", jobs=1)
         assert found.package is not None
         manifest = read_manifest(found.package)
         built = convert(
-            folder / "cnn.onnx", version="1", precisions=["int8"], data=only.data.path, out=tmp_path / "built"
+            folder / "cnn.onnx", version="1", precision=["dynamic"], data=only.data.path, out=tmp_path / "built"
         ).manifest
 
         assert {variant.file for variant in manifest.variants} == {variant.file for variant in built.variants}
-        assert manifest.metadata["sweep"] == {"trial": "onnx int8 minmax", "pick": "drop<=3pt, fastest"}
+        assert manifest.metadata["sweep"] == {"trial": "onnx dynamic", "pick": "drop<=3pt, fastest"}
         assert manifest.metadata["evaluation"]["max_drop"] == 3
         measured = {row.sha256: row.latency_ms for row in found.rows}
         for variant in manifest.variants:
@@ -151,6 +152,15 @@ class TestSweep:
                     measured[variant.file.kept_sha256], abs=1e-3
                 )
             assert plain_blob(found.package, variant.file, tmp_path / "plain").is_file()
+        report = json.loads((found.package / "report.json").read_text())
+        assert [row["latency_ms"] for row in report["variants"] if row["packaged"]] == [
+            variant.metrics.get("latency_ms") for variant in manifest.variants
+        ]
+        assert not any(row["latencies_ms"] for row in report["variants"])
+        assert report["gate"]["max_drop"] == 3
+        assert report["recipe"] == manifest.metadata["recipe"]
+        assert report["recipe"]["gate"] == {"max_drop": 3}
+        assert "at most 3 points lost" in (found.package / "report.html").read_text()
 
     def test_what_no_result_meets_packages_nothing(self, folder: Path, recipe: Recipe, scratch: Path) -> None:
         only = dataclasses.replace(recipe, precision=("fp32",))
@@ -233,19 +243,44 @@ class TestCommand:
         assert lines[-1] == "8 trials"
         assert len(lines) == 9
 
+    def test_a_recipe_is_kept_to_and_overruled_by_options(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe = tmp_path / "own"
+        recipe.write_text(
+            f'model = "{folder / "cnn.onnx"}"\nprecision = ["fp32", "int8"]\n'
+            f'[data]\npath = "{folder / "data.npz"}"\n[evaluate]\nmetric = "f1"\n'
+        )
+        options = ["--precision", "fp32", "--metric", "mae", "--trust-pickle", "--weights", "w.pt"]
+        options += ["--import-from", "nets", "--prune-method", "channels", "--prune", "0.5,0.8"]
+        args = cli.build_parser().parse_args(["sweep", "--recipe", str(recipe), *options])
+
+        found = command._recipe(args)
+
+        assert (found.model, found.data.path) == (str(folder / "cnn.onnx"), str(folder / "data.npz"))
+        assert (found.precision, found.evaluate.metric, found.trust_pickle) == (("fp32",), "mae", True)
+        assert (found.weights, found.import_from) == ("w.pt", "nets")
+        assert found.prune is not None
+        assert found.prune.method == "channels"
+        assert args.shares == (0.5, 0.8)
+        assert cli.main(["sweep", "--recipe", str(recipe), "--precision", "fp32", "--list"]) == 0
+        assert capsys.readouterr().out.splitlines() == ["cnn: onnx fp32", "1 trials"]
+
     def test_table_plot_and_package(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(f'version = "7"\nprecision = ["dynamic"]\n[data]\npath = "{folder / "data.npz"}"\n')
         command = ["sweep", str(folder / "cnn.onnx"), "--recipe", str(recipe), "--jobs", "1"]
-        command += ["--pick", "drop<=5pt, fastest", "--out", str(tmp_path / "out")]
+        command += ["--pick", "fastest", "--out", str(tmp_path / "out")]
         command += ["--plot", str(tmp_path / "sweep.html")]
         assert cli.main([*command, "--json"]) == 0
         content = json.loads(capsys.readouterr().out)
         assert content["package"] == str(tmp_path / "out/cnn/7")
         assert content["picked"] == {"model": "cnn", "trial": "onnx dynamic"}
         assert "onnx dynamic" in (tmp_path / "sweep.html").read_text()
+        made = tmp_path / "out/cnn/7"
+        assert "1e+09" not in (made / "report.html").read_text() + (made / "manifest.json").read_text()
 
     def test_what_was_found_is_shown_although_nothing_comes_of_pick_and_plot(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -264,7 +299,8 @@ class TestCommand:
         ("arguments", "said"),
         [
             ([], "No model was given"),
-            (["cnn.onnx", "--to", "onnx,coreml"], "There is no target 'coreml'"),
+            (["cnn.onnx", "--to", "onnx,coreml"], "The command line: to"),
+            (["cnn.onnx", "--precision", "fp32,int4"], "There is no precision 'int4'; choose among fp32"),
             (["cnn.onnx", "--plot", "sweep.png"], "written as .svg or .html"),
             (["none.onnx"], "none.onnx"),
         ],
