@@ -1,5 +1,6 @@
 import json
 import platform
+import sys
 from pathlib import Path
 
 import onnx
@@ -120,6 +121,33 @@ def test_mistakes_are_one_sentence(
     assert said in err
     assert len(err.splitlines()) == 1
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (["compare", "{onnx}", "{onnx}"], ["read {name}", "run both on the same samples"]),
+        (["inspect", "{onnx}"], ["load it in onnxruntime"]),
+        (["inspect", "{package}"], ["inspect onnx fp32", "inspect onnx int8"]),
+    ],
+)
+def test_terminal_gets_the_progress(
+    models,
+    packages: Path,
+    words: list[str],
+    steps: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = {"onnx": models.onnx, "package": packages / "1"}
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    assert cli.main([word.format(**places) for word in words]) == 0
+
+    shown = capsys.readouterr().err
+    assert all(step.format(name=models.onnx.name) in shown for step in steps)
 
 
 def test_model_with_an_operator_that_no_runtime_has(
