@@ -202,7 +202,7 @@ class TestInspect:
 
         assert f"for {platform.machine()}, onnxruntime" in out
         assert "golden answers may be off by: scores" in out
-        assert "tools: edge-inference-agent" in out
+        assert "edge-inference-agent 0.1.0" in out
         assert "MatMul" not in out
 
     def test_a_package_as_json(self, packages: Path, capsys: pytest.CaptureFixture[str]) -> None:

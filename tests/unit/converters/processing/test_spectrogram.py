@@ -26,7 +26,8 @@ def test_bands_are_triangles_that_hand_over_to_each_other(bands: int, low_hz: fl
     assert rows.min() >= 0
     assert rows.max() <= 1
     assert (np.diff(peaks) > 0).all()
-    assert (rows[:, (hertz < low_hz) | (hertz > high_hz)] == 0).all()
+    # The corners are known to the last bits only.
+    assert (rows[:, (hertz < low_hz) | (hertz > high_hz)] < 1e-9).all()
     # Between the first peak and the last, two neighbours' weights make 1.
     inner = (hertz >= peaks[0] + 2) & (hertz <= peaks[-1] - 2)
     np.testing.assert_allclose(rows.sum(axis=0)[inner], 1, atol=1e-4)
