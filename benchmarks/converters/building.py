@@ -68,8 +68,11 @@ def build(case: Case, subject: Subject, folder: Path, *, quick: bool = False) ->
             one for one in made if isinstance(one, Refused) and (one.format, one.variant) == (form, "int8")
         ]
         if refused:
-            made += _unchecked(subject, form, folder, made)
-            made += _remedies(case, subject, form, folder)
+            found = _unchecked(subject, form, folder, made)
+            made += found
+            made += (
+                _remedies(case, subject, form, folder) if any(isinstance(one, Built) for one in found) else []
+            )
     for special in (PER_TENSOR, SEARCH, PRUNED):
         formats = [form for form in case.formats if special in case.variants(form)]
         if formats:
@@ -169,8 +172,9 @@ def _unchecked(subject: Subject, form: str, folder: Path, made: Sequence[Made]) 
         samples = subject.calibration([one.name for one in loaded.inputs])
         try:
             found = variants.make(bench, read_source(source), "int8", samples, target)
-        except EdgeAgentError as error:
-            return [Refused("int8", form, str(error))]
+        except EdgeAgentError:
+            # What cannot be made at all is told already.
+            return []
     usable = [one for one in found if "aarch64" not in one.architectures]
     return [Built("int8", form, one.path, (), REFUSED) for one in usable]
 

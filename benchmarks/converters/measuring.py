@@ -35,6 +35,8 @@ SLOW_BUDGET_S = 20.0
 """tflite-runtime answers this many samples, or what it manages in this time, at least eight."""
 REPEATS = 3
 
+_TRIES = 5
+
 
 @dataclass
 class Line:
@@ -165,12 +167,15 @@ def _timings(bench: Bench, timed: Sequence[tuple[Built, Loaded, Sample]], runtim
 
 
 def _is_slow(bench: Bench, loaded: Loaded, sample: Sample) -> bool:
+    """Say whether a run takes over SLOW_S at its best, with its exchange of files."""
     if loaded.runtime_name != "tflite-runtime":
         return False
-    bench.run(loaded, [sample])
-    begin = time.perf_counter()
-    bench.run(loaded, [sample])
-    return time.perf_counter() - begin > SLOW_S
+    for _ in range(_TRIES):
+        begin = time.perf_counter()
+        bench.run(loaded, [sample])
+        if time.perf_counter() - begin <= SLOW_S:
+            return False
+    return True
 
 
 def for_runtime(files: Sequence[Built], runtime: str) -> list[Built]:

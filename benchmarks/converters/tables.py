@@ -84,8 +84,13 @@ def _section(result: Result) -> list[str]:
     out += [_pipes(_SHORT), "|---|---:|---:|---:|---:|---:|---:|---|"]
     out += [_pipes(_short(result, line)) for line in result.lines if line.runtime != _OTHER]
     if result.refused:
-        out += ["", *(f"- Not made: {one.format} {one.variant}: {one.reason}" for one in result.refused)]
+        out += ["", *(f"- Not made: {one.format} {one.variant}: {_once(one.reason)}" for one in result.refused)]
     return [*out, ""]
+
+
+def _once(reason: str) -> str:
+    """Return a reason without what it says again of the file for another architecture."""
+    return "; ".join(dict.fromkeys(reason.split("; ")))
 
 
 def _short(result: Result, line: Line) -> tuple[str, ...]:
