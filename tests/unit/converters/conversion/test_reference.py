@@ -13,8 +13,6 @@ from converters.conversion.reference import BEGIN, END, attribute_docstrings, fi
 ROOT = Path(__file__).parents[4]
 PAGE = ROOT / "docs" / "converters.md"
 PAGES = (PAGE, *(ROOT / name for name in ("README.md", "docs/README.md", "docs/decisions/README.md")))
-MEASURED = "converters-measured.md"
-"""Written by the benchmark."""
 
 
 class TestTheGuide:
@@ -37,7 +35,7 @@ class TestTheGuide:
     def test_links_lead_somewhere(self):
         for page in PAGES:
             links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
-            local = [link for link in links if "://" not in link and not link.endswith(MEASURED)]
+            local = [link for link in links if "://" not in link]
             assert [link for link in local if not (page.parent / link).exists()] == []
 
     def test_its_own_sections_are_found(self):
