@@ -106,9 +106,11 @@ def sensitivities(losses: Sequence[Sensitivity]) -> str | None:
     worst = sorted(losses, key=lambda one: (-one.loss, one.layer))[:MAX_BARS]
     if not worst:
         return None
-    bars = [(one.layer, one.loss, f"{text.points(one.loss)} points") for one in worst]
+    bars = [(one.layer, one.loss, f"{one.loss:.3g}") for one in worst]
     limit = max(1e-9, *(one.loss for one in worst))
-    return _bars("sensitivities", "Points lost by quantizing each layer alone", bars, limit, svg.BAD)
+    return _bars(
+        "sensitivities", "Squared error with one layer quantized, share of variance", bars, limit, svg.BAD
+    )
 
 
 def sparsities(pruning: Pruning) -> str | None:

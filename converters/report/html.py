@@ -135,7 +135,7 @@ def _layers(report: Report) -> str:
     left = "" if image is None else figure(image, "Each layer quantized alone, the others in float.")
     return section(
         "The layers that lose most",
-        "What quantizing costs in points, and which layers were kept in float for it.",
+        "How far off quantizing each layer alone puts the answers, and which layers were kept in float for it.",
         f'<div class="charts">{left}<div>{searched}</div></div>' if searched else left,
     )
 

@@ -83,7 +83,7 @@ class Sensitivity:
 
     layer: str
     loss: float
-    """Points lost."""
+    """Squared error of the answers, as a share of their variance: it orders the layers, and is no points."""
 
 
 @dataclass(frozen=True, slots=True)
