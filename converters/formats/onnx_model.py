@@ -36,7 +36,7 @@ _RANDOM: Final = frozenset(
 
 def read(path: Path) -> Any:
     """Return the `onnx.ModelProto` of a file after checking it; raises ModelError with what is wrong."""
-    onnx = _import()
+    onnx = library()
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
@@ -82,7 +82,7 @@ def operators(model: Any) -> Counter[str]:
 
 def precision(model: Any) -> Precision:
     """Name the precision by the operators and by the datatype that most weight bytes have."""
-    onnx = _import()
+    onnx = library()
     found = operators(model).keys()
     if found & _STATIC:
         return "int8"
@@ -134,7 +134,7 @@ def upgraded(model: Any) -> Any:
     """Return the model at opset 13 or above; raises ConversionError if onnx cannot bring it there."""
     if opset(model) >= MIN_OPSET:
         return model
-    onnx = _import()
+    onnx = library()
     try:
         return onnx.version_converter.convert_version(model, MIN_OPSET)
     except Exception as error:
@@ -232,7 +232,7 @@ def _read_by(node: Any) -> set[str]:
 
 def element_bits(data_type: int) -> int | None:
     """Return the bits of one element of a tensor's datatype, None for text."""
-    onnx = _import()
+    onnx = library()
     if data_type == onnx.TensorProto.STRING:
         return None
     name = onnx.TensorProto.DataType.Name(data_type)
@@ -248,7 +248,7 @@ def tensor_shapes(model: Any) -> dict[str, tuple[int, tuple[int, ...] | None]]:
 
     A free first dimension of an input counts as 1, and so does one that follows from it.
     """
-    onnx = _import()
+    onnx = library()
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
@@ -290,7 +290,8 @@ def _shape(value: Any) -> tuple[int, tuple[int, ...] | None]:
     return bits, None if -1 in sizes else tuple(sizes)
 
 
-def _import() -> ModuleType:
+def library() -> ModuleType:
+    """Return onnx with its parts; raises ToolMissingError."""
     try:
         import onnx
         import onnx.checker

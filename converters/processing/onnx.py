@@ -10,12 +10,11 @@ took 0.17 ms, but its weights would be.
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
-from converters.errors import ConversionError, missing
+from converters.errors import ConversionError
 from converters.formats import onnx_model
 from converters.processing.audio import SAMPLE_SCALE, LogMelPlan, SamplesPlan
 from converters.processing.image import ImagePlan
@@ -43,7 +42,7 @@ def add_processing(
     Raises RequestError for settings that do not fit the model, ConversionError for a model that cannot be
     processed so, ModelError for a damaged file.
     """
-    onnx = _import()
+    onnx = onnx_model.library()
     model = _at_opset(onnx, onnx_model.read(source))
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -71,7 +70,7 @@ def write_preprocessing(inputs: Sequence[TensorSpec], target: Path, pre: Preproc
 
     Its outputs are called `prepared_0` and so on; a batch is free. Raises like `add_processing`.
     """
-    onnx = _import()
+    onnx = onnx_model.library()
     helper = onnx.helper
     values, nodes, results = [], [], []
     for number, spec in enumerate(inputs):
@@ -309,14 +308,3 @@ def _dimension(dim: Any) -> str | int | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     return str(dim.dim_param) or None
-
-
-def _import() -> ModuleType:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.shape_inference
-    except ImportError as error:
-        raise missing("onnx") from error
-    module: ModuleType = onnx
-    return module

@@ -1,18 +1,15 @@
 """An ONNX model made ready for quantization, and which of its nodes stay in float. Runs in a worker process."""
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converters.errors import ConversionError, first_line
 from converters.formats import onnx_model
-from converters.quantize import layers
+from converters.quantize import layers, seam
 from converters.quantize.layers import Operator
-from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.engines.runtimes import keep_onnxruntime_silent
 
 COMPUTING: Final = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "LayerNormalization"})
@@ -93,14 +90,6 @@ def in_float(ready: Prepared, patterns: Sequence[str]) -> list[str]:
     return ready.named(layers.in_float(ready.operators, patterns))
 
 
-@contextmanager
-def mapping_errors(what: str) -> Iterator[None]:
-    """Turn what onnx and onnxruntime raise into ConversionError; their warnings say nothing to the user."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except EdgeAgentError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"ONNX Runtime cannot make the {what} variant: {first_line(error)}.") from error
+def mapping_errors(what: str) -> AbstractContextManager[None]:
+    """Turn what onnx and onnxruntime raise into ConversionError."""
+    return seam.mapping_errors(f"ONNX Runtime cannot make the {what} variant")

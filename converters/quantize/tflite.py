@@ -5,9 +5,8 @@ Source: https://github.com/google-ai-edge/LiteRT/tree/main/litert_quantizer. It 
 
 import re
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal
@@ -15,12 +14,11 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from converters.arrays import Sample
-from converters.errors import ConversionError, first_line, missing
+from converters.errors import ConversionError, missing
 from converters.formats import tflite_model
-from converters.quantize import layers, ranges, tflite_graph
+from converters.quantize import layers, ranges, seam, tflite_graph
 from converters.quantize.settings import QuantizeSettings
 from converters.quantize.tflite_graph import Prepared
-from edge_agent.documents.errors import EdgeAgentError
 
 _HALF_BITS: Final = 16
 _HALF_OPERATORS: Final = (
@@ -204,17 +202,8 @@ def _nothing(library: SimpleNamespace) -> Any:
     return library.quantizer.AlgorithmName.NO_QUANTIZE
 
 
-@contextmanager
-def _mapping_errors() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            # It warns about memory, and about casts of the padding that no range covers.
-            warnings.simplefilter("ignore")
-            yield
-    except EdgeAgentError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"litert-quantizer cannot convert this model: {first_line(error)}.") from error
+def _mapping_errors() -> AbstractContextManager[None]:
+    return seam.mapping_errors("litert-quantizer cannot convert this model")
 
 
 def _import() -> SimpleNamespace:
