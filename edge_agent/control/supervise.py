@@ -160,6 +160,11 @@ class ServingProcess:
                 outcomes=self._settings.outcomes,
                 outcomes_db=str(self._outcomes_db),
                 secret=self._secret,
+                grpc=self._settings.grpc,
+                shared_memory=self._settings.shared_memory,
+                sequences=self._settings.sequences,
+                tasks=self._settings.tasks,
+                memory=self._settings.memory,
                 log_level=self._settings.log.level,
                 unsigned=self._unsigned,
             )

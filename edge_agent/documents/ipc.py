@@ -13,9 +13,14 @@ from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import (
     CacheSettings,
     EngineSettings,
+    GrpcSettings,
     HttpSettings,
+    MemorySettings,
     OutcomeSettings,
+    SequenceSettings,
     Settings,
+    SharedMemorySettings,
+    TaskSettings,
 )
 
 
@@ -58,6 +63,11 @@ class Configure(_Message, frozen=True):
     """Path of the outcomes database, which serving alone writes."""
     secret: str
     """Hexadecimal: 32 random bytes of this device, never shown: prediction ids are authenticated with them."""
+    grpc: GrpcSettings = GrpcSettings()
+    shared_memory: SharedMemorySettings = SharedMemorySettings()
+    sequences: SequenceSettings = SequenceSettings()
+    tasks: TaskSettings = TaskSettings()
+    memory: MemorySettings = MemorySettings()
     log_level: str = "info"
     unsigned: bool = False
     """True for `edge-agent serve`: the model did not come from a signed store."""

@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from time import perf_counter_ns
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.documents import binary_tensors
-from edge_agent.documents.errors import EdgeAgentError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.outcomes import Outcomes
@@ -20,7 +21,6 @@ from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
 _EXTENSIONS: Final = ("binary_tensor_data",)
-_HEADER_LENGTH: Final = binary_tensors.HEADER_LENGTH.lower().encode()
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
 
 _STOPPING: Final = "The server stops before its models were loaded; try again, the next one answers."
@@ -112,9 +112,7 @@ class App:
         if rest == ("infer",):
             refusal = _allowing("POST", request) or _refuse_encoding(request)
             if refusal is None:
-                header_length = request.headers.get(_HEADER_LENGTH)
-                unit = request.headers.get(b"edge-unit")
-                self._pipeline.infer(model, version, request.body, header_length, unit, reply)
+                self._infer(model, version, request, reply)
             else:
                 reply.send(refusal)
         elif rest == ("outcomes",) and version is None:
@@ -129,6 +127,15 @@ class App:
             reply.send(_allowing("GET", request) or self._model_metadata(model, version))
         else:
             reply.send(_unknown_path(request))
+
+    def _infer(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
+        started_ns = perf_counter_ns()
+        try:
+            call = HttpCall(request, reply)
+        except RequestError as error:
+            self._pipeline.refuse(model, version, error, started_ns)
+            raise
+        self._pipeline.infer(model, version, call)
 
     # --- the handlers -----------------------------------------------------------------------------------------
 

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.plan import ModelPlan, VersionPlan
 from edge_agent.documents.settings import CacheSettings
-from edge_agent.serving.oip import InferRequest, Signature
+from edge_agent.serving.calls import InferRequest, Results, Signature
 from edge_agent.telemetry.counters import CacheCounters
-
-Results = Mapping[str, NDArray[Any]]
 
 WINDOW: Final = 512
 REST: Final = 8 * WINDOW

@@ -14,8 +14,8 @@ from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import NUMPY_NAME
 from edge_agent.engines.base import Engine, find
+from edge_agent.serving.calls import Signature
 from edge_agent.serving.memory import return_freed_memory
-from edge_agent.serving.oip import Signature
 from edge_agent.telemetry.health_page import HealthPage
 
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
@@ -37,8 +37,6 @@ class LoadedVersion:
         )
         self.waiting: deque[Any] = deque()
         self.in_flight = 0
-        self.followers = 0
-        """Requests that wait for the run of an equal one."""
         self.is_retired = False
         self.mean_run_ns = math.inf
         self.largest_run_bytes = 0

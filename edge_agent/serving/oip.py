@@ -5,7 +5,6 @@ protocol/extension_binary_data.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +14,12 @@ from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving import json_tensors
+from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
+from edge_agent.serving.parameters import flag
 
 _MAX_DIMENSION: Final = 2**31 - 1
 _UNSUPPORTED: Final = ("shared_memory_region", "classification")
+_NO_STATE: Final[frozenset[str]] = frozenset()
 
 
 class _Input(msgspec.Struct):
@@ -42,23 +44,6 @@ class _Infer(msgspec.Struct):
 
 _DECODER: Final = msgspec.json.Decoder(_Infer)
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The inputs and outputs of a model, by name, in its order."""
-
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
-
-
-class InferRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request whose tensors fit the model: `outputs` says of each wanted output whether it goes as binary."""
-
-    id: str | None
-    parameters: dict[str, Any]
-    inputs: dict[str, NDArray[Any]]
-    outputs: dict[str, bool]
 
 
 class Unbound(msgspec.Struct, frozen=True, gc=False):
@@ -86,51 +71,46 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
         raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
 
 
-def bind(unbound: Unbound, signature: Signature) -> InferRequest:
-    """Return the request to a model with this signature; raises RequestError where it does not fit."""
+def bind(unbound: Unbound, signature: Signature, state_inputs: frozenset[str] = _NO_STATE) -> InferRequest:
+    """Return the request to a model with this signature; raises RequestError where it does not fit.
+
+    `state_inputs` are those that the caller must not give, because the agent has them.
+    """
     infer = unbound.infer
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, unbound.binary, signature),
+        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs),
         outputs=_outputs(infer, signature),
     )
 
 
-def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
-    """Read a request for a model that is known already; raises RequestError."""
-    return bind(read(body, header_length), signature)
-
-
-def render(
-    request: InferRequest,
-    model: str,
-    version: str,
-    signature: Signature,
-    results: Mapping[str, NDArray[Any]],
-    parameters: Mapping[str, str] | None = None,
-) -> tuple[tuple[bytes | memoryview, ...], int | None]:
+def render(answer: Answer) -> tuple[tuple[bytes | memoryview, ...], int | None]:
     """Return the parts of the answer's body, and the length of its JSON if binary data follow.
 
-    `parameters` are those of the answer. Raises RequestError when JSON was asked for and cannot carry a value.
+    Raises RequestError when JSON was asked for and cannot carry a value.
     """
+    request = answer.request
     outputs: list[dict[str, Any]] = []
     blobs: list[memoryview] = []
-    for name, is_binary in request.outputs.items():
-        tensor, datatype = results[name], signature.outputs[name].datatype
+    for name, delivery in request.outputs.items():
+        tensor, datatype = answer.results[name], answer.signature.outputs[name].datatype
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
-        if is_binary:
+        if delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
         else:
             output["data"] = json_tensors.encode(tensor, name)
         outputs.append(output)
-    answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
-    if parameters:
-        answer["parameters"] = parameters
+    described: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_version": answer.version,
+        "outputs": outputs,
+        "parameters": answer.parameters,
+    }
     if request.id is not None:
-        answer["id"] = request.id
-    json = _ENCODER.encode(answer)
+        described["id"] = request.id
+    json = _ENCODER.encode(described)
     return (json, *blobs), len(json) if blobs else None
 
 
@@ -146,7 +126,9 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
     return whole[:length], whole[length:]
 
 
-def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> dict[str, NDArray[Any]]:
+def _inputs(
+    inputs: list[_Input], binary: memoryview, signature: Signature, state_inputs: frozenset[str]
+) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     position = 0
     for given in inputs:
@@ -156,6 +138,10 @@ def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> d
             raise RequestError(f"The model has no input '{given.name}'; its inputs are {known}.")
         if given.name in tensors:
             raise RequestError(f"Input '{given.name}' is given twice.")
+        if given.name in state_inputs:
+            raise RequestError(
+                f"Input '{given.name}' is the sequence's state, which the agent keeps; leave it out."
+            )
         shape = _check_input(given, spec)
         size = _binary_size(given)
         if size is None:
@@ -164,8 +150,8 @@ def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> d
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
         position += size
-    if len(tensors) < len(signature.inputs):
-        missing = min(signature.inputs.keys() - tensors.keys())
+    if len(tensors) + len(state_inputs) < len(signature.inputs):
+        missing = min(signature.inputs.keys() - tensors.keys() - state_inputs)
         raise RequestError(f"The input '{missing}' is missing.")
     if position != len(binary):
         raise RequestError(f"The body has {len(binary)} bytes of binary data, its inputs describe {position}.")
@@ -202,11 +188,11 @@ def _binary_size(given: _Input) -> int | None:
     return size
 
 
-def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
+def _outputs(infer: _Infer, signature: Signature) -> dict[str, Delivery]:
     by_default = flag(infer.parameters, "binary_data_output", False)
-    wanted: dict[str, bool] = {}
+    wanted: dict[str, Delivery] = {}
     if not infer.outputs:
-        wanted = dict.fromkeys(signature.outputs, by_default)
+        wanted = dict.fromkeys(signature.outputs, IN_BINARY if by_default else IN_JSON)
     for output in infer.outputs or ():
         if output.name not in signature.outputs:
             known = _names(signature.outputs)
@@ -215,19 +201,12 @@ def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
             raise RequestError(f"Output '{output.name}' is asked for twice.")
         if unsupported := [name for name in _UNSUPPORTED if name in output.parameters]:
             raise RequestError(f"The parameter {unsupported[0]} of output '{output.name}' is not supported.")
-        wanted[output.name] = flag(output.parameters, "binary_data", by_default)
-    for name, is_binary in wanted.items():
-        if signature.outputs[name].datatype == "FP16" and not is_binary:
+        is_binary = flag(output.parameters, "binary_data", by_default)
+        wanted[output.name] = IN_BINARY if is_binary else IN_JSON
+    for name, delivery in wanted.items():
+        if signature.outputs[name].datatype == "FP16" and not delivery.is_binary:
             raise RequestError(f"Output '{name}' is FP16, which JSON has no form for; ask for binary_data.")
     return wanted
-
-
-def flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
-    """Return a parameter that is true or false; raises RequestError where it is something else."""
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise RequestError(f"The parameter {name} must be true or false.")
-    return value
 
 
 def _names(specs: Mapping[str, TensorSpec]) -> str:

@@ -1,62 +1,55 @@
-"""The way of an inference request: parse, assign, cache, admit, run, answer.
+"""The way of an inference request: assign, bind, cache, run, answer; and the accounts that are kept of it.
 
-All bookkeeping is done on the event loop's thread, so that none of it needs a lock; only the runs themselves go
-to a pool of threads, as many as there are CPUs.
+All of it is done on the event loop's thread, so that none of it needs a lock; only the runs themselves go to
+the scheduler's threads.
 """
 
-import asyncio
 import math
-import os
-from collections import deque
 from collections.abc import Callable
-from time import perf_counter, perf_counter_ns
+from time import perf_counter_ns
 from typing import Final
 
-import msgspec
-
-from edge_agent.documents.binary_tensors import HEADER_LENGTH
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
-from edge_agent.serving import oip
-from edge_agent.serving.cache import ResultCache, Results
-from edge_agent.serving.http_messages import Reply, Response, failure
-from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.cache import ResultCache
+from edge_agent.serving.calls import Answer, Call, InferRequest, Results
+from edge_agent.serving.jobs import Job, Result, Times
+from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
-from edge_agent.serving.workers import Workers
+from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters, VersionCounters
-from edge_agent.telemetry.health_page import LANES, HealthPage
+from edge_agent.telemetry.health_page import HealthPage
 
-INLINE_LIMIT_NS: Final = 100_000
-"""A version whose runs take less than this runs on the loop's own thread: to hand a run to another thread and
-its answer back takes 35 µs, and 120 with cold caches, so that this is about when it begins to pay."""
-
-_MAX_WORKERS: Final = LANES // 2
-
-_Result = Results | EdgeAgentError
+_NO_STATE: Final[frozenset[str]] = frozenset()
+_NO_TIMES: Final = Times()
 
 
-class _Job(msgspec.Struct, frozen=True, gc=False):
+class Inference(Job, eq=False, kw_only=True):
     """A request on its way. `key` is what its result is remembered by, None where it bypasses the cache;
     `followers` are equal requests that wait for its run."""
 
+    pipeline: "Pipeline"
     choice: Choice
     counters: VersionCounters
-    request: oip.InferRequest
-    size_bytes: int
-    started_s: float
-    reply: Reply
+    request: InferRequest
+    call: Call
     key: bytes | None
-    followers: "list[_Job]"
+    followers: "list[Inference]"
 
     @property
-    def loaded(self) -> LoadedVersion:
-        return self.choice.loaded
+    def is_wanted(self) -> bool:
+        """Whether its client, or that of a follower, still waits."""
+        return not self.call.is_abandoned or any(not one.call.is_abandoned for one in self.followers)
 
-    @property
-    def is_abandoned(self) -> bool:
-        return self.reply.is_abandoned and all(follower.reply.is_abandoned for follower in self.followers)
+    def finish(self, result: Result, times: Times) -> None:
+        """Answer."""
+        self.pipeline.finish(self, result, times)
+
+    def drop(self) -> None:
+        """Forget it."""
+        self.pipeline.drop(self)
 
 
 class Pipeline:
@@ -68,22 +61,17 @@ class Pipeline:
         counters: Counters,
         cache: ResultCache,
         ids: PredictionIds,
-        queue_limit: int,
+        scheduler: Scheduler,
         random: Callable[[], float],
     ) -> None:
         self.table = Table(Plan(), (), "")
-        self._loop = asyncio.get_running_loop()
         self._page = page
         self._counters = counters
         self._cache = cache
         self._ids = ids
-        self._queue_limit = queue_limit
+        self._scheduler = scheduler
         self._random = random
-        self._leaders: dict[bytes, _Job] = {}
-        self._idle_workers = self._worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
-        self._workers = Workers(self._worker_count, "infer")
-        self._unloader = Workers(1, "unload")
-        self._rota: deque[LoadedVersion] = deque()
+        self._leaders: dict[bytes, Inference] = {}
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
@@ -91,64 +79,90 @@ class Pipeline:
         self.table = table
         self._cache.keep({loaded.plan.sha256 for loaded in table.versions})
         for loaded in left_out:
-            loaded.is_retired = True
-            self._close_if_done(loaded)
+            self._scheduler.retire(loaded)
 
-    def infer(
-        self,
-        model: str,
-        version: str | None,
-        body: bytes,
-        header_length: bytes | None,
-        unit: bytes | None,
-        reply: Reply,
-    ) -> None:
+    def refuse(self, model: str, version: str | None, error: EdgeAgentError, started_ns: int) -> None:
+        """Count a request that cannot even be read: for the version that would most likely have answered it."""
+        route = self.table.route(model)
+        first = route.versions[0] if version is None else route.named(version)
+        _count_refusal(self._counters.of(model, first.plan.version), error, started_ns)
+
+    def infer(self, model: str, version: str | None, call: Call) -> None:
         """Answer a request to a model, or to one version of it, at once or later.
 
-        `unit` is the value of the header Edge-Unit. Raises NotFoundError, RequestError or UnavailableError for
-        what cannot be begun.
+        Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
         """
-        started_s = perf_counter()
         route = self.table.route(model)
-        # What cannot be read is assigned to nobody; it counts for the version that it would most likely be.
-        first = route.versions[0] if version is None else route.named(version)
         try:
-            unbound = oip.read(body, header_length)
-            choice = self._choose(route, version, unbound, unit)
+            choice = self._choose(route, version, call)
         except EdgeAgentError as error:
-            _count_refusal(self._counters.of(model, first.plan.version), error, started_s)
+            self.refuse(model, version, error, call.started_ns)
             raise
         counters = self._counters.of(model, choice.loaded.plan.version)
         try:
-            job = self._job(choice, counters, unbound, started_s, reply)
-            if not self._is_spared(job):
-                self._begin(job)
+            inference = self._inference(choice, counters, call)
+            if not self._is_spared(inference):
+                self._run(inference)
         except EdgeAgentError as error:
             counters.note_arm(choice.arm)
-            _count_refusal(counters, error, started_s)
+            _count_refusal(counters, error, call.started_ns)
             raise
 
-    def _choose(self, route: Route, version: str | None, unbound: oip.Unbound, header: bytes | None) -> Choice:
-        unit = unit_of(unbound.parameters.get("unit"), header)
+    def finish(self, inference: Inference, result: Result, times: Times) -> None:
+        """Answer an inference that has run and those that waited for it, and remember the result."""
+        inference.counters.in_flight -= 1
+        is_answered = self._answer(inference, result, times, "bypass" if inference.key is None else "miss")
+        if inference.key is None:
+            return
+        self._leaders.pop(inference.key, None)
+        # What could not be written once need not be remembered: a plug-in's results may be anything.
+        if is_answered and not isinstance(result, EdgeAgentError):
+            started_ns = perf_counter_ns()
+            sha256 = inference.loaded.plan.sha256
+            self._cache.put(inference.key, sha256, result)
+            self._cache.worth(sha256).note_spent(perf_counter_ns() - started_ns)
+        for follower in inference.followers:
+            self._release(follower)
+            self._answer(follower, result, _NO_TIMES, "hit")
+
+    def drop(self, inference: Inference) -> None:
+        """Forget an inference that nobody waits for any more."""
+        inference.counters.in_flight -= 1
+        if inference.key is not None:
+            self._leaders.pop(inference.key, None)
+        for follower in inference.followers:
+            self._release(follower)
+
+    def _choose(self, route: Route, version: str | None, call: Call) -> Choice:
+        unit = unit_of(call.parameters.get("unit"), call.unit)
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
 
-    def _job(
-        self, choice: Choice, counters: VersionCounters, unbound: oip.Unbound, started_s: float, reply: Reply
-    ) -> _Job:
-        request = oip.bind(unbound, choice.loaded.signature)
+    def _inference(self, choice: Choice, counters: VersionCounters, call: Call) -> Inference:
+        request = call.bind(choice.loaded.signature, _NO_STATE)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes
-        key = self._key(choice, request, size_bytes)
-        return _Job(choice, counters, request, size_bytes, started_s, reply, key, [])
+        return Inference(
+            loaded=choice.loaded,
+            inputs=request.inputs,
+            wanted=list(request.outputs),
+            size_bytes=size_bytes,
+            pipeline=self,
+            choice=choice,
+            counters=counters,
+            request=request,
+            call=call,
+            key=self._key(choice, request, size_bytes),
+            followers=[],
+        )
 
-    def _key(self, choice: Choice, request: oip.InferRequest, size_bytes: int) -> bytes | None:
+    def _key(self, choice: Choice, request: InferRequest, size_bytes: int) -> bytes | None:
         """Return what the request's result is remembered by, None if it bypasses the cache."""
         plan, signature = choice.loaded.plan, choice.loaded.signature
         worth = self._cache.worth(plan.sha256)
-        if not oip.flag(request.parameters, "cache", True) or not worth.allow():
+        if not request.is_cacheable or not flag(request.parameters, "cache", True) or not worth.allow():
             return None
         started_ns = perf_counter_ns()
         key = self._cache.key(plan, choice.policy, signature, request, size_bytes)
@@ -156,190 +170,85 @@ class Pipeline:
             worth.note_lookup(perf_counter_ns() - started_ns)
         return key
 
-    def _is_spared(self, job: _Job) -> bool:
-        """Answer the job from the cache, or have it wait for the run of an equal one, if there is either."""
-        if job.key is None:
-            job.counters.cache_bypasses += 1
+    def _is_spared(self, inference: Inference) -> bool:
+        """Answer from the cache, or have it wait for the run of an equal one, if there is either."""
+        if inference.key is None:
+            inference.counters.cache_bypasses += 1
             return False
-        results = self._cache.get(job.key, job.choice.policy.cache_ttl_s)
+        results = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
         if results is not None:
-            self._note_hit(job)
-            job.reply.send(self._respond(job, results, 0, "hit"))
+            self._note_hit(inference)
+            self._answer(inference, results, _NO_TIMES, "hit")
             return True
-        leader = self._leaders.get(job.key)
+        leader = self._leaders.get(inference.key)
         if leader is not None:
-            self._check_queue(job.loaded)
-            self._note_hit(job)
-            leader.followers.append(job)
-            job.loaded.followers += 1
-            job.counters.in_flight += 1
+            self._scheduler.check_room(inference.loaded)
+            self._note_hit(inference)
+            leader.followers.append(inference)
+            self._scheduler.note_waiting(inference.loaded, 1)
+            inference.counters.in_flight += 1
             return True
-        job.counters.cache_misses += 1
+        inference.counters.cache_misses += 1
         return False
 
-    def _note_hit(self, job: _Job) -> None:
-        loaded = job.loaded
-        job.counters.cache_hits += 1
-        self._page.count(loaded.slot, exposures=int(job.choice.is_exposure))
+    def _note_hit(self, inference: Inference) -> None:
+        loaded = inference.loaded
+        inference.counters.cache_hits += 1
+        self._page.count(loaded.slot, exposures=int(inference.choice.is_exposure))
         if loaded.mean_run_ns < math.inf:
             self._cache.worth(loaded.plan.sha256).note_saved(loaded.mean_run_ns)
 
-    def _begin(self, job: _Job) -> None:
-        if self._runs_inline(job):
-            self._run_inline(job)
-        else:
-            self._admit(job)
+    def _run(self, inference: Inference) -> None:
+        """Hand the inference to the scheduler; raises UnavailableError when too many wait."""
+        self._scheduler.check(inference)
+        inference.counters.in_flight += 1
+        if inference.key is not None:
+            self._leaders[inference.key] = inference
+        # Before the run, so that a crash loses no exposure.
+        self._page.count(inference.loaded.slot, exposures=int(inference.choice.is_exposure))
+        self._scheduler.submit(inference)
 
-    def _runs_inline(self, job: _Job) -> bool:
-        loaded = job.loaded
-        return (
-            loaded.mean_run_ns < INLINE_LIMIT_NS
-            and job.size_bytes <= loaded.largest_run_bytes
-            and not loaded.waiting
-        )
-
-    def _run_inline(self, job: _Job) -> None:
-        self._page.count(job.loaded.slot, exposures=int(job.choice.is_exposure))
-        result, run_ns = job.loaded.run(job.request.inputs, list(job.request.outputs))
-        job.loaded.note_run(run_ns, job.size_bytes)
-        self._answer(job, result, run_ns)
-
-    def _admit(self, job: _Job) -> None:
-        """Give the job to an idle worker, or let it wait; raises UnavailableError when too many do."""
-        loaded = job.loaded
-        if not self._idle_workers:
-            self._check_queue(loaded)
-        self._page.count(loaded.slot, exposures=int(job.choice.is_exposure))
-        loaded.in_flight += 1
-        job.counters.in_flight += 1
-        if job.key is not None:
-            self._leaders[job.key] = job
-        if self._idle_workers:
-            self._start(job)
-            return
-        if not loaded.waiting:
-            self._rota.append(loaded)
-        loaded.waiting.append(job)
-
-    def _check_queue(self, loaded: LoadedVersion) -> None:
-        """Raise UnavailableError when too many requests to the model wait already."""
-        model = loaded.plan.model
-        waiting = sum(len(other.waiting) + other.followers for other in self.table.of_model(model))
-        if waiting >= self._queue_limit:
-            raise UnavailableError(
-                f"{waiting} requests to model '{model}' wait already; try again later.",
-                self._retry_after_s(loaded, waiting),
-            )
-
-    def _retry_after_s(self, loaded: LoadedVersion, waiting: int) -> float:
-        run_s = loaded.mean_run_ns / 1e9
-        return 1.0 if run_s == math.inf else min(max(1.0, waiting * run_s / self._worker_count), 60.0)
-
-    def _start(self, job: _Job) -> None:
-        self._idle_workers -= 1
-        self._workers.submit(self._work, job)
-
-    def _work(self, job: _Job) -> None:
-        """Run a job, on a worker's thread."""
-        result, run_ns = job.loaded.run(job.request.inputs, list(job.request.outputs))
-        self._loop.call_soon_threadsafe(self._finish, job, result, run_ns)
-
-    def _finish(self, job: _Job, result: _Result, run_ns: int) -> None:
-        self._idle_workers += 1
-        job.loaded.note_run(run_ns, job.size_bytes)
-        self._start_next()
-        self._answer(job, result, run_ns)
-        self._leave(job)
-
-    def _answer(self, job: _Job, result: _Result, run_ns: int) -> None:
-        """Answer a job that has run and those that waited for it, and remember the result."""
-        response = self._respond(job, result, run_ns, "bypass" if job.key is None else "miss")
-        job.reply.send(response)
-        if job.key is None:
-            return
-        self._leaders.pop(job.key, None)
-        # What could not be written once need not be remembered: a plug-in's results may be anything.
-        if response.status == 200 and not isinstance(result, EdgeAgentError):
-            started_ns = perf_counter_ns()
-            sha256 = job.loaded.plan.sha256
-            self._cache.put(job.key, sha256, result)
-            self._cache.worth(sha256).note_spent(perf_counter_ns() - started_ns)
-        for follower in job.followers:
-            follower.reply.send(self._respond(follower, result, 0, "hit"))
-            self._release(follower)
-
-    def _release(self, follower: _Job) -> None:
-        follower.loaded.followers -= 1
+    def _release(self, follower: Inference) -> None:
+        self._scheduler.note_waiting(follower.loaded, -1)
         follower.counters.in_flight -= 1
 
-    def _start_next(self) -> None:
-        """Start what has waited longest of the version whose turn it is: each gets its share of the workers."""
-        while self._rota and self._idle_workers:
-            loaded = self._rota.popleft()
-            job = loaded.waiting.popleft()
-            if loaded.waiting:
-                self._rota.append(loaded)
-            if job.is_abandoned:
-                self._drop(job)
-            else:
-                self._start(job)
-
-    def _drop(self, job: _Job) -> None:
-        """Forget a job that nobody waits for any more."""
-        if job.key is not None:
-            self._leaders.pop(job.key, None)
-        for follower in job.followers:
-            self._release(follower)
-        self._leave(job)
-
-    def _leave(self, job: _Job) -> None:
-        job.loaded.in_flight -= 1
-        job.counters.in_flight -= 1
-        self._close_if_done(job.loaded)
-
-    def _close_if_done(self, loaded: LoadedVersion) -> None:
-        if loaded.is_retired and not loaded.in_flight:
-            self._unloader.submit(LoadedVersion.close, loaded)
-
-    def _respond(self, job: _Job, result: _Result, run_ns: int, cache: str) -> Response:
-        """Render the answer, and count it on the health page and for the metrics."""
+    def _answer(self, inference: Inference, result: Result, times: Times, cache: str) -> bool:
+        """Send the answer, and count it on the health page and for the metrics; say whether it was a result."""
         error = result if isinstance(result, EdgeAgentError) else None
         if not isinstance(result, EdgeAgentError):
-            try:
-                response = self._render(job, result, cache)
-            except RequestError as refusal:
-                error = refusal
-            # A plug-in's results that are none, or no memory: this client must be answered all the same.
-            except Exception as failed:
-                error = ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+            error = self._send(inference, result, cache)
         if error is not None:
-            response = failure(error)
-            job.counters.fail(_kind(error))
-        job.counters.observe(perf_counter() - job.started_s)
-        job.counters.note_arm(job.choice.arm)
+            inference.call.fail(error)
+            inference.counters.fail(_kind(error))
+        inference.counters.observe((perf_counter_ns() - inference.call.started_ns) / 1e9)
+        inference.counters.note_arm(inference.choice.arm)
         is_fault = error is not None and not isinstance(error, RequestError)
-        self._page.count(job.loaded.slot, requests=1, errors=int(is_fault), run_ns=run_ns)
-        return response
+        self._page.count(inference.loaded.slot, requests=1, errors=int(is_fault), run_ns=times.infer_ns)
+        return error is None
 
-    def _render(self, job: _Job, results: Results, cache: str) -> Response:
-        choice = job.choice
-        plan = choice.loaded.plan
+    def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:
+        """Send the results; return why that is not possible."""
+        choice, plan = inference.choice, inference.loaded.plan
         parameters = {
             "prediction_id": self._ids.issue(choice.policy, choice.arm, choice.bucket),
             "arm": choice.arm,
             "cache": cache,
         }
-        body, header_length = oip.render(
-            job.request, plan.model, plan.version, choice.loaded.signature, results, parameters
-        )
-        if header_length is None:
-            return Response(200, body)
-        return Response(200, body, "application/octet-stream", ((HEADER_LENGTH, str(header_length)),))
+        signature = inference.loaded.signature
+        answer = Answer(inference.request, plan.model, plan.version, signature, results, parameters)
+        try:
+            inference.call.answer(answer)
+        except RequestError as refusal:
+            return refusal
+        # A plug-in's results that are none, or no memory: this client must be answered all the same.
+        except Exception as failed:
+            return ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+        return None
 
 
-def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_s: float) -> None:
+def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_ns: int) -> None:
     counters.fail(_kind(error))
-    counters.observe(perf_counter() - started_s)
+    counters.observe((perf_counter_ns() - started_ns) / 1e9)
 
 
 def _kind(error: EdgeAgentError) -> str:

@@ -45,6 +45,7 @@ from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
+from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -100,7 +101,8 @@ class Server:
         counters.cache.max_bytes = first.cache.max_bytes
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
-        pipeline = Pipeline(self._page, counters, cache, ids, first.http.queue_limit, random.random)
+        scheduler = Scheduler(first.http.queue_limit)
+        pipeline = Pipeline(self._page, counters, cache, ids, scheduler, random.random)
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),

@@ -12,19 +12,29 @@ from hypothesis.extra import numpy as npst
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, TensorSpec
 from edge_agent.serving import oip
+from edge_agent.serving.calls import IN_BINARY, Answer, InferRequest, Signature
+from edge_agent.serving.calls import IN_JSON as IN_JSON_FORM
 
 IN_JSON = [datatype for datatype in DATATYPES if datatype != "FP16"]
 
 
+def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
+    return oip.bind(oip.read(body, header_length), signature)
+
+
+def render(request, model, version, signature, results):
+    return oip.render(Answer(request, model, version, signature, results, {}))
+
+
 def signature(datatype="FP32", shape=(-1, 2)):
-    return oip.Signature(
+    return Signature(
         {"x": TensorSpec("x", datatype, shape)},
         {"y": TensorSpec("y", datatype, shape), "z": TensorSpec("z", "FP16", ())},
     )
 
 
 def one(datatype="FP32", shape=(-1, 2)):
-    return oip.Signature({"x": TensorSpec("x", datatype, shape)}, {"y": TensorSpec("y", datatype, shape)})
+    return Signature({"x": TensorSpec("x", datatype, shape)}, {"y": TensorSpec("y", datatype, shape)})
 
 
 def elements(datatype, *, in_json):
@@ -79,17 +89,17 @@ def test_json_comes_back_as_it_went(case, flat, request_id):
     dimensions = one(datatype, tuple(-1 for _ in array.shape))
     nested = plain(array.ravel() if flat or array.ndim == 0 else array)
     content = body(nested, datatype=datatype, shape=array.shape, id=request_id)
-    parsed = oip.parse(content, None, dimensions)
+    parsed = parse(content, None, dimensions)
     assert parsed.id == request_id
     assert parsed.inputs["x"].dtype == array.dtype
     np.testing.assert_array_equal(parsed.inputs["x"], array)
-    (rendered,), length = oip.render(parsed, "m", "7", dimensions, {"y": parsed.inputs["x"]})
+    (rendered,), length = render(parsed, "m", "7", dimensions, {"y": parsed.inputs["x"]})
     assert length is None
     answer = json.loads(rendered)
     assert answer["model_name"] == "m"
     assert answer["model_version"] == "7"
     assert answer.get("id") == request_id
-    again = oip.parse(
+    again = parse(
         body(answer["outputs"][0]["data"], datatype=datatype, shape=answer["outputs"][0]["shape"]),
         None,
         dimensions,
@@ -117,11 +127,11 @@ def test_binary_comes_back_as_it_went(case, padding):
     head = (
         json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode() + b" " * padding
     )
-    parsed = oip.parse(head + content, str(len(head)).encode(), dimensions)
+    parsed = parse(head + content, str(len(head)).encode(), dimensions)
     given = parsed.inputs["x"]
     assert given.flags.aligned
     np.testing.assert_array_equal(given, array)
-    parts, length = oip.render(parsed, "m", "7", dimensions, {"y": given})
+    parts, length = render(parsed, "m", "7", dimensions, {"y": given})
     whole = b"".join(parts)
     output = json.loads(whole[:length])["outputs"][0]
     assert output["parameters"] == {"binary_data_size": len(content)}
@@ -178,7 +188,7 @@ BAD_JSON = {
 def test_bad_json_is_refused_in_one_sentence(case):
     content, message = BAD_JSON[case]
     with pytest.raises(RequestError, match=message) as caught:
-        oip.parse(content, None, signature())
+        parse(content, None, signature())
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
 
@@ -195,7 +205,7 @@ def test_bad_json_is_refused_in_one_sentence(case):
 def test_an_element_that_is_none_of_its_datatype_is_refused(datatype, value):
     content = body([value, value], datatype=datatype)
     with pytest.raises(RequestError, match=f"cannot be {datatype}"):
-        oip.parse(content, None, one(datatype))
+        parse(content, None, one(datatype))
 
 
 @pytest.mark.parametrize(
@@ -203,13 +213,13 @@ def test_an_element_that_is_none_of_its_datatype_is_refused(datatype, value):
     [("UINT64", 2**64 - 1), ("INT64", -(2**63)), ("INT64", 2**63 - 1), ("FP64", 1e308), ("UINT8", 255)],
 )
 def test_the_extremes_of_a_datatype_are_kept(datatype, value):
-    parsed = oip.parse(body([value, value], datatype=datatype), None, one(datatype))
+    parsed = parse(body([value, value], datatype=datatype), None, one(datatype))
     assert parsed.inputs["x"].tolist() == [[value, value]]
 
 
 def test_fp16_needs_binary_data():
     with pytest.raises(RequestError, match="send it as binary data"):
-        oip.parse(body(datatype="FP16"), None, one("FP16"))
+        parse(body(datatype="FP16"), None, one("FP16"))
 
 
 FLOATS = np.ones((1, 2), np.float32)
@@ -235,7 +245,7 @@ BAD_BINARY = {
 def test_bad_binary_data_are_refused_in_one_sentence(case):
     (content, length), message = BAD_BINARY[case]
     with pytest.raises(RequestError, match=message):
-        oip.parse(content, length, one())
+        parse(content, length, one())
 
 
 @pytest.mark.parametrize(
@@ -252,20 +262,20 @@ def test_bytes_that_do_not_add_up_are_refused(content, message):
     array = np.frombuffer(content, np.uint8)
     whole, length = binary(array, shape=[1, 2], datatype="BYTES")
     with pytest.raises(RequestError, match=message):
-        oip.parse(whole, length, one("BYTES"))
+        parse(whole, length, one("BYTES"))
 
 
 def test_a_count_that_lies_costs_no_memory():
     array = np.frombuffer(b"\0\0\0\0", np.uint8)
     whole, length = binary(array, shape=[2**31 - 1, 2**31 - 1], datatype="BYTES")
     with pytest.raises(RequestError, match="too few"):
-        oip.parse(whole, length, one("BYTES", (-1, -1)))
+        parse(whole, length, one("BYTES", (-1, -1)))
 
 
 def test_a_bool_is_0_or_1():
     whole, length = binary(np.array([[0, 2]], np.uint8), datatype="BOOL")
     with pytest.raises(RequestError, match="a byte other than 0 and 1"):
-        oip.parse(whole, length, one("BOOL"))
+        parse(whole, length, one("BOOL"))
 
 
 def test_data_and_binary_data_exclude_each_other():
@@ -273,40 +283,40 @@ def test_data_and_binary_data_exclude_each_other():
     request["inputs"][0]["parameters"] = {"binary_data_size": 8}
     content = json.dumps(request).encode()
     with pytest.raises(RequestError, match="either data, or a binary_data_size"):
-        oip.parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
+        parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
 
 
 def test_shared_memory_is_refused():
     request = json.loads(body())
     request["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
     with pytest.raises(RequestError, match="Shared memory is not supported"):
-        oip.parse(json.dumps(request).encode(), None, one())
+        parse(json.dumps(request).encode(), None, one())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_json_does_not_carry_nan_and_binary_does(value):
     result = {"y": np.array([[value, 1]], np.float32)}
-    in_json = oip.parse(body(), None, one())
+    in_json = parse(body(), None, one())
     with pytest.raises(RequestError, match=r"Output 'y' has NaN or infinity.*binary_data"):
-        oip.render(in_json, "m", "1", one(), result)
-    in_binary = oip.parse(body(outputs=[{"name": "y", "parameters": {"binary_data": True}}]), None, one())
-    parts, length = oip.render(in_binary, "m", "1", one(), result)
+        render(in_json, "m", "1", one(), result)
+    in_binary = parse(body(outputs=[{"name": "y", "parameters": {"binary_data": True}}]), None, one())
+    parts, length = render(in_binary, "m", "1", one(), result)
     assert b"".join(parts)[length:] == result["y"].tobytes()
 
 
 def test_json_does_not_carry_bytes_that_are_no_text():
-    parsed = oip.parse(body(["a", "b"], datatype="BYTES"), None, one("BYTES"))
+    parsed = parse(body(["a", "b"], datatype="BYTES"), None, one("BYTES"))
     with pytest.raises(RequestError, match=r"not UTF-8.*binary_data"):
-        oip.render(parsed, "m", "1", one("BYTES"), {"y": np.array([[b"\xff", b""]], np.object_)})
+        render(parsed, "m", "1", one("BYTES"), {"y": np.array([[b"\xff", b""]], np.object_)})
 
 
 def test_outputs_are_chosen_and_mixed():
     outputs = [{"name": "z", "parameters": {"binary_data": True}}, {"name": "y"}]
-    parsed = oip.parse(body(outputs=outputs, parameters={"unit": "u1"}), None, signature())
-    assert parsed.outputs == {"z": True, "y": False}
+    parsed = parse(body(outputs=outputs, parameters={"unit": "u1"}), None, signature())
+    assert parsed.outputs == {"z": IN_BINARY, "y": IN_JSON_FORM}
     assert parsed.parameters == {"unit": "u1"}
     results = {"y": FLOATS, "z": np.array(1.5, np.float16)}
-    parts, length = oip.render(parsed, "m", "1", signature(), results)
+    parts, length = render(parsed, "m", "1", signature(), results)
     whole = b"".join(parts)
     assert [output["name"] for output in json.loads(whole[:length])["outputs"]] == ["z", "y"]
     assert whole[length:] == np.float16(1.5).tobytes()
@@ -315,7 +325,7 @@ def test_outputs_are_chosen_and_mixed():
 @given(st.binary(max_size=300), st.one_of(st.none(), st.binary(max_size=4)))
 def test_garbage_is_only_ever_refused(content, length):
     with pytest.raises(RequestError):
-        oip.parse(content, length, signature())
+        parse(content, length, signature())
 
 
 @given(st.data())
@@ -327,7 +337,7 @@ def test_a_mutated_request_is_parsed_or_refused(data):
     for _ in range(data.draw(st.integers(1, 4))):
         mutable[data.draw(st.integers(0, len(mutable) - 1))] = data.draw(st.integers(0, 255))
     try:
-        parsed = oip.parse(bytes(mutable), length, one())
+        parsed = parse(bytes(mutable), length, one())
     except RequestError:
         return
     assert parsed.inputs["x"].dtype == np.float32
