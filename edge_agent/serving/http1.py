@@ -11,8 +11,9 @@ from typing import Final, cast
 
 import httptools
 
+from edge_agent.serving import http_rules
 from edge_agent.serving.http_messages import Application, Limits, Request, Response, error_response, render_head
-from edge_agent.serving.known_head import KnownHead
+from edge_agent.serving.known_head import KnownHeads
 from edge_agent.serving.peers import has_hung_up, stop_receiving
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
@@ -51,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._pending: _Reply | None = None
         self._refusal: Response | None = None
-        self._known: KnownHead | None = None
+        self._known = KnownHeads()
         self._deadline_s = 0.0
         self._is_receiving = self._is_draining = self._is_lingering = False
         self._is_lost = self._is_paused = self._has_ended = False
@@ -77,7 +78,7 @@ class Connection(asyncio.Protocol):
         """Parse what has come."""
         if self._refusal is not None or self._is_lingering:
             return
-        if not self._is_receiving and self._known is not None:
+        if not self._is_receiving:
             request = self._known.recognize(data)
             if request is not None:
                 self._waiting.append(request)
@@ -89,7 +90,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the transport until what was asked has been answered, if there is somebody to read it."""
         self._has_ended = True
-        return (self._pending is not None or bool(self._waiting)) and not has_hung_up(self._transport)
+        is_due = self._refusal is not None and not self._is_lingering
+        return (self._pending is not None or bool(self._waiting) or is_due) and not has_hung_up(self._transport)
 
     def pause_writing(self) -> None:
         """Start no other answer before this client has read what there is."""
@@ -146,7 +148,9 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse_head()
         elif not self._has_head:
-            self._headers[name.lower()] = value
+            name, value = name.lower(), value.rstrip(b" \t")
+            # RFC 9110, 5.3: several lines of one name are one list.
+            self._headers[name] = b", ".join((self._headers[name], value)) if name in self._headers else value
 
     def on_headers_complete(self) -> None:
         """Refuse early what can be refused without its body."""
@@ -155,10 +159,8 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "This server speaks HTTP/1.1 only; send no Upgrade and no CONNECT.")
         elif self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse_head()
-        elif self._limits.refuse_origins and b"origin" in self._headers:
-            self._refuse(403, "Web pages may not use this port; call it without an Origin header.")
-        elif int(self._headers.get(b"content-length", 0)) > self._limits.max_body_bytes:
-            self._refuse_body()
+        elif (refusal := http_rules.refusal(self._headers, self._limits)) is not None:
+            self._refuse_with(refusal)
         elif b"expect" in self._headers:
             self._owes_continue = self._headers[b"expect"].lower() == b"100-continue"
 
@@ -167,7 +169,7 @@ class Connection(asyncio.Protocol):
         self._owes_continue = False
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.max_body_bytes:
-            self._refuse_body()
+            self._refuse_with(http_rules.too_large(self._limits))
         elif self._refusal is None:
             self._parts.append(data)
 
@@ -204,7 +206,7 @@ class Connection(asyncio.Protocol):
             if self._headers is headers:
                 self._count_overhead(len(data))
         elif not was_receiving and len(self._waiting) == waiting + 1 and self._refusal is None:
-            self._known = KnownHead.learn(data, self._waiting[-1])
+            self._known.learn(data, self._waiting[-1])
 
     def _begin_message(self) -> None:
         self._target = b""
@@ -223,16 +225,13 @@ class Connection(asyncio.Protocol):
     def _refuse_head(self) -> None:
         self._refuse(431, f"The request's head is larger than {HEAD_LIMIT_BYTES} bytes.")
 
-    def _refuse_body(self) -> None:
-        limit = self._limits.max_body_bytes
-        self._refuse(
-            413, f"The request's body is larger than {limit} bytes; send less, or raise http.max_body_bytes."
-        )
-
     def _refuse(self, status: int, message: str) -> None:
+        self._refuse_with(error_response(status, message))
+
+    def _refuse_with(self, refusal: Response) -> None:
         """Answer what came before, then this, then close; the first refusal of a connection stands."""
         if self._refusal is None:
-            self._refusal = error_response(status, message)
+            self._refusal = refusal
             self._parts = []
 
     def _answer_next(self) -> None:

@@ -40,6 +40,7 @@ from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http1 import Connection
 from edge_agent.serving.http_messages import Application, Limits
+from edge_agent.serving.memo import Memo
 from edge_agent.serving.memory import keep_pages_between_runs
 from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
@@ -109,7 +110,9 @@ class Server:
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(pipeline, outcomes, counters, time.time(), first.unsigned, first.http.queue_limit)
+        app = App(
+            pipeline, Memo(cache), outcomes, counters, time.time(), first.unsigned, first.http.queue_limit
+        )
         await self._listen(app, first)
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))

@@ -294,6 +294,32 @@ def test_a_malformed_request_is_refused_and_the_connection_closed(server, conten
     assert server.asked == []
 
 
+@pytest.mark.parametrize(
+    "lines", [b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked"]
+)
+def test_a_body_in_a_coding_that_is_not_known_is_refused(server, lines):
+    with server.connect() as connection:
+        content = b"POST / HTTP/1.1\r\n" + lines + b"\r\n\r\n1\r\na\r\n0\r\n\r\n"
+        assert refusal(ask(connection, content)) == 501
+        assert is_closed(connection)
+
+
+def test_spaces_around_a_value_are_no_part_of_it(server):
+    content = b"POST / HTTP/1.1\r\nX:  a b\t \r\nTransfer-Encoding: chunked \r\n\r\n1\r\na\r\n0\r\n\r\n"
+    with server.connect() as connection:
+        assert told(ask(connection, content))["headers"] == {"x": "a b", "transfer-encoding": "chunked"}
+
+
+def test_who_has_no_more_to_send_reads_the_refusal_too(server):
+    for _ in range(20):
+        with server.connect() as connection:
+            connection.sendall(b"GET /a HTTP/1.1\r\n\r\nNONSENSE /b HTTP/1.1\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            answers = Answers(connection)
+            assert told(answers.next())["path"] == "/a"
+            assert refusal(answers.next()) == 400
+
+
 def test_what_came_before_a_malformed_request_is_answered(server):
     with server.connect() as connection:
         connection.sendall(b"GET /a HTTP/1.1\r\n\r\nGET /later HTTP/1.1\r\n\r\nnonsense\r\n\r\n")
