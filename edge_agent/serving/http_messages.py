@@ -56,6 +56,7 @@ Application = Callable[[Request, Reply], None]
 class Limits:
     """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
 
+    max_connections: int
     max_body_bytes: int
     idle_timeout_s: float
     request_timeout_s: float

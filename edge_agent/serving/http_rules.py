@@ -1,4 +1,4 @@
-"""Which requests are refused for their head alone, before a body is read."""
+"""What is refused before anybody has looked at a request's content, and with which words."""
 
 from collections.abc import Mapping
 
@@ -25,3 +25,19 @@ def too_large(limits: Limits) -> Response:
     limit = limits.max_body_bytes
     message = f"The request's body is larger than {limit} bytes; send less, or raise http.max_body_bytes."
     return error_response(413, message)
+
+
+def too_many_bytes() -> Response:
+    """Return the refusal of a body for which there is no memory beside those of other requests."""
+    message = (
+        "The requests of all clients together are too large for now; try again later, or send less at a time."
+    )
+    return error_response(503, message, (("Retry-After", "1"),))
+
+
+def too_many_connections() -> Response:
+    """Return what a client hears that is one too many."""
+    message = (
+        "There are too many connections; keep them open for several requests, or raise http.max_connections."
+    )
+    return error_response(503, message, (("Retry-After", "1"),))
