@@ -1,7 +1,6 @@
 """Loading a version beside those that are being served."""
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import NUMPY_NAME
 from edge_agent.engines.base import Engine, find
+from edge_agent.serving.batches import NEVER, batch_limit
 from edge_agent.serving.calls import Signature
+from edge_agent.serving.jobs import JobQueue
 from edge_agent.serving.memory import return_freed_memory
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -25,7 +26,7 @@ _QUICK_RUN_NS = 1_000_000
 class LoadedVersion:
     """A version with its engine, and what the pipeline knows about its runs.
 
-    `waiting` and the counts are the event loop's alone; `run` may be called from any thread.
+    `queue` and the counts are the event loop's alone; `run` may be called from any thread.
     """
 
     def __init__(self, plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> None:
@@ -35,7 +36,10 @@ class LoadedVersion:
             {spec.name: spec for spec in plan.inputs or engine.inputs},
             {spec.name: spec for spec in plan.outputs or engine.outputs},
         )
-        self.waiting: deque[Any] = deque()
+        self.queue = JobQueue()
+        self.batch_limit = batch_limit(plan, self.signature)
+        """The most rows that one run takes; 0 where the first dimension is not known to be a batch."""
+        self.batching = NEVER
         self.in_flight = 0
         self.is_retired = False
         self.mean_run_ns = math.inf

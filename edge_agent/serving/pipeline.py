@@ -4,22 +4,32 @@ All of it is done on the event loop's thread, so that none of it needs a lock; o
 the scheduler's threads.
 """
 
+import asyncio
 import math
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
+from edge_agent.documents.errors import (
+    DeadlineExceededError,
+    EdgeAgentError,
+    ModelLoadError,
+    RequestError,
+    UnavailableError,
+)
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
+from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
-from edge_agent.serving.jobs import Job, Result, Times
+from edge_agent.serving.deadlines import deadline_ns, exceeded
+from edge_agent.serving.jobs import FIRST, NORMAL, Job, Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
-from edge_agent.serving.parameters import flag
+from edge_agent.serving.parameters import flag, natural
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.slices import SlicedRun
 from edge_agent.telemetry.counters import Counters, VersionCounters
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -38,11 +48,18 @@ class Inference(Job, eq=False, kw_only=True):
     call: Call
     key: bytes | None
     followers: "list[Inference]"
+    timer: asyncio.TimerHandle | None = None
+    is_answered: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its own client still waits."""
+        return not self.is_answered and not self.call.is_abandoned
 
     @property
     def is_wanted(self) -> bool:
         """Whether its client, or that of a follower, still waits."""
-        return not self.call.is_abandoned or any(not one.call.is_abandoned for one in self.followers)
+        return self.is_awaited or any(follower.is_awaited for follower in self.followers)
 
     def finish(self, result: Result, times: Times) -> None:
         """Answer."""
@@ -72,12 +89,15 @@ class Pipeline:
         self._ids = ids
         self._scheduler = scheduler
         self._random = random
+        self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
         left_out = set(self.table.versions) - set(table.versions)
         self.table = table
+        for loaded in table.versions:
+            loaded.batching = batching(table.plan.policy(loaded.plan.model).batching, loaded.batch_limit)
         self._cache.keep(
             {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
             {policy.model: policy.cache_share for policy in table.plan.policies},
@@ -135,8 +155,11 @@ class Pipeline:
             inference = self._inference(choice, counters, call)
             if (remembered := self._remembered(inference)) is not None:
                 call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
-            elif not self._follows(inference):
+                return
+            if not self._follows(inference):
                 self._run(inference)
+            if inference.deadline_ns is not None and not inference.is_answered:
+                self._watch(inference)
         except EdgeAgentError as error:
             counters.note_arm(choice.arm)
             _count_refusal(counters, error, call.started_ns)
@@ -144,28 +167,29 @@ class Pipeline:
 
     def finish(self, inference: Inference, result: Result, times: Times) -> None:
         """Answer an inference that has run and those that waited for it, and remember the result."""
-        inference.counters.in_flight -= 1
-        is_answered = self._answer(inference, result, times, "bypass" if inference.key is None else "miss")
+        is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
         if inference.key is None:
             return
         self._leaders.pop(inference.key, None)
         # What could not be written once need not be remembered: a plug-in's results may be anything.
-        if is_answered and not isinstance(result, EdgeAgentError):
+        if is_sound and not isinstance(result, EdgeAgentError):
             started_ns = perf_counter_ns()
             sha256 = inference.loaded.plan.sha256
             self._cache.put(inference.key, sha256, result)
             self._cache.worth(sha256).note_spent(perf_counter_ns() - started_ns)
         for follower in inference.followers:
-            self._release(follower)
-            self._answer(follower, result, _NO_TIMES, "hit")
+            self._scheduler.note_waiting(follower.loaded, -1)
+            self._conclude(follower, result, _NO_TIMES, "hit")
 
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
-        inference.counters.in_flight -= 1
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
-        for follower in inference.followers:
-            self._release(follower)
+        for each in (inference, *inference.followers):
+            each.counters.in_flight -= 1
+            if each.timer is not None:
+                each.timer.cancel()
+        self._scheduler.note_waiting(inference.loaded, -len(inference.followers))
 
     def _choose(self, route: Route, version: str | None, unit: str | None) -> Choice:
         if version is None:
@@ -182,6 +206,9 @@ class Pipeline:
             inputs=request.inputs,
             wanted=list(request.outputs),
             size_bytes=size_bytes,
+            rows=_rows(request) if choice.loaded.batch_limit else 0,
+            priority=_priority(request),
+            deadline_ns=deadline_ns(request.parameters, call.started_ns),
             pipeline=self,
             choice=choice,
             counters=counters,
@@ -245,14 +272,40 @@ class Pipeline:
             self._leaders[inference.key] = inference
         # Before the run, so that a crash loses no exposure.
         self._page.count(inference.loaded.slot, exposures=int(inference.choice.is_exposure))
-        self._scheduler.submit(inference)
+        limit = inference.loaded.batch_limit
+        if limit and inference.rows > limit:
+            SlicedRun(inference, limit, self._scheduler.submit).start()
+        else:
+            self._scheduler.submit(inference)
 
-    def _release(self, follower: Inference) -> None:
-        self._scheduler.note_waiting(follower.loaded, -1)
-        follower.counters.in_flight -= 1
+    def _watch(self, inference: Inference) -> None:
+        """See to it that the request is answered when its time is over, whatever has become of its run."""
+        assert inference.deadline_ns is not None
+        left_s = (inference.deadline_ns - perf_counter_ns()) / 1e9
+        inference.timer = self._loop.call_later(max(left_s, 0.0), self._expire, inference)
+
+    def _expire(self, inference: Inference) -> None:
+        assert inference.deadline_ns is not None
+        if inference.call.is_abandoned:
+            return
+        timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
+        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), _NO_TIMES, "")
+        if not inference.is_wanted:
+            self._scheduler.withdraw(inference)
+
+    def _conclude(self, inference: Inference, result: Result, times: Times, cache: str) -> bool:
+        """Answer, unless that was done when its time was over; say whether the result may be remembered."""
+        inference.counters.in_flight -= 1
+        if inference.timer is not None:
+            inference.timer.cancel()
+        if not inference.is_answered:
+            return self._answer(inference, result, times, cache)
+        self._page.count(inference.loaded.slot, run_ns=times.infer_ns)
+        return True
 
     def _answer(self, inference: Inference, result: Result, times: Times, cache: str) -> bool:
         """Send the answer, and count it on the health page and for the metrics; say whether it was a result."""
+        inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
         if not isinstance(result, EdgeAgentError):
             error = self._send(inference, result, cache)
@@ -261,7 +314,7 @@ class Pipeline:
             inference.counters.fail(_kind(error))
         inference.counters.observe((perf_counter_ns() - inference.call.started_ns) / 1e9)
         inference.counters.note_arm(inference.choice.arm)
-        is_fault = error is not None and not isinstance(error, RequestError)
+        is_fault = error is not None and not isinstance(error, RequestError | DeadlineExceededError)
         self._page.count(inference.loaded.slot, requests=1, errors=int(is_fault), run_ns=times.infer_ns)
         return error is None
 
@@ -285,6 +338,20 @@ class Pipeline:
         return None
 
 
+def _rows(request: InferRequest) -> int:
+    """Return the first dimension that all inputs have, 0 if they differ in it."""
+    sizes = {tensor.shape[0] for tensor in request.inputs.values()}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def _priority(request: InferRequest) -> int:
+    """Return the request's priority; raises RequestError for one that there is not."""
+    priority = natural(request.parameters, "priority", 0) or NORMAL
+    if priority not in (FIRST, NORMAL):
+        raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
+    return priority
+
+
 def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_ns: int) -> None:
     counters.fail(_kind(error))
     counters.observe((perf_counter_ns() - started_ns) / 1e9)
@@ -292,6 +359,8 @@ def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_ns:
 
 def _kind(error: EdgeAgentError) -> str:
     """Return the label under which an error is counted."""
+    if isinstance(error, DeadlineExceededError):
+        return "deadline"
     if isinstance(error, RequestError):
         return "request"
     return "unavailable" if isinstance(error, UnavailableError) else "engine"

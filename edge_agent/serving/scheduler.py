@@ -9,11 +9,14 @@ import asyncio
 import math
 import os
 from collections import Counter, deque
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Final
 
 from edge_agent.documents.errors import UnavailableError
-from edge_agent.serving.jobs import Job, Result, Times
+from edge_agent.serving.batcher import Outcome, run_alone, run_together
+from edge_agent.serving.batches import decide
+from edge_agent.serving.jobs import Job, Times
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.workers import Workers
 from edge_agent.telemetry.health_page import LANES
@@ -21,6 +24,9 @@ from edge_agent.telemetry.health_page import LANES
 INLINE_LIMIT_NS: Final = 100_000
 """A version whose runs take less than this runs on the loop's own thread: to hand a run to another thread and
 its answer back takes 35 µs, and 120 with cold caches, so that this is about when it begins to pay."""
+
+SLOW_INLINE_NS: Final = 1_000_000
+"""A run on the loop's thread that takes longer sends the version to the pool, until it is quick again."""
 
 _MAX_WORKERS: Final = LANES // 2
 
@@ -47,11 +53,30 @@ class Scheduler:
         job.queued_ns = perf_counter_ns()
         if self._runs_inline(job):
             self._run_inline(job)
-        else:
-            self._admit(job)
+            return
+        loaded = job.loaded
+        loaded.in_flight += 1
+        if self._idle_workers and not loaded.queue and not loaded.batching.max_delay_ns:
+            self._start((job,))
+            return
+        if not loaded.queue:
+            self._rota.append(loaded)
+        loaded.queue.append(job)
+        self.note_waiting(loaded, 1)
+        self._dispatch()
+
+    def withdraw(self, job: Job) -> None:
+        """Let a job that nobody wants any more wait no longer; one that runs already is left to its end."""
+        loaded = job.loaded
+        if loaded.queue.remove(job):
+            if not loaded.queue:
+                self._rota.remove(loaded)
+            self._forget(job)
 
     def check_room(self, loaded: LoadedVersion) -> None:
         """Raise UnavailableError when too many requests to the version's model wait already."""
+        if self._waiting[loaded.plan.model] >= self._queue_limit:
+            self._forget_unwanted(loaded)
         waiting = self._waiting[loaded.plan.model]
         if waiting >= self._queue_limit:
             raise UnavailableError(
@@ -60,7 +85,7 @@ class Scheduler:
             )
 
     def note_waiting(self, loaded: LoadedVersion, change: int) -> None:
-        """Count requests that wait for the run of another one; `change` is 1, or -1 at the end."""
+        """Count requests that wait; 1 when one more does, -1 at the end."""
         self._waiting[loaded.plan.model] += change
 
     def retire(self, loaded: LoadedVersion) -> None:
@@ -73,59 +98,80 @@ class Scheduler:
         return (
             loaded.mean_run_ns < INLINE_LIMIT_NS
             and job.size_bytes <= loaded.largest_run_bytes
-            and not loaded.waiting
+            and not loaded.queue
         )
 
     def _run_inline(self, job: Job) -> None:
-        result, run_ns = job.loaded.run(job.inputs, job.wanted)
-        job.loaded.note_run(run_ns, job.size_bytes)
-        job.finish(result, Times(infer_ns=run_ns))
-
-    def _admit(self, job: Job) -> None:
         loaded = job.loaded
-        loaded.in_flight += 1
-        if self._idle_workers:
-            self._start(job)
-            return
-        if not loaded.waiting:
-            self._rota.append(loaded)
-        loaded.waiting.append(job)
-        self.note_waiting(loaded, 1)
+        result, run_ns = loaded.run(job.inputs, job.wanted)
+        loaded.note_run(run_ns, job.size_bytes)
+        if run_ns > SLOW_INLINE_NS:
+            loaded.mean_run_ns = run_ns
+        job.finish(result, Times(infer_ns=run_ns, rows=max(job.rows, 1)))
 
     def _retry_after_s(self, loaded: LoadedVersion, waiting: int) -> float:
         run_s = loaded.mean_run_ns / 1e9
         return 1.0 if run_s == math.inf else min(max(1.0, waiting * run_s / self._worker_count), 60.0)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, jobs: Sequence[Job]) -> None:
         self._idle_workers -= 1
-        self._workers.submit(self._work, job)
+        self._workers.submit(self._work, jobs)
 
-    def _work(self, job: Job) -> None:
-        """Run a job, on a worker's thread."""
-        queue_ns = perf_counter_ns() - job.queued_ns
-        result, run_ns = job.loaded.run(job.inputs, job.wanted)
-        self._loop.call_soon_threadsafe(self._finish, job, result, Times(queue_ns=queue_ns, infer_ns=run_ns))
+    def _work(self, jobs: Sequence[Job]) -> None:
+        """Run jobs of one version, on a worker's thread."""
+        loaded = jobs[0].loaded
+        outcomes = [run_alone(loaded, jobs[0])] if len(jobs) == 1 else run_together(loaded, jobs)
+        self._loop.call_soon_threadsafe(self._finish, outcomes)
 
-    def _finish(self, job: Job, result: Result, times: Times) -> None:
+    def _finish(self, outcomes: Sequence[Outcome]) -> None:
         self._idle_workers += 1
-        job.loaded.note_run(times.infer_ns, job.size_bytes)
-        self._start_next()
-        job.finish(result, times)
-        self._leave(job)
+        for job, _, times in outcomes:
+            if times.executions:
+                job.loaded.note_run(times.infer_ns, job.size_bytes)
+        self._dispatch()
+        for job, result, times in outcomes:
+            job.finish(result, times)
+            self._leave(job)
 
-    def _start_next(self) -> None:
+    def _dispatch(self) -> None:
         """Start what has waited longest of the version whose turn it is: each gets its share of the workers."""
-        while self._rota and self._idle_workers:
+        undecided = 0
+        while self._idle_workers and undecided < len(self._rota):
             loaded = self._rota.popleft()
-            job = loaded.waiting.popleft()
-            self.note_waiting(loaded, -1)
-            if loaded.waiting:
+            jobs = self._take(loaded)
+            if loaded.queue:
                 self._rota.append(loaded)
+            if jobs:
+                undecided = 0
+                self._start(jobs)
+            elif loaded.queue:
+                undecided += 1
+
+    def _take(self, loaded: LoadedVersion) -> list[Job]:
+        """Take what is to run next of a version; nothing if it is to wait for more, or if nobody wants it."""
+        decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
+        if not decision.count:
+            delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
+            self._loop.call_later(max(delay_s, 0.0), self._dispatch)
+            return []
+        jobs = []
+        for _ in range(decision.count):
+            job = loaded.queue.popleft()
             if job.is_wanted:
-                self._start(job)
+                self.note_waiting(loaded, -1)
+                jobs.append(job)
             else:
-                job.drop()
-                self._leave(job)
+                self._forget(job)
+        return jobs
+
+    def _forget_unwanted(self, loaded: LoadedVersion) -> None:
+        for job in [job for job in loaded.queue if not job.is_wanted]:
+            self.withdraw(job)
+
+    def _forget(self, job: Job) -> None:
+        self.note_waiting(job.loaded, -1)
+        job.drop()
+        self._leave(job)
 
     def _leave(self, job: Job) -> None:
         job.loaded.in_flight -= 1
