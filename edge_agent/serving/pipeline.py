@@ -10,15 +10,10 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from edge_agent.documents.errors import (
-    DeadlineExceededError,
-    EdgeAgentError,
-    ModelLoadError,
-    RequestError,
-    UnavailableError,
-)
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
+from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
@@ -30,11 +25,9 @@ from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.serving.slices import SlicedRun
-from edge_agent.telemetry.counters import Counters, VersionCounters
-from edge_agent.telemetry.health_page import HealthPage
+from edge_agent.telemetry.counters import VersionCounters
 
 _NO_STATE: Final[frozenset[str]] = frozenset()
-_NO_TIMES: Final = Times()
 
 
 class Inference(Job, eq=False, kw_only=True):
@@ -48,6 +41,10 @@ class Inference(Job, eq=False, kw_only=True):
     call: Call
     key: bytes | None
     followers: "list[Inference]"
+    bound_ns: int = 0
+    """What it took to make arrays of its inputs."""
+    lookup_ns: int = 0
+    """What it took to look its result up."""
     timer: asyncio.TimerHandle | None = None
     is_answered: bool = False
 
@@ -75,16 +72,14 @@ class Pipeline:
 
     def __init__(
         self,
-        page: HealthPage,
-        counters: Counters,
+        accounts: Accounts,
         cache: ResultCache,
         ids: PredictionIds,
         scheduler: Scheduler,
         random: Callable[[], float],
     ) -> None:
         self.table = Table(Plan(), (), "")
-        self._page = page
-        self._counters = counters
+        self._accounts = accounts
         self._cache = cache
         self._ids = ids
         self._scheduler = scheduler
@@ -109,7 +104,7 @@ class Pipeline:
         """Count a request that cannot even be read: for the version that would most likely have answered it."""
         route = self.table.route(model)
         first = route.versions[0] if version is None else route.named(version)
-        _count_refusal(self._counters.of(model, first.plan.version), error, started_ns)
+        self._accounts.note_unread(model, first.plan.version, error, started_ns)
 
     def recall(self, question: Question, started_ns: int) -> tuple[Choice, Written | None, str]:
         """Answer a known question from the cache: return who answers, the answer, and its prediction id.
@@ -127,15 +122,14 @@ class Pipeline:
         remembered = self._cache.get(question.keys[plan.sha256], choice.policy.cache_ttl_s)
         if remembered is not written.remembered:
             return choice, None, ""
-        worth.note_lookup(perf_counter_ns() - looked_up_ns)
+        lookup_ns = perf_counter_ns() - looked_up_ns
+        worth.note_lookup(lookup_ns)
         if choice.loaded.mean_run_ns < math.inf:
             worth.note_saved(choice.loaded.mean_run_ns)
-        counters = self._counters.of(question.model, plan.version)
-        counters.cache_hits += 1
-        counters.note_arm(choice.arm)
-        self._page.count(choice.loaded.slot, requests=1, exposures=int(choice.is_exposure))
+        counters = self._accounts.of(choice)
+        self._accounts.note_hit(choice, counters, lookup_ns)
         prediction_id = self._ids.issue(choice.policy, choice.arm, choice.bucket)
-        counters.observe((perf_counter_ns() - started_ns) / 1e9)
+        self._accounts.note_answer(choice, counters, None, started_ns)
         return choice, written, prediction_id
 
     def infer(self, model: str, version: str | None, call: Call, choice: Choice | None = None) -> None:
@@ -150,9 +144,8 @@ class Pipeline:
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
             raise
-        counters = self._counters.of(model, choice.loaded.plan.version)
         try:
-            inference = self._inference(choice, counters, call)
+            inference = self._inference(choice, call)
             if (remembered := self._remembered(inference)) is not None:
                 call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
                 return
@@ -161,8 +154,7 @@ class Pipeline:
             if inference.deadline_ns is not None and not inference.is_answered:
                 self._watch(inference)
         except EdgeAgentError as error:
-            counters.note_arm(choice.arm)
-            _count_refusal(counters, error, call.started_ns)
+            self._accounts.note_refusal(choice, error, call.started_ns)
             raise
 
     def finish(self, inference: Inference, result: Result, times: Times) -> None:
@@ -173,13 +165,10 @@ class Pipeline:
         self._leaders.pop(inference.key, None)
         # What could not be written once need not be remembered: a plug-in's results may be anything.
         if is_sound and not isinstance(result, EdgeAgentError):
-            started_ns = perf_counter_ns()
-            sha256 = inference.loaded.plan.sha256
-            self._cache.put(inference.key, sha256, result)
-            self._cache.worth(sha256).note_spent(perf_counter_ns() - started_ns)
+            self._remember(inference.key, inference, result)
         for follower in inference.followers:
             self._scheduler.note_waiting(follower.loaded, -1)
-            self._conclude(follower, result, _NO_TIMES, "hit")
+            self._conclude(follower, result, None, "hit")
 
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
@@ -196,11 +185,14 @@ class Pipeline:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
 
-    def _inference(self, choice: Choice, counters: VersionCounters, call: Call) -> Inference:
+    def _inference(self, choice: Choice, call: Call) -> Inference:
+        started_ns = perf_counter_ns()
         request = call.bind(choice.loaded.signature, _NO_STATE)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes
+        bound_ns = perf_counter_ns()
+        key = self._key(choice, request, size_bytes)
         return Inference(
             loaded=choice.loaded,
             inputs=request.inputs,
@@ -211,11 +203,13 @@ class Pipeline:
             deadline_ns=deadline_ns(request.parameters, call.started_ns),
             pipeline=self,
             choice=choice,
-            counters=counters,
+            counters=self._accounts.of(choice),
             request=request,
             call=call,
-            key=self._key(choice, request, size_bytes),
+            key=key,
             followers=[],
+            bound_ns=bound_ns - started_ns,
+            lookup_ns=perf_counter_ns() - bound_ns,
         )
 
     def _key(self, choice: Choice, request: InferRequest, size_bytes: int) -> bytes | None:
@@ -238,7 +232,7 @@ class Pipeline:
         if remembered is None:
             return None
         self._note_hit(inference)
-        self._answer(inference, remembered.results, _NO_TIMES, "hit")
+        self._answer(inference, remembered.results, "hit")
         return inference.key, remembered
 
     def _follows(self, inference: Inference) -> bool:
@@ -259,8 +253,7 @@ class Pipeline:
 
     def _note_hit(self, inference: Inference) -> None:
         loaded = inference.loaded
-        inference.counters.cache_hits += 1
-        self._page.count(loaded.slot, exposures=int(inference.choice.is_exposure))
+        self._accounts.note_hit(inference.choice, inference.counters, inference.lookup_ns)
         if loaded.mean_run_ns < math.inf:
             self._cache.worth(loaded.plan.sha256).note_saved(loaded.mean_run_ns)
 
@@ -270,8 +263,7 @@ class Pipeline:
         inference.counters.in_flight += 1
         if inference.key is not None:
             self._leaders[inference.key] = inference
-        # Before the run, so that a crash loses no exposure.
-        self._page.count(inference.loaded.slot, exposures=int(inference.choice.is_exposure))
+        self._accounts.note_exposure(inference.choice)
         limit = inference.loaded.batch_limit
         if limit and inference.rows > limit:
             SlicedRun(inference, limit, self._scheduler.submit).start()
@@ -289,33 +281,37 @@ class Pipeline:
         if inference.call.is_abandoned:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
-        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), _NO_TIMES, "")
+        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
         if not inference.is_wanted:
             self._scheduler.withdraw(inference)
 
-    def _conclude(self, inference: Inference, result: Result, times: Times, cache: str) -> bool:
+    def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
         """Answer, unless that was done when its time was over; say whether the result may be remembered."""
         inference.counters.in_flight -= 1
         if inference.timer is not None:
             inference.timer.cancel()
-        if not inference.is_answered:
-            return self._answer(inference, result, times, cache)
-        self._page.count(inference.loaded.slot, run_ns=times.infer_ns)
-        return True
+        if times is not None and not isinstance(result, EdgeAgentError):
+            rows = max(inference.rows, 1)
+            self._accounts.note_run(inference.choice, inference.counters, times, rows, inference.bound_ns)
+        return inference.is_answered or self._answer(inference, result, cache)
 
-    def _answer(self, inference: Inference, result: Result, times: Times, cache: str) -> bool:
-        """Send the answer, and count it on the health page and for the metrics; say whether it was a result."""
+    def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
+        started_ns = perf_counter_ns()
+        sha256 = inference.loaded.plan.sha256
+        self._cache.put(key, sha256, results)
+        took_ns = perf_counter_ns() - started_ns
+        self._cache.worth(sha256).note_spent(took_ns)
+        inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
+
+    def _answer(self, inference: Inference, result: Result, cache: str) -> bool:
+        """Send the answer, and count it; say whether it was a result."""
         inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
         if not isinstance(result, EdgeAgentError):
             error = self._send(inference, result, cache)
         if error is not None:
             inference.call.fail(error)
-            inference.counters.fail(_kind(error))
-        inference.counters.observe((perf_counter_ns() - inference.call.started_ns) / 1e9)
-        inference.counters.note_arm(inference.choice.arm)
-        is_fault = error is not None and not isinstance(error, RequestError | DeadlineExceededError)
-        self._page.count(inference.loaded.slot, requests=1, errors=int(is_fault), run_ns=times.infer_ns)
+        self._accounts.note_answer(inference.choice, inference.counters, error, inference.call.started_ns)
         return error is None
 
     def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:
@@ -327,6 +323,7 @@ class Pipeline:
             "cache": cache,
         }
         signature = inference.loaded.signature
+        started_ns = perf_counter_ns()
         answer = Answer(inference.request, plan.model, plan.version, signature, results, parameters)
         try:
             inference.call.answer(answer)
@@ -335,6 +332,8 @@ class Pipeline:
         # A plug-in's results that are none, or no memory: this client must be answered all the same.
         except Exception as failed:
             return ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+        if cache != "hit":
+            inference.counters.statistics.compute_output.add(perf_counter_ns() - started_ns)
         return None
 
 
@@ -350,17 +349,3 @@ def _priority(request: InferRequest) -> int:
     if priority not in (FIRST, NORMAL):
         raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
     return priority
-
-
-def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_ns: int) -> None:
-    counters.fail(_kind(error))
-    counters.observe((perf_counter_ns() - started_ns) / 1e9)
-
-
-def _kind(error: EdgeAgentError) -> str:
-    """Return the label under which an error is counted."""
-    if isinstance(error, DeadlineExceededError):
-        return "deadline"
-    if isinstance(error, RequestError):
-        return "request"
-    return "unavailable" if isinstance(error, UnavailableError) else "engine"

@@ -36,6 +36,7 @@ from edge_agent.documents.ipc import (
     StateDamaged,
     ToServing,
 )
+from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
@@ -107,7 +108,7 @@ class Server:
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
         scheduler = Scheduler(first.http.queue_limit)
-        pipeline = Pipeline(self._page, counters, cache, ids, scheduler, random.random)
+        pipeline = Pipeline(Accounts(self._page, counters), cache, ids, scheduler, random.random)
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.telemetry.sketch import Sketch
+from edge_agent.telemetry.statistics import VersionStatistics
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,6 +43,7 @@ class VersionCounters:
     """Requests that were neither looked up nor remembered."""
     latency_s: Sketch = field(default_factory=Sketch)
     """The durations again, as they can be merged over devices."""
+    statistics: VersionStatistics = field(default_factory=VersionStatistics)
 
     def observe(self, duration_s: float) -> None:
         """Count an answered request and how long it took from its last byte to its answer."""

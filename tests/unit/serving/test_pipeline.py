@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import CacheSettings, EngineSettings
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Request, Response
@@ -73,7 +74,7 @@ def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
     loaded = LoadedVersion(plan, Engine(run), 0, page)
     counters = Counters()
     cache = ResultCache(CacheSettings(max_bytes=0), bytes(64), counters.cache, lambda: 0.0)
-    pipeline = Pipeline(page, counters, cache, PredictionIds(bytes(32)), Scheduler(8), lambda: 0.0)
+    pipeline = Pipeline(Accounts(page, counters), cache, PredictionIds(bytes(32)), Scheduler(8), lambda: 0.0)
     pipeline.switch(Table(Plan(versions=(plan,)), (loaded,), "device"))
     return pipeline, loaded
 
