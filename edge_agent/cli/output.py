@@ -17,9 +17,9 @@ class Output:
     """Standard output of one command."""
 
     def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
-        self._stream = sys.stdout if stream is None else stream
+        self.stream = sys.stdout if stream is None else stream
         self.as_json = as_json
-        self.has_colours = has_colours(self._stream)
+        self.has_colours = has_colours(self.stream)
 
     def show(self, result: Any, lines: Callable[[], Iterable[str]]) -> None:
         """Print the result as JSON where that is wanted, else the lines that tell it to a person."""
@@ -35,7 +35,11 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Print one line."""
-        self._stream.write(f"{text}\n")
+        self.stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        """Pass on what was printed, for a reader that waits for it."""
+        self.stream.flush()
 
     def style(self, text: str, style: str) -> str:
         """Return the text in a style, if this output has colours."""
