@@ -10,6 +10,8 @@ from typing import Any, Final, TextIO
 _STYLES: Final[Mapping[str, str]] = {
     "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33",
 }  # fmt: skip
+_BAR_COLUMNS: Final = 30
+_USUAL_COLUMNS: Final = 80
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -104,9 +106,36 @@ class Progress:
         self._stream.flush()
         self._is_dirty = True
 
+    def bar(self, share: float, total_bytes: int, elapsed_s: float) -> None:
+        """Show as a bar how far something of a known size is."""
+        if self._is_on:
+            self._stream.write(f"\r\x1b[K{bar_line(share, total_bytes, elapsed_s, _columns(self._stream))}")
+            self._stream.flush()
+            self._is_dirty = True
+
     def end(self) -> None:
         """Clear the line."""
         if self._is_dirty:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._is_dirty = False
+
+
+def bar_line(share: float, total_bytes: int, elapsed_s: float, columns: int) -> str:
+    """Return a progress bar that fits a terminal: how far, how fast, how long still; `share` is from 0 to 1."""
+    done_bytes = int(share * total_bytes)
+    text = f" {100 * share:3.0f}%  {size(done_bytes)} of {size(total_bytes)}"
+    if elapsed_s > 0 and share > 0:
+        text += f"  {size(int(done_bytes / elapsed_s))}/s  {duration(elapsed_s * (1 - share) / share)} left"
+    room = min(_BAR_COLUMNS, columns - len(text) - 3)
+    if room < 1:
+        return text.strip()[: max(0, columns - 1)]
+    full = round(share * room)
+    return f"[{'#' * full}{'.' * (room - full)}]{text}"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS

@@ -77,7 +77,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["events", "-n", "0"],
             "argument -n: '0' is no whole number of at least 1; see 'edge-agent events --help'.",
         ),
-        (["infer", "m"], "one of the arguments --input --zeros is required; see 'edge-agent infer --help'."),
+        (
+            ["infer", "m"],
+            "one of the arguments --input --text --zeros is required; see 'edge-agent infer --help'.",
+        ),
         (["serve", "m.onnx", "--port", "-1"], "argument --port: '-1' is no whole number of at least 0"),
     ],
 )
