@@ -12,7 +12,7 @@ from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, TensorSpec
 
 SLICE_BYTES: Final = 2**20
-"""Of inputs, and of outputs, in one request: 4 MiB are no faster, and take four times the memory on both sides."""
+"""Of inputs, and of outputs, in one request: 4 MiB are no faster and take four times the memory."""
 MAX_WHOLE_BYTES: Final = 512 * 2**20
 """What cannot be sliced goes as one request, which takes its size in memory several times over."""
 FIRST_ROWS: Final = 64

@@ -119,7 +119,7 @@ class Stream:
             for key, array in outputs.items():
                 self._tallies[key].add(array)
             source.forget()
-            # What an answer was read with refers to itself, and would be kept until far more of it had gathered.
+            # What an answer was read with refers to itself, and would be kept until much of it had gathered.
             gc.collect(0)
             done, slices = done + sent, slices + 1
             rows = slicing.after(sent, sum(array.nbytes for array in outputs.values()))
