@@ -12,6 +12,8 @@ _STYLES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _BAR_COLUMNS: Final = 30
 _USUAL_COLUMNS: Final = 80
+_SOON_S: Final = 0.01
+"""Before that there is no speed to speak of."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -125,8 +127,9 @@ def bar_line(share: float, total_bytes: int, elapsed_s: float, columns: int) -> 
     """Return a progress bar that fits a terminal: how far, how fast, how long still; `share` is from 0 to 1."""
     done_bytes = int(share * total_bytes)
     text = f" {100 * share:3.0f}%  {size(done_bytes)} of {size(total_bytes)}"
-    if elapsed_s > 0 and share > 0:
-        text += f"  {size(int(done_bytes / elapsed_s))}/s  {duration(elapsed_s * (1 - share) / share)} left"
+    if elapsed_s >= _SOON_S and done_bytes > 0:
+        left_s = elapsed_s * (total_bytes - done_bytes) / done_bytes
+        text += f"  {size(int(done_bytes / elapsed_s))}/s  {duration(left_s)} left"
     room = min(_BAR_COLUMNS, columns - len(text) - 3)
     if room < 1:
         return text.strip()[: max(0, columns - 1)]
