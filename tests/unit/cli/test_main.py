@@ -139,6 +139,29 @@ def test_completion_scripts_know_every_command(capsys: pytest.CaptureFixture[str
         assert all(name in script for name in COMMANDS)
 
 
+def test_a_shell_completes_the_files_and_options_of_a_command(tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").touch()
+    script = subprocess.run(
+        [EDGE_AGENT, "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
+
+    def completed(*words: str) -> list[str]:
+        typed = f"COMP_WORDS=(edge-agent {' '.join(words)}); COMP_CWORD={len(words)}"
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{typed}; _shtab_edge_agent; printf '%s\\n' \"${{COMPREPLY[@]}}\""],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        return done.stdout.split()
+
+    assert "top" in completed("to")
+    assert "--interval" in completed("top", "--i")
+    assert completed("infer", "m", "--input", "ro") == ["rows.npy"]
+    assert completed("serve", "ro") == ["rows.npy"]
+
+
 def test_completion_without_shtab_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
