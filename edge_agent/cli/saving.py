@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format as numpy_format
 
 from edge_agent.cli.arrays import Array
 from edge_agent.documents.errors import OperatorError, RequestError
 
+_npy: Any = numpy_format
+"""Its functions have no types."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems answer that cannot reserve room."""
@@ -107,8 +109,8 @@ def _begun(target: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[
     # It is closed when the outputs are finished or given up.
     file = part.open("wb")
     try:
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_2_0(file, header)
+        header = {"descr": _npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        _npy.write_array_header_2_0(file, header)
         file.flush()
         _reserve(file, file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
     except BaseException:

@@ -51,7 +51,9 @@ def plan(
     so that those here are a multiple of it. Raises RequestError for what would have to be sliced and cannot.
     """
     if not spec.shape or len(shape) != len(spec.shape) or 0 in shape or not _fits(shape, spec):
-        return None if wanted_rows is None else _refuse_rows(shape, spec)
+        if wanted_rows is not None:
+            raise _no_rows(shape, spec)
+        return None
     total, per_row = shape[0], math.prod(shape[1:]) * item_bytes
     if spec.shape[0] == 1:
         if wanted_rows not in (None, 1):
@@ -94,8 +96,8 @@ def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     )
 
 
-def _refuse_rows(shape: tuple[int, ...], spec: TensorSpec) -> None:
-    raise RequestError(
+def _no_rows(shape: tuple[int, ...], spec: TensorSpec) -> RequestError:
+    return RequestError(
         f"Rows of a file of shape {list(shape)} cannot go to input '{spec.name}', which takes "
         f"{list(spec.shape)} (-1 is free); leave --rows out, or bring the file into that shape."
     )

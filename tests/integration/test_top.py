@@ -7,9 +7,11 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator
@@ -222,6 +224,36 @@ def test_over_tcp_the_metrics_alone_are_shown(serving: ServingProcess) -> None:
     assert {version["model"] for version in tick["versions"]} == {"busy", "calm"}
     assert "agent" not in tick
     assert tick["admin_problem"] == ""
+
+
+AS_NOBODY = """
+import os, sys
+from edge_agent.cli.main import main
+words = ["top", "--once", "--interval", "0.1", "--socket", sys.argv[1]]
+main(words)  # imports all that another user may not read
+if os.geteuid() == 0:
+    os.setuid(65534)
+print("---")
+sys.exit(main(words))
+"""
+
+
+def test_who_may_not_administer_sees_what_serving_says() -> None:
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as admin:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with ServingProcess(folder) as serving:
+            apply(serving, folder)
+            admin.bind(str(folder / "admin.sock"))
+            admin.listen()
+            (folder / "admin.sock").chmod(0o600 if os.geteuid() == 0 else 0)
+            serving.path.chmod(0o666)
+            done = run([sys.executable, "-c", AS_NOBODY, str(serving.path)])
+    assert done.returncode == 0, done.stderr
+    view = done.stdout.partition("---")[2]
+    assert "You may not administer the agent" in view
+    assert "busy" in view
+    assert "serving " in view
 
 
 def test_nothing_there_is_said_with_exit_code_1(tmp_path: Path) -> None:
