@@ -77,7 +77,7 @@ class Agent:
 
     def look(self) -> Look:
         """Ask serving and the supervisor; what does not answer is told in the look."""
-        place = self._place or Place(path=infer_socket(self._args))
+        place = self._place or Place(path=_infer_socket(self._args))
         samples, serving_problem = _asked(lambda: fetch(place, _ANSWER_TIMEOUT_S))
         time_s = time.time()
         status, admin_problem = None, ""
@@ -94,6 +94,13 @@ class Agent:
             admin_problem=admin_problem,
             supervisor_bytes=None if status is None else _resident_bytes(status.process.pid),
         )
+
+
+def _infer_socket(args: argparse.Namespace) -> Path:
+    """Return the inference socket, also where the caller names the admin socket beside it, as for `status`."""
+    path = infer_socket(args)
+    layout = RuntimeLayout(path.parent)
+    return layout.infer_socket if path == layout.admin_socket else path
 
 
 def _status(admin: Path) -> Status:

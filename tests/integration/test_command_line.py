@@ -193,7 +193,8 @@ def test_top_joins_what_serving_and_the_supervisor_say(served: Served) -> None:
     assert tick["serving_problem"] == tick["admin_problem"] == ""
     assert tick["agent"]["serving_pid"] == served.json("status")["process"]["serving_pid"]
     assert tick["supervisor_bytes"] > 2**20 < tick["serving_bytes"]
-    done = served.run("top", "--count", "1", "--interval", "0.1")
+    admin = served.json("status")["sockets"]["infer"].replace("infer.sock", "admin.sock")
+    done = served.run("top", "--count", "1", "--interval", "0.1", "--socket", admin)
     assert done.returncode == 0, done.stderr
     for part in ("doubler-v1", "Device ", "Cache ", "supervisor "):
         assert part in done.stdout
