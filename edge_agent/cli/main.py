@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "serve model files from this host, for development"),
     "run": ("run", "run the agent: pull signed versions and serve them"),
     "status": ("status", "show what the agent runs, and what is wrong"),
+    "top": ("top", "watch models, requests, cache and memory live"),
     "models": ("models", "list the versions on this device"),
     "infer": ("infer", "send one inference request"),
     "sync": ("sync", "look at the store now"),

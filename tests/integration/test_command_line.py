@@ -185,6 +185,21 @@ def test_status_models_and_events(served: Served) -> None:
     assert "started" in served.run("events", "-n", "5").stdout
 
 
+def test_top_joins_what_serving_and_the_supervisor_say(served: Served) -> None:
+    tick = served.json("top", "--once", "--interval", "0.1")
+    assert {(version["model"], version["state"], version["traffic"]) for version in tick["versions"]} == {
+        ("doubler-v1", "serving", 1.0), ("okay-nabu", "serving", 1.0),
+    }  # fmt: skip
+    assert tick["serving_problem"] == tick["admin_problem"] == ""
+    assert tick["agent"]["serving_pid"] == served.json("status")["process"]["serving_pid"]
+    assert tick["supervisor_bytes"] > 2**20 < tick["serving_bytes"]
+    admin = served.json("status")["sockets"]["infer"].replace("infer.sock", "admin.sock")
+    done = served.run("top", "--count", "1", "--interval", "0.1", "--socket", admin)
+    assert done.returncode == 0, done.stderr
+    for part in ("doubler-v1", "Device ", "Cache ", "supervisor "):
+        assert part in done.stdout
+
+
 def test_doctor_finds_the_server_healthy(served: Served) -> None:
     found = served.json("doctor")
     assert found["healthy"] is True
