@@ -100,6 +100,10 @@ class ServingProcess:
         """Send how the link to the fleet is, for `/metrics`."""
         self._send(ipc.Link(up=up, outbox_events=outbox_events))
 
+    def tell_changed(self, changed: ipc.ModelChanged) -> None:
+        """Send what came of a change of models that a client has asked for."""
+        self._send(changed)
+
     async def run(self) -> None:
         """Keep a serving process alive until `stop`."""
         while not self._stopping.is_set():

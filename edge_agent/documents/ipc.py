@@ -94,7 +94,15 @@ class Link(_Message, frozen=True):
     outbox_events: int
 
 
-ToServing = Configure | Apply | Drain | Link
+class ModelChanged(_Message, frozen=True):
+    """What came of the `ChangeModel` with this id: `error` is empty, or says in one sentence why not."""
+
+    id: int
+    error: str = ""
+    status: int = 200
+
+
+ToServing = Configure | Apply | Drain | Link | ModelChanged
 
 
 # --- serving to supervisor ----------------------------------------------------------------------------------
@@ -134,7 +142,16 @@ class Metrics(_Message, frozen=True):
     metrics: MetricsMessage
 
 
-FromServing = Ready | Applied | Refused | StateDamaged | Metrics
+class ChangeModel(_Message, frozen=True):
+    """A client asks to have a model loaded or unloaded; `actor` says who, for the journal."""
+
+    id: int
+    model: str
+    load: bool
+    actor: str
+
+
+FromServing = Ready | Applied | Refused | StateDamaged | Metrics | ChangeModel
 
 
 # --- the sync child -----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class LoadedVersion:
         self.signature = Signature(
             {spec.name: spec for spec in plan.inputs or engine.inputs},
             {spec.name: spec for spec in plan.outputs or engine.outputs},
+            plan.labels,
         )
         self.queue = JobQueue()
         self.batch_limit = batch_limit(plan, self.signature)

@@ -4,22 +4,26 @@ Sources: https://github.com/kserve/open-inference-protocol (inference_rest); Tri
 protocol/extension_binary_data.md.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import TensorSpec
+from edge_agent.documents.tensors import ITEM_SIZE_BYTES, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import json_tensors
 from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
-from edge_agent.serving.parameters import flag
+from edge_agent.serving.classification import classes
+from edge_agent.serving.parameters import flag, natural
 
 _MAX_DIMENSION: Final = 2**31 - 1
-_UNSUPPORTED: Final = ("shared_memory_region", "classification")
+_MAX_CLASSES: Final = 65_536
+_RAW: Final = b"0"
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
 _NO_STATE: Final[frozenset[str]] = frozenset()
 
@@ -44,6 +48,7 @@ class _Infer(msgspec.Struct):
     outputs: list[_Output] | None = None
 
 
+_NOTHING: Final = _Infer([])
 _DECODER: Final = msgspec.json.Decoder(_Infer)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -53,6 +58,8 @@ class Unbound(msgspec.Struct, frozen=True, gc=False):
 
     infer: _Infer
     binary: memoryview
+    is_raw: bool = False
+    """Whether the body is nothing but the content of the model's only input."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -64,8 +71,11 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
     """Read a request as far as that takes no model.
 
     `header_length` is the value of the header Inference-Header-Content-Length: how many bytes of the body are
-    JSON, the rest being binary data. Raises RequestError, with one sentence, for all that is not as it must be.
+    JSON, the rest being binary data; 0 says that all of it is the content of the model's only input. Raises
+    RequestError, with one sentence, for all that is not as it must be.
     """
+    if header_length == _RAW:
+        return Unbound(_NOTHING, memoryview(body), is_raw=True)
     json, binary = _split(body, header_length)
     try:
         return Unbound(_DECODER.decode(json), binary)
@@ -90,6 +100,8 @@ def bind(unbound: Unbound, signature: Signature, state_inputs: frozenset[str] = 
 
     `state_inputs` are those that the caller must not give, because the agent has them.
     """
+    if unbound.is_raw:
+        return _bind_raw(unbound.binary, signature)
     infer = unbound.infer
     return InferRequest(
         id=infer.id,
@@ -109,6 +121,8 @@ def render(answer: Answer) -> tuple[tuple[bytes | memoryview, ...], int | None]:
     blobs: list[memoryview] = []
     for name, delivery in request.outputs.items():
         tensor, datatype = answer.results[name], answer.signature.outputs[name].datatype
+        if delivery.classes:
+            tensor, datatype = classified(answer, name, delivery.classes), "BYTES"
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
         if delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
@@ -126,6 +140,51 @@ def render(answer: Answer) -> tuple[tuple[bytes | memoryview, ...], int | None]:
         described["id"] = request.id
     json = _ENCODER.encode(described)
     return (json, *blobs), len(json) if blobs else None
+
+
+def classified(answer: Answer, name: str, count: int) -> NDArray[Any]:
+    """Return the best classes of an output as BYTES; raises RequestError where it has none."""
+    shape = answer.signature.outputs[name].shape
+    has_batch = len(shape) > 1 and shape[0] == -1
+    return classes(answer.results[name], name, count, answer.signature.labels, has_batch)
+
+
+def _bind_raw(content: memoryview, signature: Signature) -> InferRequest:
+    """Return the request whose only input has this content; its one free dimension is what fits.
+
+    As nothing else is said of them, all outputs go as binary data. Source: Triton Inference Server,
+    protocol/extension_binary_data.md, "Raw Binary Request".
+    """
+    if len(signature.inputs) != 1:
+        raise RequestError(
+            f"A body without JSON is for models with one input, this one has {_names(signature.inputs)}."
+        )
+    (spec,) = signature.inputs.values()
+    if spec.datatype == "BYTES":
+        tensor = np.empty(1, np.object_)
+        tensor[0] = bytes(content)
+        shape = tuple(max(size, 1) for size in spec.shape)
+    else:
+        shape = _fitting(spec, content.nbytes)
+        tensor = binary_tensors.decode(content, spec.name, spec.datatype, shape)
+    if math.prod(shape) != tensor.size or 0 in shape:
+        raise RequestError(f"A body without JSON is one element, '{spec.name}' has shape {list(spec.shape)}.")
+    outputs = dict.fromkeys(signature.outputs, IN_BINARY)
+    return InferRequest(None, {}, {spec.name: tensor.reshape(shape)}, outputs)
+
+
+def _fitting(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
+    """Return the shape of an input of this size: a free batch is 1, one other free dimension is what fits."""
+    free = [index for index, size in enumerate(spec.shape) if size == -1]
+    if len(free) > 1 and free[0] == 0:
+        free = free[1:]
+    if len(free) > 1:
+        raise RequestError(f"The shape of '{spec.name}' cannot be told from its size; describe it in JSON.")
+    shape = [max(size, 1) for size in spec.shape]
+    if free:
+        item_bytes = ITEM_SIZE_BYTES[spec.datatype]
+        shape[free[0]] = max(size_bytes // (math.prod(shape) * item_bytes), 1)
+    return tuple(shape)
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memoryview]:
@@ -213,14 +272,24 @@ def _outputs(infer: _Infer, signature: Signature) -> dict[str, Delivery]:
             raise RequestError(f"The model has no output '{output.name}'; its outputs are {known}.")
         if output.name in wanted:
             raise RequestError(f"Output '{output.name}' is asked for twice.")
-        if unsupported := [name for name in _UNSUPPORTED if name in output.parameters]:
-            raise RequestError(f"The parameter {unsupported[0]} of output '{output.name}' is not supported.")
-        is_binary = flag(output.parameters, "binary_data", by_default)
-        wanted[output.name] = IN_BINARY if is_binary else IN_JSON
+        if "shared_memory_region" in output.parameters:
+            raise RequestError("Shared memory is not supported; send the tensors in the body.")
+        wanted[output.name] = _delivery(output.parameters, by_default)
     for name, delivery in wanted.items():
-        if signature.outputs[name].datatype == "FP16" and not delivery.is_binary:
-            raise RequestError(f"Output '{name}' is FP16, which JSON has no form for; ask for binary_data.")
+        datatype = signature.outputs[name].datatype
+        if datatype in WITHOUT_JSON and not delivery.is_binary and not delivery.classes:
+            raise RequestError(f"Output '{name}' is {datatype}, which JSON cannot carry; ask for binary_data.")
     return wanted
+
+
+def _delivery(parameters: dict[str, Any], by_default: bool) -> Delivery:
+    is_binary = flag(parameters, "binary_data", by_default)
+    if "classification" not in parameters:
+        return IN_BINARY if is_binary else IN_JSON
+    count = natural(parameters, "classification", 0)
+    if not 1 <= count <= _MAX_CLASSES:
+        raise RequestError(f"The parameter classification must be 1 to {_MAX_CLASSES} classes, not {count}.")
+    return Delivery(is_binary=is_binary, classes=count)
 
 
 def _names(specs: Mapping[str, TensorSpec]) -> str:

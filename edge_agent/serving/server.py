@@ -32,6 +32,7 @@ from edge_agent.documents.ipc import (
     FromServing,
     Link,
     Metrics,
+    ModelChanged,
     Ready,
     StateDamaged,
     ToServing,
@@ -49,6 +50,7 @@ from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
+from edge_agent.serving.repository import Repository
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
@@ -115,15 +117,14 @@ class Server:
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(
-            pipeline, Memo(cache), outcomes, counters, time.time(), first.unsigned, first.http.queue_limit
-        )
+        repository = Repository(lambda message: _send(writer, message))
+        app = App(pipeline, Memo(cache), outcomes, counters, repository, first)
         await self._listen(app, first)
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page, first.device)
         tasks = [
-            asyncio.create_task(self._obey(reader, counters), name="obey"),
+            asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
             asyncio.create_task(self._sweep(), name="sweep"),
@@ -178,11 +179,13 @@ class Server:
                 _send(writer, Metrics(metrics=dataclasses.replace(now, time_s=time.time())))
             await asyncio.sleep(_TELL_S)
 
-    async def _obey(self, reader: asyncio.StreamReader, counters: Counters) -> None:
+    async def _obey(self, reader: asyncio.StreamReader, counters: Counters, repository: Repository) -> None:
         while not self._stopping.is_set():
             match await _read(reader):
                 case Apply() as apply:
                     self._plans.put_nowait(apply)
+                case ModelChanged() as changed:
+                    repository.settle(changed)
                 case Link() as link:
                     counters.link = LinkState(link.up, link.outbox_events)
                 case Drain():
