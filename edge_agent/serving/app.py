@@ -13,7 +13,7 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.ipc import Configure
-from edge_agent.serving import descriptions
+from edge_agent.serving import descriptions, shared_memory_http
 from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall
@@ -24,6 +24,7 @@ from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
+from edge_agent.serving.shared_memory import Regions
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class App:
         self._configure = configure
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
+        self._regions = Regions(configure.shared_memory)
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -106,6 +108,8 @@ class App:
                 reply.send(_handle(fixed, request))
             elif request.path.startswith("/v2/models/"):
                 self._with_models(request, reply)
+            elif request.path.startswith((shared_memory_http.PREFIX, shared_memory_http.CUDA_PREFIX)):
+                reply.send(shared_memory_http.answer(self._regions, request, reply))
             elif request.path.startswith("/v2/repository/models/"):
                 self._change_model(request, reply)
             else:
@@ -181,7 +185,7 @@ class App:
     ) -> None:
         started_ns = perf_counter_ns()
         try:
-            call = HttpCall(request, reply, self._memo, self._codec)
+            call = HttpCall(request, reply, self._memo, self._codec, self._regions)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
@@ -216,6 +220,8 @@ class App:
 
     def _server_metadata(self, request: Request) -> Response:
         extensions = list(descriptions.EXTENSIONS)
+        if self._regions.is_enabled:
+            extensions.append("system_shared_memory")
         name = self._configure.http.server_name
         return _json({"name": name, "version": __version__, "extensions": extensions})
 

@@ -12,6 +12,7 @@ from edge_agent.serving.codec import Codec
 from edge_agent.serving.encodings import SMALLEST_BYTES
 from edge_agent.serving.http_messages import Reply, Request, Response, failure, render_head
 from edge_agent.serving.memo import Hit, Memo, Written
+from edge_agent.serving.shared_memory import RegionAccess, Regions
 
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _UNIT = b"edge-unit"
@@ -25,6 +26,7 @@ class HttpCall:
         "_answer",
         "_codec",
         "_memo",
+        "_memory",
         "_raw",
         "_reply",
         "_response",
@@ -34,9 +36,17 @@ class HttpCall:
     )
 
     def __init__(
-        self, request: Request, reply: Reply, memo: Memo | None = None, codec: Codec | None = None
+        self,
+        request: Request,
+        reply: Reply,
+        memo: Memo | None = None,
+        codec: Codec | None = None,
+        regions: Regions | None = None,
     ) -> None:
         self.started_ns = perf_counter_ns()
+        self._memory: RegionAccess | None = None
+        if regions is not None and regions.is_enabled:
+            self._memory = RegionAccess(regions, reply.peer_uid)
         self._codec = codec
         self._accepted = request.headers.get(b"accept-encoding")
         self._memo = memo
@@ -59,11 +69,11 @@ class HttpCall:
 
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         """Return the request to a model with this signature; raises RequestError where it does not fit."""
-        return oip.bind(self._unbound, signature, state_inputs)
+        return oip.bind(self._unbound, signature, state_inputs, self._memory)
 
     def answer(self, answer: Answer) -> None:
         """Send the answer; raises RequestError where it cannot be sent as it was asked for."""
-        body, header_length = oip.render(answer)
+        body, header_length = oip.render(answer, self._memory)
         if header_length is None:
             response = Response(200, body)
         else:

@@ -20,10 +20,12 @@ from edge_agent.serving import json_tensors
 from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
 from edge_agent.serving.classification import classes
 from edge_agent.serving.parameters import flag, natural
+from edge_agent.serving.shared_memory import RegionAccess
 
 _MAX_DIMENSION: Final = 2**31 - 1
 _MAX_CLASSES: Final = 65_536
 _RAW: Final = b"0"
+_REGION: Final = "shared_memory_region"
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
 _NO_STATE: Final[frozenset[str]] = frozenset()
 
@@ -95,10 +97,16 @@ def _fault(json: memoryview, error: Exception) -> str:
     return message
 
 
-def bind(unbound: Unbound, signature: Signature, state_inputs: frozenset[str] = _NO_STATE) -> InferRequest:
+def bind(
+    unbound: Unbound,
+    signature: Signature,
+    state_inputs: frozenset[str] = _NO_STATE,
+    memory: RegionAccess | None = None,
+) -> InferRequest:
     """Return the request to a model with this signature; raises RequestError where it does not fit.
 
-    `state_inputs` are those that the caller must not give, because the agent has them.
+    `state_inputs` are those that the caller must not give, because the agent has them; `memory` is the shared
+    memory that the caller may use.
     """
     if unbound.is_raw:
         return _bind_raw(unbound.binary, signature)
@@ -106,15 +114,19 @@ def bind(unbound: Unbound, signature: Signature, state_inputs: frozenset[str] = 
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs),
-        outputs=_outputs(infer, signature),
+        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs, memory),
+        outputs=_outputs(infer, signature, memory),
+        is_cacheable=not any(_REGION in given.parameters for given in infer.inputs),
     )
 
 
-def render(answer: Answer) -> tuple[tuple[bytes | memoryview, ...], int | None]:
+def render(
+    answer: Answer, memory: RegionAccess | None = None
+) -> tuple[tuple[bytes | memoryview, ...], int | None]:
     """Return the parts of the answer's body, and the length of its JSON if binary data follow.
 
-    Raises RequestError when JSON was asked for and cannot carry a value.
+    Outputs that are wanted in shared memory are written there. Raises RequestError when JSON was asked for and
+    cannot carry a value, or the memory has not enough room.
     """
     request = answer.request
     outputs: list[dict[str, Any]] = []
@@ -124,7 +136,9 @@ def render(answer: Answer) -> tuple[tuple[bytes | memoryview, ...], int | None]:
         if delivery.classes:
             tensor, datatype = classified(answer, name, delivery.classes), "BYTES"
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
-        if delivery.is_binary:
+        if delivery.region is not None:
+            output["parameters"] = _write(delivery, binary_tensors.encode(tensor, datatype), memory)
+        elif delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
         else:
@@ -200,7 +214,11 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
 
 
 def _inputs(
-    inputs: list[_Input], binary: memoryview, signature: Signature, state_inputs: frozenset[str]
+    inputs: list[_Input],
+    binary: memoryview,
+    signature: Signature,
+    state_inputs: frozenset[str],
+    memory: RegionAccess | None,
 ) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     position = 0
@@ -216,6 +234,9 @@ def _inputs(
                 f"Input '{given.name}' is the sequence's state, which the agent keeps; leave it out."
             )
         shape = _check_input(given, spec)
+        if _REGION in given.parameters:
+            tensors[spec.name] = _from_memory(given, spec, shape, memory)
+            continue
         size = _binary_size(given)
         if size is None:
             tensors[spec.name] = json_tensors.decode(given.data, spec, shape)
@@ -241,9 +262,51 @@ def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
             f"Input '{spec.name}' must have shape {list(spec.shape)} with -1 for any size from 1, "
             f"not {list(shape)}."
         )
-    if "shared_memory_region" in given.parameters:
-        raise RequestError("Shared memory is not supported; send the tensors in the body.")
     return shape
+
+
+def _from_memory(
+    given: _Input, spec: TensorSpec, shape: tuple[int, ...], memory: RegionAccess | None
+) -> NDArray[Any]:
+    """Return a copy of an input's content in shared memory; raises RequestError where it is none."""
+    if memoryview(given.data).nbytes or "binary_data_size" in given.parameters:
+        raise RequestError(f"Input '{spec.name}' must be either in shared memory or in the body.")
+    name, offset, size_bytes = _place(given.parameters)
+    if spec.datatype != "BYTES":
+        # Before anything is copied: what a client claims must not cost that much memory.
+        wanted = math.prod(shape) * ITEM_SIZE_BYTES[spec.datatype]
+        if size_bytes != wanted:
+            raise RequestError(
+                f"'{spec.name}' has {size_bytes} bytes, {spec.datatype} of shape {list(shape)} needs {wanted}."
+            )
+    content = _allowed(memory).read(name, offset, size_bytes)
+    return binary_tensors.decode(content.data, spec.name, spec.datatype, shape)
+
+
+def _place(parameters: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return region, offset and size of a tensor in shared memory; raises RequestError where they are none."""
+    name = parameters[_REGION]
+    if not isinstance(name, str):
+        raise RequestError(f"The parameter {_REGION} must be the name of a region.")
+    size_bytes = natural(parameters, "shared_memory_byte_size", 0)
+    return name, natural(parameters, "shared_memory_offset", 0), size_bytes
+
+
+def _allowed(memory: RegionAccess | None) -> RegionAccess:
+    if memory is None:
+        raise RequestError("Shared memory is not served here; send the tensors in the body.")
+    return memory
+
+
+def _write(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
+    """Write an output into shared memory, and return the parameters that say where it is."""
+    assert delivery.region is not None
+    _allowed(memory).write(delivery.region, delivery.offset, delivery.size_bytes, content)
+    return {
+        _REGION: delivery.region,
+        "shared_memory_byte_size": content.nbytes,
+        "shared_memory_offset": delivery.offset,
+    }
 
 
 def _binary_size(given: _Input) -> int | None:
@@ -261,7 +324,7 @@ def _binary_size(given: _Input) -> int | None:
     return size
 
 
-def _outputs(infer: _Infer, signature: Signature) -> dict[str, Delivery]:
+def _outputs(infer: _Infer, signature: Signature, memory: RegionAccess | None) -> dict[str, Delivery]:
     by_default = flag(infer.parameters, "binary_data_output", False)
     wanted: dict[str, Delivery] = {}
     if not infer.outputs:
@@ -272,9 +335,7 @@ def _outputs(infer: _Infer, signature: Signature) -> dict[str, Delivery]:
             raise RequestError(f"The model has no output '{output.name}'; its outputs are {known}.")
         if output.name in wanted:
             raise RequestError(f"Output '{output.name}' is asked for twice.")
-        if "shared_memory_region" in output.parameters:
-            raise RequestError("Shared memory is not supported; send the tensors in the body.")
-        wanted[output.name] = _delivery(output.parameters, by_default)
+        wanted[output.name] = _delivery(output.parameters, by_default, memory)
     for name, delivery in wanted.items():
         datatype = signature.outputs[name].datatype
         if datatype in WITHOUT_JSON and not delivery.is_binary and not delivery.classes:
@@ -282,14 +343,20 @@ def _outputs(infer: _Infer, signature: Signature) -> dict[str, Delivery]:
     return wanted
 
 
-def _delivery(parameters: dict[str, Any], by_default: bool) -> Delivery:
+def _delivery(parameters: dict[str, Any], by_default: bool, memory: RegionAccess | None) -> Delivery:
     is_binary = flag(parameters, "binary_data", by_default)
-    if "classification" not in parameters:
+    if not parameters or parameters.keys() <= {"binary_data"}:
         return IN_BINARY if is_binary else IN_JSON
-    count = natural(parameters, "classification", 0)
-    if not 1 <= count <= _MAX_CLASSES:
-        raise RequestError(f"The parameter classification must be 1 to {_MAX_CLASSES} classes, not {count}.")
-    return Delivery(is_binary=is_binary, classes=count)
+    count = 0
+    if "classification" in parameters:
+        count = natural(parameters, "classification", 0)
+        if not 1 <= count <= _MAX_CLASSES:
+            raise RequestError(f"The parameter classification must be 1 to {_MAX_CLASSES}, not {count}.")
+    if _REGION not in parameters:
+        return Delivery(is_binary=is_binary, classes=count)
+    name, offset, size_bytes = _place(parameters)
+    _allowed(memory).check(name, offset, size_bytes)
+    return Delivery(True, count, name, offset, size_bytes)
 
 
 def _names(specs: Mapping[str, TensorSpec]) -> str:

@@ -154,7 +154,8 @@ def version_plan(path: Path, model: str = "m", version: str = "1", weight: float
 class ServingProcess:
     """A serving process with its own sockets, channel and health page; a context manager."""
 
-    def __init__(self, folder: Path, http: HttpSettings | None = None) -> None:
+    def __init__(self, folder: Path, http: HttpSettings | None = None, **settings: Any) -> None:
+        """Further settings are fields of `Configure`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "infer.sock"
         self.page = HealthPage.create()
@@ -168,6 +169,7 @@ class ServingProcess:
         for listener in (self._infer, self._tcp, self._metrics):
             listener.listen(4096)
         self._http = http or HttpSettings()
+        self._settings = settings
         self._slots: dict[str, int] = {}
         self._socket: socket.socket | None = None
         self.start()
@@ -192,14 +194,14 @@ class ServingProcess:
 
     def configuration(self) -> Configure:
         """Return how the process serves; nothing is remembered, so that every request runs the model."""
+        usual: dict[str, Any] = {"cache": CacheSettings(max_bytes=0), "engines": EngineSettings(threads=1)}
         return Configure(
             device="test",
             http=self._http,
-            engines=EngineSettings(threads=1),
-            cache=CacheSettings(max_bytes=0),
             outcomes=OutcomeSettings(),
             outcomes_db=str(self.path.parent / "outcomes.db"),
             secret=bytes(32).hex(),
+            **usual | self._settings,
         )
 
     def __enter__(self) -> Self:

@@ -288,10 +288,11 @@ def test_data_and_binary_data_exclude_each_other():
         parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
 
 
-def test_shared_memory_is_refused():
+def test_shared_memory_is_refused_where_there_is_none():
     request = json.loads(body())
+    del request["inputs"][0]["data"]
     request["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
-    with pytest.raises(RequestError, match="Shared memory is not supported"):
+    with pytest.raises(RequestError, match="Shared memory is not served here"):
         parse(json.dumps(request).encode(), None, one())
 
 

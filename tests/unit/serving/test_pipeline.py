@@ -64,6 +64,9 @@ class Waiter:
     def __init__(self) -> None:
         self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
+    def peer_uid(self) -> int | None:
+        return None
+
     def send(self, response: Response) -> None:
         self.answer.set_result(response)
 
