@@ -4,7 +4,7 @@ Sources: https://github.com/kserve/open-inference-protocol (inference_rest); Tri
 protocol/extension_binary_data.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +69,23 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
         return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
+
+
+def described(
+    request_id: str | None,
+    parameters: dict[str, Any],
+    inputs: Iterable[tuple[str, str, list[int], dict[str, Any]]],
+    outputs: Iterable[tuple[str, dict[str, Any]]],
+    binary: bytes,
+) -> Unbound:
+    """Return a request that did not come as JSON.
+
+    An input is its name, datatype, shape and parameters, of which `binary_data_size` says how many of the bytes
+    that follow in `binary` are its data; an output is its name and parameters.
+    """
+    given = [_Input(name, shape, datatype, parameters=described) for name, datatype, shape, described in inputs]
+    wanted = [_Output(name, described) for name, described in outputs]
+    return Unbound(_Infer(given, request_id, parameters, wanted), memoryview(binary))
 
 
 def bind(unbound: Unbound, signature: Signature, state_inputs: frozenset[str] = _NO_STATE) -> InferRequest:
