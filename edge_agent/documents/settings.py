@@ -63,7 +63,11 @@ class HttpSettings:
     """Port of the protocol on TCP; none unless set. 8000 is what Triton's clients expect."""
     metrics_port: Port | None = None
     """Port for /metrics and /v2/health alone; none unless set. 8002 is what Triton uses."""
+    max_connections: Annotated[int, Ge(1)] = 8192
+    """Connections at a time; more are told to come back. As many as the service may open files, at most."""
     max_body_bytes: Annotated[int, Ge(1024)] = 64 * 2**20
+    max_bodies_bytes: Annotated[int, Ge(1024)] = 160 * 2**20
+    """What the bodies of all requests that wait or run may take; more get 503 with Retry-After."""
     idle_timeout_s: Annotated[float, Gt(0)] = 75.0
     request_timeout_s: Annotated[float, Gt(0)] = 60.0
     """How long a client may take to send one request."""

@@ -15,8 +15,10 @@ from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.router import Choice
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class App:
     def __init__(
         self,
         pipeline: Pipeline,
+        memo: Memo,
         outcomes: Outcomes,
         counters: Counters,
         start_time_s: float,
@@ -41,6 +44,7 @@ class App:
         hold_limit: int,
     ) -> None:
         self._pipeline = pipeline
+        self._memo = memo
         self._outcomes = outcomes
         self._counters = counters
         self._start_time_s = start_time_s
@@ -83,7 +87,10 @@ class App:
     def __call__(self, request: Request, reply: Reply) -> None:
         """Answer any request; the errors of its handling become answers, too."""
         try:
-            if request.path.startswith("/v2/models/"):
+            question = None if request.raw is None else self._memo.find(request.raw, self._pipeline.table)
+            if question is not None:
+                self._recall(question, request, reply)
+            elif request.path.startswith("/v2/models/"):
                 if self._is_open:
                     self._dispatch_model(request, reply)
                 else:
@@ -128,14 +135,25 @@ class App:
         else:
             reply.send(_unknown_path(request))
 
-    def _infer(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
+    def _recall(self, question: Question, request: Request, reply: Reply) -> None:
+        """Answer a request whose bytes are known."""
+        choice, written, prediction_id = self._pipeline.recall(question, perf_counter_ns())
+        if written is None:
+            self._infer(question.model, question.version, request, reply, choice)
+        else:
+            body = (written.before, prediction_id.encode(), written.after)
+            reply.send(Response(200, body, head=written.head))
+
+    def _infer(
+        self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
+    ) -> None:
         started_ns = perf_counter_ns()
         try:
-            call = HttpCall(request, reply)
+            call = HttpCall(request, reply, self._memo)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
-        self._pipeline.infer(model, version, call)
+        self._pipeline.infer(model, version, call, choice)
 
     # --- the handlers -----------------------------------------------------------------------------------------
 

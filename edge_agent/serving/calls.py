@@ -6,13 +6,16 @@ that is to answer it, and gives it the answer or the error. For the event loop's
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edge_agent.serving.memo import Hit
 
 Results = Mapping[str, NDArray[Any]]
 
@@ -63,7 +66,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Call(Protocol):
-    """One request, until it is answered. Exactly one of `answer` and `fail` takes effect."""
+    """One request, until it is answered: by exactly one of `answer` and `fail`."""
 
     started_ns: int
     """When its last byte had come, by `time.perf_counter_ns`."""
@@ -92,6 +95,10 @@ class Call(Protocol):
 
     def answer(self, answer: Answer) -> None:
         """Send the answer; raises RequestError, and sends nothing, where it cannot be sent as asked for."""
+        ...
+
+    def note_hit(self, hit: "Hit") -> None:
+        """Hear, after the answer, that it came from the cache: a front end may remember its request."""
         ...
 
     def fail(self, error: EdgeAgentError) -> None:

@@ -8,7 +8,8 @@ from edge_agent.documents.binary_tensors import HEADER_LENGTH
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.serving import oip
 from edge_agent.serving.calls import Answer, InferRequest, Signature
-from edge_agent.serving.http_messages import Reply, Request, Response, failure
+from edge_agent.serving.http_messages import Reply, Request, Response, failure, render_head
+from edge_agent.serving.memo import Hit, Memo, Written
 
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _UNIT = b"edge-unit"
@@ -17,10 +18,14 @@ _UNIT = b"edge-unit"
 class HttpCall:
     """One request to `…/infer`; see `calls.Call`. Raises RequestError for a body that is none."""
 
-    __slots__ = ("_reply", "_unbound", "started_ns", "unit")
+    __slots__ = ("_answer", "_memo", "_raw", "_reply", "_response", "_unbound", "started_ns", "unit")
 
-    def __init__(self, request: Request, reply: Reply) -> None:
+    def __init__(self, request: Request, reply: Reply, memo: Memo | None = None) -> None:
         self.started_ns = perf_counter_ns()
+        self._memo = memo
+        self._raw = request.raw
+        self._answer: Answer | None = None
+        self._response: Response | None = None
         self._reply = reply
         self.unit = request.headers.get(_UNIT)
         self._unbound = oip.read(request.body, request.headers.get(_HEADER_LENGTH))
@@ -43,10 +48,25 @@ class HttpCall:
         """Send the answer; raises RequestError where it cannot be sent as it was asked for."""
         body, header_length = oip.render(answer)
         if header_length is None:
-            self._reply.send(Response(200, body))
+            response = Response(200, body)
         else:
             headers = ((HEADER_LENGTH, str(header_length)),)
-            self._reply.send(Response(200, body, "application/octet-stream", headers))
+            response = Response(200, body, "application/octet-stream", headers)
+        self._answer, self._response = answer, response
+        self._reply.send(response)
+
+    def note_hit(self, hit: Hit) -> None:
+        """Remember the request by its bytes, if it came in one piece and the answer is nothing but bytes."""
+        answer, response = self._answer, self._response
+        if self._memo is None or self._raw is None or answer is None or response is None:
+            return
+        prediction_id = answer.parameters["prediction_id"].encode()
+        before, found, after = b"".join(response.body).partition(prediction_id)
+        is_pure = all(delivery.region is None for delivery in answer.request.outputs.values())
+        if found and prediction_id not in after and is_pure:
+            self._memo.learn(
+                self._raw, hit, Written(hit.remembered, render_head(response, False, False), before, after)
+            )
 
     def fail(self, error: EdgeAgentError) -> None:
         """Send the error."""

@@ -22,6 +22,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     keep_alive: bool
     is_http10: bool
+    raw: bytes | None = None
+    """All of its bytes, where they are at hand."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +33,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     body: tuple[bytes | memoryview, ...]
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    head: bytes = b""
+    """What `render_head` makes of all this where the connection stays open, if that is known already."""
 
 
 class Reply(Protocol):
@@ -52,6 +56,7 @@ Application = Callable[[Request, Reply], None]
 class Limits:
     """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
 
+    max_connections: int
     max_body_bytes: int
     idle_timeout_s: float
     request_timeout_s: float
@@ -73,6 +78,8 @@ def failure(error: EdgeAgentError) -> Response:
 
 def render_head(response: Response, must_close: bool, is_http10: bool) -> bytes:
     """Return the status line and headers of an answer, up to its body."""
+    if response.head and not must_close and not is_http10:
+        return response.head
     length = 0
     for part in response.body:
         length += part.nbytes if isinstance(part, memoryview) else len(part)

@@ -4,6 +4,7 @@ Sources: https://github.com/kserve/open-inference-protocol (inference_rest); Tri
 protocol/extension_binary_data.md.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from edge_agent.serving.parameters import flag
 
 _MAX_DIMENSION: Final = 2**31 - 1
 _UNSUPPORTED: Final = ("shared_memory_region", "classification")
+_PLACE: Final = re.compile(r"\(byte (\d+)\)$")
 _NO_STATE: Final[frozenset[str]] = frozenset()
 
 
@@ -68,7 +70,19 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
     try:
         return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
+        raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
+
+
+def _fault(json: memoryview, error: Exception) -> str:
+    """Return what is wrong with JSON that cannot be read; NaN, which some libraries write, is told as such."""
+    message = str(error).rstrip(".")
+    place = _PLACE.search(message)
+    if place is not None:
+        position = int(place[1])
+        near = bytes(json[max(position - 2, 0) : position + 8])
+        if b"NaN" in near or b"Inf" in near:
+            return f"JSON has no NaN or infinity (byte {position}), send binary data instead"
+    return message
 
 
 def described(

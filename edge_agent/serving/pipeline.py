@@ -12,9 +12,10 @@ from typing import Final
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.policy.assignment import unit_of
-from edge_agent.serving.cache import ResultCache
+from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
 from edge_agent.serving.jobs import Job, Result, Times
+from edge_agent.serving.memo import Hit, Question, Written
 from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
@@ -77,7 +78,10 @@ class Pipeline:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
         left_out = set(self.table.versions) - set(table.versions)
         self.table = table
-        self._cache.keep({loaded.plan.sha256 for loaded in table.versions})
+        self._cache.keep(
+            {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
+            {policy.model: policy.cache_share for policy in table.plan.policies},
+        )
         for loaded in left_out:
             self._scheduler.retire(loaded)
 
@@ -87,21 +91,51 @@ class Pipeline:
         first = route.versions[0] if version is None else route.named(version)
         _count_refusal(self._counters.of(model, first.plan.version), error, started_ns)
 
-    def infer(self, model: str, version: str | None, call: Call) -> None:
-        """Answer a request to a model, or to one version of it, at once or later.
+    def recall(self, question: Question, started_ns: int) -> tuple[Choice, Written | None, str]:
+        """Answer a known question from the cache: return who answers, the answer, and its prediction id.
+
+        Without an answer the request is to be read, and answered by who was chosen: to choose again would give
+        those arms more than their share whose answers are remembered.
+        """
+        choice = self._choose(question.table.route(question.model), question.version, question.unit)
+        plan = choice.loaded.plan
+        written = question.answers.get((plan.version, choice.arm))
+        worth = self._cache.worth(plan.sha256)
+        if written is None or not worth.allow():
+            return choice, None, ""
+        looked_up_ns = perf_counter_ns()
+        remembered = self._cache.get(question.keys[plan.sha256], choice.policy.cache_ttl_s)
+        if remembered is not written.remembered:
+            return choice, None, ""
+        worth.note_lookup(perf_counter_ns() - looked_up_ns)
+        if choice.loaded.mean_run_ns < math.inf:
+            worth.note_saved(choice.loaded.mean_run_ns)
+        counters = self._counters.of(question.model, plan.version)
+        counters.cache_hits += 1
+        counters.note_arm(choice.arm)
+        self._page.count(choice.loaded.slot, requests=1, exposures=int(choice.is_exposure))
+        prediction_id = self._ids.issue(choice.policy, choice.arm, choice.bucket)
+        counters.observe((perf_counter_ns() - started_ns) / 1e9)
+        return choice, written, prediction_id
+
+    def infer(self, model: str, version: str | None, call: Call, choice: Choice | None = None) -> None:
+        """Answer a request to a model, or to one version of it, at once or later; as `choice` if that is made.
 
         Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
         """
         route = self.table.route(model)
         try:
-            choice = self._choose(route, version, call)
+            unit = unit_of(call.parameters.get("unit"), call.unit)
+            choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
             raise
         counters = self._counters.of(model, choice.loaded.plan.version)
         try:
             inference = self._inference(choice, counters, call)
-            if not self._is_spared(inference):
+            if (remembered := self._remembered(inference)) is not None:
+                call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
+            elif not self._follows(inference):
                 self._run(inference)
         except EdgeAgentError as error:
             counters.note_arm(choice.arm)
@@ -133,8 +167,7 @@ class Pipeline:
         for follower in inference.followers:
             self._release(follower)
 
-    def _choose(self, route: Route, version: str | None, call: Call) -> Choice:
-        unit = unit_of(call.parameters.get("unit"), call.unit)
+    def _choose(self, route: Route, version: str | None, unit: str | None) -> Choice:
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
@@ -170,26 +203,32 @@ class Pipeline:
             worth.note_lookup(perf_counter_ns() - started_ns)
         return key
 
-    def _is_spared(self, inference: Inference) -> bool:
-        """Answer from the cache, or have it wait for the run of an equal one, if there is either."""
+    def _remembered(self, inference: Inference) -> tuple[bytes, Remembered] | None:
+        """Answer from the cache, if that can; return the key and what was remembered."""
+        if inference.key is None:
+            return None
+        remembered = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
+        if remembered is None:
+            return None
+        self._note_hit(inference)
+        self._answer(inference, remembered.results, _NO_TIMES, "hit")
+        return inference.key, remembered
+
+    def _follows(self, inference: Inference) -> bool:
+        """Have it wait for the run of an equal one, if there is one; raises UnavailableError if too many do."""
         if inference.key is None:
             inference.counters.cache_bypasses += 1
             return False
-        results = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
-        if results is not None:
-            self._note_hit(inference)
-            self._answer(inference, results, _NO_TIMES, "hit")
-            return True
         leader = self._leaders.get(inference.key)
-        if leader is not None:
-            self._scheduler.check_room(inference.loaded)
-            self._note_hit(inference)
-            leader.followers.append(inference)
-            self._scheduler.note_waiting(inference.loaded, 1)
-            inference.counters.in_flight += 1
-            return True
-        inference.counters.cache_misses += 1
-        return False
+        if leader is None:
+            inference.counters.cache_misses += 1
+            return False
+        self._scheduler.check_room(inference.loaded)
+        self._note_hit(inference)
+        leader.followers.append(inference)
+        self._scheduler.note_waiting(inference.loaded, 1)
+        inference.counters.in_flight += 1
+        return True
 
     def _note_hit(self, inference: Inference) -> None:
         loaded = inference.loaded

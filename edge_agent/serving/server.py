@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -42,6 +43,8 @@ from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http1 import Connection
 from edge_agent.serving.http_messages import Application, Limits
+from edge_agent.serving.intake import Intake
+from edge_agent.serving.memo import Memo
 from edge_agent.serving.memory import keep_pages_between_runs
 from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
@@ -66,6 +69,8 @@ DRAIN_LIMIT_S: Final = 25.0
 _SWEEP_S: Final = 1.0
 _TELL_S: Final = 2.0
 """How often the supervisor is told what was counted."""
+_OTHER_DESCRIPTORS: Final = 256
+"""What models, databases, regions of shared memory and the refusal of clients may need beside connections."""
 _MAX_LINE_BYTES: Final = 64 * 2**20
 log = logging.getLogger(__name__)
 _MESSAGES: Final = msgspec.json.Decoder(ToServing)
@@ -116,7 +121,9 @@ class Server:
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(pipeline, outcomes, counters, time.time(), first.unsigned, first.http.queue_limit)
+        app = App(
+            pipeline, Memo(cache), outcomes, counters, time.time(), first.unsigned, first.http.queue_limit
+        )
         await self._listen(app, first)
         try:
             self._rpc = await rpc.start(first, pipeline, app)
@@ -143,19 +150,25 @@ class Server:
     async def _listen(self, app: App, configure: Configure) -> None:
         applications: dict[str, Application] = {"infer": app, "http": app, "metrics": app.metrics_only}
         http = configure.http
+        intake = Intake(http.max_bodies_bytes)
+        max_connections = _connection_limit(http.max_connections)
         for purpose, descriptor in self._options.listeners:
             listening = socket.socket(fileno=descriptor)
             is_unix = listening.family == socket.AF_UNIX
             limits = Limits(
-                http.max_body_bytes, http.idle_timeout_s, http.request_timeout_s, refuse_origins=not is_unix
+                max_connections,
+                http.max_body_bytes,
+                http.idle_timeout_s,
+                http.request_timeout_s,
+                refuse_origins=not is_unix,
             )
-            self._listeners.append(await self._serve(listening, is_unix, applications[purpose], limits))
+            self._listeners.append(await self._serve(listening, is_unix, applications[purpose], limits, intake))
 
     async def _serve(
-        self, listening: socket.socket, is_unix: bool, application: Application, limits: Limits
+        self, listening: socket.socket, is_unix: bool, application: Application, limits: Limits, intake: Intake
     ) -> asyncio.AbstractServer:
         def connect() -> Connection:
-            return Connection(application, limits, self._connections)
+            return Connection(application, limits, self._connections, intake)
 
         if not is_unix:
             return await self._loop.create_server(connect, sock=listening, backlog=BACKLOG)
@@ -238,6 +251,14 @@ class Server:
             connection.abort()
         if calls is not None:
             await calls
+
+
+def _connection_limit(wanted: int) -> int:
+    """Have the kernel allow as many descriptors as that takes; return how many connections it does allow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = hard if hard != resource.RLIM_INFINITY else wanted + _OTHER_DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(allowed, wanted + _OTHER_DESCRIPTORS), hard))
+    return max(min(wanted, allowed - _OTHER_DESCRIPTORS), 1)
 
 
 async def _read(reader: asyncio.StreamReader) -> ToServing | None:

@@ -8,6 +8,7 @@ from typing import Any
 from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.serving import oip
 from edge_agent.serving.calls import Answer, InferRequest, Signature
+from edge_agent.serving.memo import Hit
 from edge_agent.serving.rpc import codec
 from edge_agent.serving.rpc.messages import ModelInferRequest, ModelInferResponse
 
@@ -51,6 +52,9 @@ class GrpcCall:
         response = codec.render(answer)
         if not self.answered.done():
             self.answered.set_result(response)
+
+    def note_hit(self, hit: Hit) -> None:
+        """Remember nothing: requests are known by their bytes over HTTP alone."""
 
     def fail(self, error: EdgeAgentError) -> None:
         """Hand over the error."""
