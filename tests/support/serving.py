@@ -24,6 +24,7 @@ from edge_agent.documents.ipc import (
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Metrics,
     Ready,
     Refused,
@@ -178,6 +179,8 @@ class ServingProcess:
         self._http = http or HttpSettings()
         self._grpc = grpc or GrpcSettings()
         self._slots: dict[str, int] = {}
+        self.impaired: list[str] = []
+        """What the process has said that it cannot serve."""
         self._socket: socket.socket | None = None
         self.start()
 
@@ -256,7 +259,9 @@ class ServingProcess:
             line = self._channel.readline()
             assert line, self.log
             message: FromServing = msgspec.json.decode(line, type=FromServing)
-            if not isinstance(message, Metrics):
+            if isinstance(message, Impaired):
+                self.impaired.append(message.message)
+            elif not isinstance(message, Metrics):
                 return message
 
     def apply(self, *versions: VersionPlan) -> Applied | Refused:
