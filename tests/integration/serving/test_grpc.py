@@ -167,5 +167,3 @@ def test_a_missing_package_is_told_and_all_else_is_served(tmp_path, monkeypatch)
         assert "pip install 'edge-inference-agent[grpc]'" in problem
         serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
         assert client.ready()
-
-
