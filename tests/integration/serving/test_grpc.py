@@ -14,6 +14,7 @@ from edge_agent.client import Client
 from edge_agent.documents.ipc import Applied
 from edge_agent.documents.settings import GrpcSettings, HttpSettings
 from edge_agent.serving.rpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from support.agent import AgentProcess
 from support.serving import LIMIT_S, ServingProcess, identity_onnx, slow_onnx, version_plan
 
 X = np.array([[1, 2]], np.float32)
@@ -167,3 +168,21 @@ def test_a_missing_package_is_told_and_all_else_is_served(tmp_path, monkeypatch)
         assert "pip install 'edge-inference-agent[grpc]'" in problem
         serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
         assert client.ready()
+
+
+def test_an_agent_serves_it_in_its_runtime_folder(tmp_path):
+    with AgentProcess(tmp_path / "agent", {"grpc": {"socket": True}}) as agent:
+        with grpc.insecure_channel(f"unix:{agent.runtime / 'grpc.sock'}") as channel:
+            ready = channel.unary_unary(f"{SERVICE}/ServerReady")
+            assert ready(b"", timeout=LIMIT_S, wait_for_ready=True) == b"\x08\x01"
+        assert agent.reported().problems == ()
+    assert not (agent.runtime / "grpc.sock").exists()
+
+
+def test_an_agent_reports_that_it_cannot_serve_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with AgentProcess(tmp_path / "agent", {"grpc": {"tcp_port": port}}) as agent:
+            (problem,) = agent.reported().problems
+            assert problem.startswith(f"Cannot listen for gRPC on 127.0.0.1 port {port}")
+            assert [event.message for event in agent.events("warning")] == [problem]
