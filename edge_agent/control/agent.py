@@ -110,6 +110,9 @@ def open_sockets(
     """Yield the listening sockets by role, and the admin socket; remove those that were bound here."""
     sockets = listening_sockets(launch.settings.http, runtime.infer_socket, inherited)
     bound = [runtime.infer_socket] if "infer" not in inherited else []
+    if launch.settings.grpc.socket:
+        # Serving binds it, and leaves it behind when it is killed.
+        bound.append(runtime.grpc_socket)
     try:
         admin = unix_socket(runtime.admin_socket, ADMIN_MODE, None)
         bound.append(runtime.admin_socket)
@@ -219,6 +222,7 @@ class Agent:
             *self._launch.problems,
             *self._watch.problems,
             *self._deployer.problems,
+            *self._serving.problems,
             *(problem for problem in own if problem),
         ]
 
@@ -239,6 +243,8 @@ class Agent:
             task.add_done_callback(self._changes.discard)
         if isinstance(notice, ipc.StateDamaged):
             self._journal.record("state_damaged", notice.message)
+        if isinstance(notice, ipc.Impaired):
+            self._journal.record("warning", notice.message)
         if isinstance(notice, ipc.Applied) and not self._told_ready:
             self._told_ready = True
             self._notifier.ready()

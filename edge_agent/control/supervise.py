@@ -19,6 +19,7 @@ from edge_agent.documents import ipc
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy.crashes import restart_delay_s
+from edge_agent.store.layout import runtime_layout
 from edge_agent.telemetry.health_page import SLOTS, HealthPage
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class ServingProcess:
         self.plan: Plan | None = None
         """What serving has applied, None after a start."""
         self.ready = False
+        self.problems: list[str] = []
+        """What is set and cannot be served, one sentence each."""
         self.starts = 0
 
     @property
@@ -165,6 +168,9 @@ class ServingProcess:
                 outcomes_db=str(self._outcomes_db),
                 secret=self._secret,
                 grpc=self._settings.grpc,
+                grpc_socket=str(runtime_layout(self._settings.paths).grpc_socket)
+                if self._settings.grpc.socket
+                else None,
                 shared_memory=self._settings.shared_memory,
                 sequences=self._settings.sequences,
                 tasks=self._settings.tasks,
@@ -204,6 +210,7 @@ class ServingProcess:
         self._page.clear_marks()
         self._process, self._writer = None, None
         self.plan, self._pending, self.ready = None, None, False
+        self.problems.clear()
         if self._stopping.is_set():
             return
         self._crashes.append(time.monotonic())
@@ -226,6 +233,8 @@ class ServingProcess:
                     self.plan, self._pending = self._pending, None
                 case ipc.Refused():
                     self._pending = None
+                case ipc.Impaired():
+                    self.problems.append(message.message)
             self._notify(message)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:

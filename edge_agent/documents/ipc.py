@@ -64,6 +64,8 @@ class Configure(_Message, frozen=True):
     secret: str
     """Hexadecimal: 32 random bytes of this device, never shown: prediction ids are authenticated with them."""
     grpc: GrpcSettings = GrpcSettings()
+    grpc_socket: str | None = None
+    """Path of the Unix socket to bind for gRPC, None for none: unlike the others it cannot be inherited."""
     shared_memory: SharedMemorySettings = SharedMemorySettings()
     sequences: SequenceSettings = SequenceSettings()
     tasks: TaskSettings = TaskSettings()
@@ -136,6 +138,12 @@ class StateDamaged(_Message, frozen=True):
     message: str
 
 
+class Impaired(_Message, frozen=True):
+    """Something that is set cannot be served, while everything else is; `message` says why in one sentence."""
+
+    message: str
+
+
 class Metrics(_Message, frozen=True):
     """Sent every few seconds while anything changes; the latest counts. Outbox numbers are the supervisor's."""
 
@@ -151,7 +159,7 @@ class ChangeModel(_Message, frozen=True):
     actor: str
 
 
-FromServing = Ready | Applied | Refused | StateDamaged | Metrics | ChangeModel
+FromServing = Ready | Applied | Refused | StateDamaged | Impaired | Metrics | ChangeModel
 
 
 # --- the sync child -----------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class App:
         outcomes: Outcomes,
         counters: Counters,
         repository: Repository,
+        regions: Regions,
         configure: Configure,
     ) -> None:
         self._pipeline = pipeline
@@ -54,7 +55,7 @@ class App:
         self._configure = configure
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
-        self._regions = Regions(configure.shared_memory)
+        self._regions = regions
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False

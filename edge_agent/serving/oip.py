@@ -6,7 +6,7 @@ protocol/extension_binary_data.md.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -97,6 +97,23 @@ def _fault(json: memoryview, error: Exception) -> str:
     return message
 
 
+def described(
+    request_id: str | None,
+    parameters: dict[str, Any],
+    inputs: Iterable[tuple[str, str, list[int], dict[str, Any]]],
+    outputs: Iterable[tuple[str, dict[str, Any]]],
+    binary: bytes,
+) -> Unbound:
+    """Return a request that did not come as JSON.
+
+    An input is its name, datatype, shape and parameters, of which `binary_data_size` says how many of the bytes
+    that follow in `binary` are its data; an output is its name and parameters.
+    """
+    given = [_Input(name, shape, datatype, parameters=described) for name, datatype, shape, described in inputs]
+    wanted = [_Output(name, described) for name, described in outputs]
+    return Unbound(_Infer(given, request_id, parameters, wanted), memoryview(binary))
+
+
 def bind(
     unbound: Unbound,
     signature: Signature,
@@ -132,12 +149,10 @@ def render(
     outputs: list[dict[str, Any]] = []
     blobs: list[memoryview] = []
     for name, delivery in request.outputs.items():
-        tensor, datatype = answer.results[name], answer.signature.outputs[name].datatype
-        if delivery.classes:
-            tensor, datatype = classified(answer, name, delivery.classes), "BYTES"
+        tensor, datatype = delivered(answer, name, delivery)
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
         if delivery.region is not None:
-            output["parameters"] = _write(delivery, binary_tensors.encode(tensor, datatype), memory)
+            output["parameters"] = to_memory(delivery, binary_tensors.encode(tensor, datatype), memory)
         elif delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
@@ -156,11 +171,27 @@ def render(
     return (json, *blobs), len(json) if blobs else None
 
 
-def classified(answer: Answer, name: str, count: int) -> NDArray[Any]:
-    """Return the best classes of an output as BYTES; raises RequestError where it has none."""
-    shape = answer.signature.outputs[name].shape
-    has_batch = len(shape) > 1 and shape[0] == -1
-    return classes(answer.results[name], name, count, answer.signature.labels, has_batch)
+def delivered(answer: Answer, name: str, delivery: Delivery) -> tuple[NDArray[Any], str]:
+    """Return an output as it was asked for, and its datatype: as it is, or its best classes as BYTES.
+
+    Raises RequestError where it has no classes.
+    """
+    tensor, spec = answer.results[name], answer.signature.outputs[name]
+    if not delivery.classes:
+        return tensor, spec.datatype
+    has_batch = len(spec.shape) > 1 and spec.shape[0] == -1
+    return classes(tensor, name, delivery.classes, answer.signature.labels, has_batch), "BYTES"
+
+
+def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
+    """Write an output into shared memory, and return the parameters that say where it is."""
+    assert delivery.region is not None
+    _allowed(memory).write(delivery.region, delivery.offset, delivery.size_bytes, content)
+    return {
+        _REGION: delivery.region,
+        "shared_memory_byte_size": content.nbytes,
+        "shared_memory_offset": delivery.offset,
+    }
 
 
 def _bind_raw(content: memoryview, signature: Signature) -> InferRequest:
@@ -296,17 +327,6 @@ def _allowed(memory: RegionAccess | None) -> RegionAccess:
     if memory is None:
         raise RequestError("Shared memory is not served here; send the tensors in the body.")
     return memory
-
-
-def _write(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
-    """Write an output into shared memory, and return the parameters that say where it is."""
-    assert delivery.region is not None
-    _allowed(memory).write(delivery.region, delivery.offset, delivery.size_bytes, content)
-    return {
-        _REGION: delivery.region,
-        "shared_memory_byte_size": content.nbytes,
-        "shared_memory_offset": delivery.offset,
-    }
 
 
 def _binary_size(given: _Input) -> int | None:

@@ -149,13 +149,20 @@ class Scheduler:
 
     def _take(self, loaded: LoadedVersion) -> list[Job]:
         """Take what is to run next of a version; nothing if it is to wait for more, or if nobody wants it."""
-        decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
-        if not decision.count:
-            delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
-            self._loop.call_later(max(delay_s, 0.0), self._dispatch)
-            return []
+        jobs: list[Job] = []
+        while loaded.queue and not jobs:
+            decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
+            if not decision.count:
+                delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
+                self._loop.call_later(max(delay_s, 0.0), self._dispatch)
+                break
+            jobs = self._popped(loaded, decision.count)
+        return jobs
+
+    def _popped(self, loaded: LoadedVersion, count: int) -> list[Job]:
+        """Take jobs from the front of a queue; those that nobody wants any more are forgotten."""
         jobs = []
-        for _ in range(decision.count):
+        for _ in range(count):
             job = loaded.queue.popleft()
             if job.is_wanted:
                 self.note_waiting(loaded, -1)

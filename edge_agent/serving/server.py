@@ -20,16 +20,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
 
+from edge_agent.documents.errors import OperatorError
 from edge_agent.documents.ipc import (
     Apply,
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Link,
     Metrics,
     ModelChanged,
@@ -51,9 +53,14 @@ from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.repository import Repository
+from edge_agent.serving.rpc import start as rpc
 from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.shared_memory import Regions
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
+
+if TYPE_CHECKING:
+    from edge_agent.serving.rpc.server import RpcServer
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted; with asyncio's 100 a restart under load refuses thousands."""
@@ -93,6 +100,7 @@ class Server:
         self._listeners: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
         self._plans: asyncio.Queue[Apply] = asyncio.Queue()
+        self._rpc: RpcServer | None = None
 
     async def run(self) -> None:
         """Serve until the supervisor, a signal or the end of the channel says to stop; then drain."""
@@ -118,8 +126,14 @@ class Server:
             lambda message: _send(writer, StateDamaged(message=message)),
         )
         repository = Repository(lambda message: _send(writer, message))
-        app = App(pipeline, Memo(cache), outcomes, counters, repository, first)
+        regions = Regions(first.shared_memory)
+        app = App(pipeline, Memo(cache), outcomes, counters, repository, regions, first)
         await self._listen(app, first)
+        try:
+            self._rpc = await rpc.start(first, pipeline, app, regions)
+        except OperatorError as error:
+            log.error("%s", error)  # noqa: TRY400
+            _send(writer, Impaired(message=str(error)))
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, first.engines, self._page, first.device)
@@ -203,6 +217,8 @@ class Server:
             outcome = await applier.apply(apply)
             app.is_ready = app.is_ready or applier.has_applied
             app.open()
+            if self._rpc is not None:
+                self._rpc.open()
             _send(writer, outcome)
 
     async def _beat(self) -> None:
@@ -227,6 +243,7 @@ class Server:
         """Accept no more, give every connection its last answer, and wait for them to end, up to a limit."""
         for listener in self._listeners:
             listener.close()
+        calls = asyncio.create_task(self._rpc.stop(DRAIN_LIMIT_S), name="gRPC drain") if self._rpc else None
         for connection in self._connections:
             connection.drain()
         await asyncio.sleep(DRAIN_GRACE_S if self._connections else 0)
@@ -238,6 +255,8 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in tuple(self._connections):
             connection.abort()
+        if calls is not None:
+            await calls
 
 
 def _connection_limit(wanted: int) -> int:
