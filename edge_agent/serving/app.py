@@ -242,6 +242,7 @@ class App:
             plan_id=table.plan.id,
             start_time_s=self._start_time_s,
             loaded=tuple((plan.model, plan.version, plan.engine, plan.precision) for plan in plans),
+            sequences=len(self._pipeline.sequences),
         )
         return Response(200, (self._counters.render(info),), CONTENT_TYPE)
 
