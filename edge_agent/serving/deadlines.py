@@ -13,6 +13,8 @@ def deadline_ns(parameters: Mapping[str, Any], started_ns: int) -> int | None:
     Raises RequestError where it is no whole number. Source: Triton Inference Server,
     protocol/extension_schedule_policy.md.
     """
+    if "timeout" not in parameters:
+        return None
     timeout_us = natural(parameters, "timeout", 0)
     return started_ns + timeout_us * 1000 if timeout_us else None
 

@@ -108,8 +108,9 @@ class Pipeline:
         """
         route = self.table.route(model)
         try:
-            unit = unit_of(call.parameters.get("unit"), call.unit)
-            if _SEQUENCE in call.parameters and (order := order_of(call.parameters)) is not None:
+            parameters = call.parameters
+            unit = unit_of(parameters.get("unit"), call.unit)
+            if _SEQUENCE in parameters and (order := order_of(parameters)) is not None:
                 self._infer_in_sequence(route, version, unit, call, order)
                 return
             choice = choice or self._choose(route, version, unit)
@@ -338,7 +339,11 @@ class Pipeline:
         if times is not None and not isinstance(result, EdgeAgentError):
             rows = max(inference.rows, 1)
             self._accounts.note_run(inference.choice, inference.counters, times, rows, inference.bound_ns)
-        return inference.is_answered or self._answer(inference, result, cache)
+        if not inference.is_answered:
+            return self._answer(inference, result, cache, times)
+        if times is not None:
+            self._accounts.note_late_run(inference.choice, times)
+        return True
 
     def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
         started_ns = perf_counter_ns()
@@ -348,7 +353,7 @@ class Pipeline:
         self._cache.worth(sha256).note_spent(took_ns)
         inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
 
-    def _answer(self, inference: Inference, result: Result, cache: str) -> bool:
+    def _answer(self, inference: Inference, result: Result, cache: str, times: Times | None = None) -> bool:
         """Send the answer, and count it; say whether it was a result."""
         inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
@@ -356,7 +361,8 @@ class Pipeline:
             error = self._send(inference, result, cache)
         if error is not None:
             inference.call.fail(error)
-        self._accounts.note_answer(inference.choice, inference.counters, error, inference.call.started_ns)
+        started_ns = inference.call.started_ns
+        self._accounts.note_answer(inference.choice, inference.counters, error, started_ns, times)
         return error is None
 
     def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:
