@@ -60,6 +60,11 @@ class OnnxEngine:
         return None
 
     @classmethod
+    def prepare(cls, settings: EngineSettings) -> None:
+        """Import the runtime; raises EngineSetupError when it cannot be."""
+        _import_runtime()
+
+    @classmethod
     def load(cls, path: Path, settings: EngineSettings) -> Self:
         """Load an ONNX file; raises ModelLoadError when onnxruntime or a provider is missing or refuses it."""
         runtime = _import_runtime()

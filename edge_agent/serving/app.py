@@ -197,7 +197,12 @@ class App:
         versions = self._pipeline.table.versions
         return _json(
             [
-                {"name": loaded.plan.model, "version": loaded.plan.version, "state": "READY", "reason": ""}
+                {
+                    "name": loaded.plan.model,
+                    "version": loaded.plan.version,
+                    "state": loaded.state[0],
+                    "reason": loaded.state[1],
+                }
                 for loaded in versions
             ]
         )

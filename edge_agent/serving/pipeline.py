@@ -17,7 +17,8 @@ from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
-from edge_agent.serving.deadlines import deadline_ns, exceeded
+from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
+from edge_agent.serving.holding import Holding
 from edge_agent.serving.jobs import FIRST, NORMAL, Job, Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
 from edge_agent.serving.parameters import flag, natural
@@ -77,6 +78,8 @@ class Pipeline:
         ids: PredictionIds,
         scheduler: Scheduler,
         random: Callable[[], float],
+        queue_limit: int = 256,
+        wait_limit_s: float = 30.0,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -86,6 +89,7 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
+        self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
@@ -139,6 +143,9 @@ class Pipeline:
         """
         route = self.table.route(model)
         try:
+            if model in self.holding.held:
+                self.holding.take(model, version, call)
+                return
             unit = unit_of(call.parameters.get("unit"), call.unit)
             choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
@@ -281,7 +288,8 @@ class Pipeline:
         if inference.call.is_abandoned:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
-        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
+        is_late = exceeded if inference.loaded.is_resident else waited_too_long
+        self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
         if not inference.is_wanted:
             self._scheduler.withdraw(inference)
 

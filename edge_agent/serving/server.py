@@ -49,6 +49,7 @@ from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
+from edge_agent.serving.residency import Residency
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
@@ -108,7 +109,16 @@ class Server:
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
         scheduler = Scheduler(first.http.queue_limit)
-        pipeline = Pipeline(Accounts(self._page, counters), cache, ids, scheduler, random.random)
+        residency = Residency(scheduler, counters, first.engines, first.memory, self._page)
+        pipeline = Pipeline(
+            Accounts(self._page, counters),
+            cache,
+            ids,
+            scheduler,
+            random.random,
+            first.http.queue_limit,
+            first.memory.wait_limit_s,
+        )
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),
@@ -121,7 +131,7 @@ class Server:
         await self._listen(app, first)
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
-        applier = Applier(pipeline, first.engines, self._page, first.device)
+        applier = Applier(pipeline, residency, first.device)
         tasks = [
             asyncio.create_task(self._obey(reader, counters), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
