@@ -55,10 +55,11 @@ class Holding:
                 f"{len(held)} requests wait for model '{model}' to be swapped; try again later."
             )
         one = Held(model, version, call)
-        wait_s = self._wait_limit_s
-        if deadline is not None:
-            wait_s = max(0.0, min(wait_s, (deadline - perf_counter_ns()) / 1e9))
-        one.timer = asyncio.get_running_loop().call_later(wait_s, self._expire, one, wait_s)
+        limit_s = left_s = self._wait_limit_s
+        if deadline is not None and deadline < perf_counter_ns() + limit_s * 1e9:
+            limit_s = (deadline - call.started_ns) / 1e9
+            left_s = max(0.0, (deadline - perf_counter_ns()) / 1e9)
+        one.timer = asyncio.get_running_loop().call_later(left_s, self._expire, one, limit_s)
         held.append(one)
 
     def end(self) -> None:

@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import flatbuffers
 import msgspec
+import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.documents.ipc import (
     Applied,
@@ -95,6 +96,23 @@ def slow_onnx(path: Path, size: int = 512, rounds: int = 6) -> Path:
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
 
 
+def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
+    """Write y = factor * x on FP32 [n, 2], by way of a matrix of width * width: 3 MB."""
+    there, square = np.eye(2, width, dtype=np.float32), np.eye(width, dtype=np.float32)
+    weights = {"there": there, "square": square, "back": np.ascontiguousarray(there.T) * np.float32(factor)}
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+        for name, array in weights.items()
+    ]
+    nodes += [
+        helper.make_node("MatMul", ["x", "there"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "square"], ["same"]),
+        helper.make_node("MatMul", ["same", "back"], ["y"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
 def doubling_tflite(path: Path) -> Path:
     """Write a TFLite model of y = x + x on FP32 [-1, 3]."""
     tensors = []
@@ -153,7 +171,9 @@ def version_plan(path: Path, model: str = "m", version: str = "1", weight: float
 class ServingProcess:
     """A serving process with its own sockets, channel and health page; a context manager."""
 
-    def __init__(self, folder: Path, http: HttpSettings | None = None) -> None:
+    def __init__(
+        self, folder: Path, http: HttpSettings | None = None, configure: Mapping[str, Any] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "infer.sock"
         self.page = HealthPage.create()
@@ -167,6 +187,7 @@ class ServingProcess:
         for listener in (self._infer, self._tcp, self._metrics):
             listener.listen(4096)
         self._http = http or HttpSettings()
+        self._configure = configure or {}
         self._slots: dict[str, int] = {}
         self._socket: socket.socket | None = None
         self.start()
@@ -191,7 +212,7 @@ class ServingProcess:
 
     def configuration(self) -> Configure:
         """Return how the process serves; nothing is remembered, so that every request runs the model."""
-        return Configure(
+        plain = Configure(
             device="test",
             http=self._http,
             engines=EngineSettings(threads=1),
@@ -200,6 +221,7 @@ class ServingProcess:
             outcomes_db=str(self.path.parent / "outcomes.db"),
             secret=bytes(32).hex(),
         )
+        return msgspec.structs.replace(plain, **self._configure)
 
     def __enter__(self) -> Self:
         return self
