@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models", "list the versions on this device"),
     "infer": ("infer", "send one inference request"),
     "sync": ("sync", "look at the store now"),
+    "load": ("load", "serve a model again that was unloaded"),
+    "unload": ("unload", "serve a model no more, for now"),
     "rollback": ("rollback", "go back to what ran before"),
     "events": ("events", "show what happened"),
     "config": ("config", "show and check the settings"),

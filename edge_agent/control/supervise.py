@@ -19,6 +19,7 @@ from edge_agent.documents import ipc
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy.crashes import restart_delay_s, suspects
+from edge_agent.store.layout import runtime_layout
 from edge_agent.telemetry import cgroups
 from edge_agent.telemetry.health_page import SLOTS, HealthPage
 
@@ -80,6 +81,8 @@ class ServingProcess:
         self.plan: Plan | None = None
         """What serving has applied, None after a start."""
         self.ready = False
+        self.problems: list[str] = []
+        """What is set and cannot be served, one sentence each."""
         self.starts = 0
 
     @property
@@ -103,6 +106,10 @@ class ServingProcess:
     def tell_link(self, up: bool, outbox_events: int) -> None:
         """Send how the link to the fleet is, for `/metrics`."""
         self._send(ipc.Link(up=up, outbox_events=outbox_events))
+
+    def tell_changed(self, changed: ipc.ModelChanged) -> None:
+        """Send what came of a change of models that a client has asked for."""
+        self._send(changed)
 
     async def run(self) -> None:
         """Keep a serving process alive until `stop`."""
@@ -166,6 +173,9 @@ class ServingProcess:
                 outcomes_db=str(self._outcomes_db),
                 secret=self._secret,
                 grpc=self._settings.grpc,
+                grpc_socket=str(runtime_layout(self._settings.paths).grpc_socket)
+                if self._settings.grpc.socket
+                else None,
                 shared_memory=self._settings.shared_memory,
                 sequences=self._settings.sequences,
                 tasks=self._settings.tasks,
@@ -206,6 +216,7 @@ class ServingProcess:
         self._page.clear_marks()
         self._process, self._writer = None, None
         self.plan, self._pending, self.ready = None, None, False
+        self.problems.clear()
         if self._stopping.is_set():
             return
         self._crashes.append(time.monotonic())
@@ -235,6 +246,8 @@ class ServingProcess:
                     self.plan, self._pending = self._pending, None
                 case ipc.Refused():
                     self._pending = None
+                case ipc.Impaired():
+                    self.problems.append(message.message)
             self._notify(message)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:

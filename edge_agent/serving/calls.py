@@ -22,10 +22,11 @@ Results = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of a model, by name, in its order."""
+    """The inputs and outputs of a model, by name, in its order; and the names of its classes, if it has any."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    labels: tuple[str, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

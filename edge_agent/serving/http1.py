@@ -12,7 +12,7 @@ from edge_agent.serving import http_rules
 from edge_agent.serving.http_messages import Application, Limits, Request, Response, render_head
 from edge_agent.serving.http_reader import RequestReader
 from edge_agent.serving.intake import Intake
-from edge_agent.serving.peers import has_hung_up, stop_receiving
+from edge_agent.serving.peers import has_hung_up, peer_uid, stop_receiving
 
 LINGER_S: Final = 2.0
 """How long what a refused client still sends is read and dropped, so that it gets to read the refusal."""
@@ -35,6 +35,10 @@ class _Reply:
         """Write the answer, unless the client has gone."""
         if not self.is_abandoned:
             self._connection.finish(self._request, response)
+
+    def peer_uid(self) -> int | None:
+        """Return the user at the other end, None over TCP."""
+        return self._connection.peer_uid()
 
 
 class Connection(asyncio.Protocol):
@@ -152,6 +156,10 @@ class Connection(asyncio.Protocol):
     def _answer(self, request: Request) -> None:
         self._pending = _Reply(self, request)
         self._application(request, self._pending)
+
+    def peer_uid(self) -> int | None:
+        """Return the user at the other end, None over TCP."""
+        return peer_uid(self._transport)
 
     def finish(self, request: Request, response: Response) -> None:
         """Write the answer that was waited for; for its `_Reply` alone."""

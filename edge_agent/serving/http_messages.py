@@ -47,6 +47,10 @@ class Reply(Protocol):
         """Answer the request; to be called exactly once, on the event loop's thread."""
         ...
 
+    def peer_uid(self) -> int | None:
+        """Return the user who made the connection, as the kernel knows it; None over TCP."""
+        ...
+
 
 Application = Callable[[Request, Reply], None]
 """Answers a request, at once or later; never raises."""

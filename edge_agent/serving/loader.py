@@ -40,7 +40,16 @@ class LoadedVersion:
         self.signature = Signature(
             {spec.name: spec for spec in plan.inputs or engine.inputs},
             {spec.name: spec for spec in plan.outputs or engine.outputs},
+            plan.labels,
         )
+        outputs = {pair.output for pair in plan.state}
+        self.state_inputs = frozenset(pair.input for pair in plan.state)
+        self.in_sequence = Signature(
+            self.signature.inputs,
+            {name: spec for name, spec in self.signature.outputs.items() if name not in outputs},
+            plan.labels,
+        )
+        """The signature for requests of a sequence, whose state is the agent's."""
         self.queue = JobQueue()
         self.batch_limit = batch_limit(plan, self.signature)
         """The most rows that one run takes; 0 where the first dimension is not known to be a batch."""
@@ -48,7 +57,7 @@ class LoadedVersion:
         self.in_flight = 0
         """Jobs that wait or run."""
         self.holds = 0
-        """Sequences and others that will be back; a version with any is not idle."""
+        """Sequences that go on on this version; one with any is not idle."""
         self.is_retired = False
         self.is_resident = True
         """Whether it may run: false from when it is to be unloaded until it has been loaded again."""
@@ -177,10 +186,18 @@ def _engine(plan: VersionPlan, slot: int, settings: EngineSettings, page: Health
         engine = find(plan.engine).load(Path(plan.path), settings)
     try:
         _check_signature(plan, engine)
+        _check_states(plan, engine)
     except BaseException:
         engine.close()
         raise
     return engine
+
+
+def _check_states(plan: VersionPlan, engine: Engine) -> None:
+    inputs, outputs = {spec.name for spec in engine.inputs}, {spec.name for spec in engine.outputs}
+    for pair in plan.state:
+        if pair.input not in inputs or pair.output not in outputs:
+            raise ModelLoadError(f"The model file lacks the state '{pair.input}' or '{pair.output}'.")
 
 
 def _check_signature(plan: VersionPlan, engine: Engine) -> None:

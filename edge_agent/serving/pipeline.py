@@ -6,12 +6,14 @@ the scheduler's threads.
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError
 from edge_agent.documents.plan import Plan
+from edge_agent.documents.settings import SequenceSettings
 from edge_agent.policy.assignment import unit_of
 from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
@@ -19,53 +21,18 @@ from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
 from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
 from edge_agent.serving.holding import Holding
-from edge_agent.serving.jobs import FIRST, NORMAL, Job, Result, Times
+from edge_agent.serving.inference import Inference, priority_of, rows_of
+from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
-from edge_agent.serving.parameters import flag, natural
+from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.sequences import Order, Sequence, Sequences, order_of
 from edge_agent.serving.slices import SlicedRun
-from edge_agent.telemetry.counters import VersionCounters
 
+_SEQUENCE: Final = "sequence_id"
 _NO_STATE: Final[frozenset[str]] = frozenset()
-
-
-class Inference(Job, eq=False, kw_only=True):
-    """A request on its way. `key` is what its result is remembered by, None where it bypasses the cache;
-    `followers` are equal requests that wait for its run."""
-
-    pipeline: "Pipeline"
-    choice: Choice
-    counters: VersionCounters
-    request: InferRequest
-    call: Call
-    key: bytes | None
-    followers: "list[Inference]"
-    bound_ns: int = 0
-    """What it took to make arrays of its inputs."""
-    lookup_ns: int = 0
-    """What it took to look its result up."""
-    timer: asyncio.TimerHandle | None = None
-    is_answered: bool = False
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether its own client still waits."""
-        return not self.is_answered and not self.call.is_abandoned
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether its client, or that of a follower, still waits."""
-        return self.is_awaited or any(follower.is_awaited for follower in self.followers)
-
-    def finish(self, result: Result, times: Times) -> None:
-        """Answer."""
-        self.pipeline.finish(self, result, times)
-
-    def drop(self) -> None:
-        """Forget it."""
-        self.pipeline.drop(self)
 
 
 class Pipeline:
@@ -77,6 +44,7 @@ class Pipeline:
         cache: ResultCache,
         ids: PredictionIds,
         scheduler: Scheduler,
+        sequences: SequenceSettings,
         random: Callable[[], float],
         queue_limit: int = 256,
         wait_limit_s: float = 30.0,
@@ -90,6 +58,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
         self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
+        self.sequences = Sequences(sequences, time.monotonic, scheduler.close_if_done)
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
@@ -147,6 +116,9 @@ class Pipeline:
                 self.holding.take(model, version, call)
                 return
             unit = unit_of(call.parameters.get("unit"), call.unit)
+            if _SEQUENCE in call.parameters and (order := order_of(call.parameters)) is not None:
+                self._infer_in_sequence(route, version, unit, call, order)
+                return
             choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
@@ -164,8 +136,79 @@ class Pipeline:
             self._accounts.note_refusal(choice, error, call.started_ns)
             raise
 
+    def _infer_in_sequence(
+        self, route: Route, version: str | None, unit: str | None, call: Call, order: Order
+    ) -> None:
+        """Answer a request of a sequence, in its turn."""
+        model = route.policy.model
+        sequence = self.sequences.enter(model, order, lambda: self._choose(route, version, unit))
+        if version not in (None, sequence.choice.loaded.plan.version):
+            raise RequestError(
+                f"Sequence '{order.id}' goes on with version {sequence.choice.loaded.plan.version} alone."
+            )
+        if sequence.is_running:
+            sequence.wait(call, order)
+            return
+        try:
+            self._step(sequence, call, order)
+        except EdgeAgentError as error:
+            call.fail(error)
+
+    def _step(self, sequence: Sequence, call: Call, order: Order) -> None:
+        """Run a request of a sequence; raises, and goes on with the next one, where it cannot be begun."""
+        choice, loaded = sequence.choice, sequence.choice.loaded
+        try:
+            request = call.bind(loaded.in_sequence, loaded.state_inputs)
+            inference = Inference(
+                loaded=loaded,
+                inputs=sequence.inputs(request.inputs),
+                wanted=[*request.outputs, *(pair.output for pair in loaded.plan.state)],
+                size_bytes=sum(tensor.nbytes for tensor in request.inputs.values()),
+                priority=priority_of(request),
+                deadline_ns=deadline_ns(request.parameters, call.started_ns),
+                pipeline=self,
+                choice=choice,
+                counters=self._accounts.of(choice),
+                request=request,
+                call=call,
+                key=None,
+                followers=[],
+                sequence=sequence,
+                is_end=order.is_end,
+            )
+            self._scheduler.check(inference)
+        except EdgeAgentError as error:
+            self._accounts.note_refusal(choice, error, call.started_ns)
+            self._end_step(sequence, order.is_end)
+            raise
+        sequence.is_running = True
+        inference.counters.cache_bypasses += 1
+        self._run(inference)
+        if inference.deadline_ns is not None and not inference.is_answered:
+            self._watch(inference)
+
+    def _end_step(self, sequence: Sequence, is_end: bool) -> None:
+        """Begin the next request of a sequence that waits, now that one has ended."""
+        sequence.is_running = False
+        self.sequences.leave(sequence, is_end)
+        while sequence.waiting and not sequence.is_running:
+            call, order = sequence.waiting.popleft()
+            if call.is_abandoned:
+                continue
+            try:
+                self._step(sequence, call, order)
+            except EdgeAgentError as error:
+                call.fail(error)
+
     def finish(self, inference: Inference, result: Result, times: Times) -> None:
         """Answer an inference that has run and those that waited for it, and remember the result."""
+        sequence = inference.sequence
+        if sequence is not None:
+            if not isinstance(result, EdgeAgentError):
+                result = self.sequences.advance(sequence, result, inference.is_end)
+            self._conclude(inference, result, times, "bypass")
+            self._loop.call_soon(self._end_step, sequence, inference.is_end)
+            return
         is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
         if inference.key is None:
             return
@@ -179,6 +222,8 @@ class Pipeline:
 
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
+        if inference.sequence is not None:
+            self._loop.call_soon(self._end_step, inference.sequence, inference.is_end)
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
         for each in (inference, *inference.followers):
@@ -205,8 +250,8 @@ class Pipeline:
             inputs=request.inputs,
             wanted=list(request.outputs),
             size_bytes=size_bytes,
-            rows=_rows(request) if choice.loaded.batch_limit else 0,
-            priority=_priority(request),
+            rows=rows_of(request) if choice.loaded.batch_limit else 0,
+            priority=priority_of(request),
             deadline_ns=deadline_ns(request.parameters, call.started_ns),
             pipeline=self,
             choice=choice,
@@ -330,7 +375,8 @@ class Pipeline:
             "arm": choice.arm,
             "cache": cache,
         }
-        signature = inference.loaded.signature
+        loaded = inference.loaded
+        signature = loaded.signature if inference.sequence is None else loaded.in_sequence
         started_ns = perf_counter_ns()
         answer = Answer(inference.request, plan.model, plan.version, signature, results, parameters)
         try:
@@ -343,17 +389,3 @@ class Pipeline:
         if cache != "hit":
             inference.counters.statistics.compute_output.add(perf_counter_ns() - started_ns)
         return None
-
-
-def _rows(request: InferRequest) -> int:
-    """Return the first dimension that all inputs have, 0 if they differ in it."""
-    sizes = {tensor.shape[0] for tensor in request.inputs.values()}
-    return sizes.pop() if len(sizes) == 1 else 0
-
-
-def _priority(request: InferRequest) -> int:
-    """Return the request's priority; raises RequestError for one that there is not."""
-    priority = natural(request.parameters, "priority", 0) or NORMAL
-    if priority not in (FIRST, NORMAL):
-        raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
-    return priority

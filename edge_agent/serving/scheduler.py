@@ -110,9 +110,9 @@ class Scheduler:
         self._waiting[loaded.plan.model] += change
 
     def retire(self, loaded: LoadedVersion) -> None:
-        """Unload a version once its last run has ended."""
+        """Unload a version once its last run, and its last sequence, has ended."""
         loaded.is_retired = True
-        self._settle(loaded)
+        self.close_if_done(loaded)
 
     async def suspend(self, loaded: LoadedVersion) -> None:
         """Start no more jobs of a version, and wait for those that run: then it may be unloaded.
@@ -210,13 +210,20 @@ class Scheduler:
 
     def _take(self, loaded: LoadedVersion) -> list[Job]:
         """Take what is to run next of a version; nothing if it is to wait for more, or if nobody wants it."""
-        decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
-        if not decision.count:
-            delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
-            self._loop.call_later(max(delay_s, 0.0), self._dispatch)
-            return []
+        jobs: list[Job] = []
+        while loaded.queue and not jobs:
+            decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
+            if not decision.count:
+                delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
+                self._loop.call_later(max(delay_s, 0.0), self._dispatch)
+                break
+            jobs = self._popped(loaded, decision.count)
+        return jobs
+
+    def _popped(self, loaded: LoadedVersion, count: int) -> list[Job]:
+        """Take jobs from the front of a queue; those that nobody wants any more are forgotten."""
         jobs = []
-        for _ in range(decision.count):
+        for _ in range(count):
             job = loaded.queue.popleft()
             if job.is_wanted:
                 self.note_waiting(loaded, -1)
@@ -235,14 +242,15 @@ class Scheduler:
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        job.loaded.in_flight -= 1
-        self._settle(job.loaded)
-
-    def _settle(self, loaded: LoadedVersion) -> None:
-        """See what is due when jobs of a version have ended."""
+        loaded = job.loaded
+        loaded.in_flight -= 1
         if self._drains and not loaded.running and loaded in self._drains:
             self._drains.pop(loaded).set_result(None)
         if self._ends and not loaded.in_flight and loaded in self._ends:
             self._ends.pop(loaded).set_result(None)
+        self.close_if_done(loaded)
+
+    def close_if_done(self, loaded: LoadedVersion) -> None:
+        """Unload a retired version if nothing goes on on it any more."""
         if loaded.is_retired and loaded.is_idle:
             self.keeper.release(loaded)

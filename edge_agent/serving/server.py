@@ -20,18 +20,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
 
+from edge_agent.documents.errors import OperatorError
 from edge_agent.documents.ipc import (
     Apply,
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Link,
     Metrics,
+    ModelChanged,
     Ready,
     StateDamaged,
     ToServing,
@@ -49,10 +52,16 @@ from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
+from edge_agent.serving.repository import Repository
 from edge_agent.serving.residency import Residency
+from edge_agent.serving.rpc import start as rpc
 from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.shared_memory import Regions
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
+
+if TYPE_CHECKING:
+    from edge_agent.serving.rpc.server import RpcServer
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted; with asyncio's 100 a restart under load refuses thousands."""
@@ -92,6 +101,7 @@ class Server:
         self._listeners: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
         self._plans: asyncio.Queue[Apply] = asyncio.Queue()
+        self._rpc: RpcServer | None = None
 
     async def run(self) -> None:
         """Serve until the supervisor, a signal or the end of the channel says to stop; then drain."""
@@ -115,6 +125,7 @@ class Server:
             cache,
             ids,
             scheduler,
+            first.sequences,
             random.random,
             first.http.queue_limit,
             first.memory.wait_limit_s,
@@ -125,18 +136,23 @@ class Server:
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(
-            pipeline, Memo(cache), outcomes, counters, time.time(), first.unsigned, first.http.queue_limit
-        )
+        repository = Repository(lambda message: _send(writer, message))
+        regions = Regions(first.shared_memory)
+        app = App(pipeline, Memo(cache), outcomes, counters, repository, regions, first)
         await self._listen(app, first)
+        try:
+            self._rpc = await rpc.start(first, pipeline, app, regions)
+        except OperatorError as error:
+            log.error("%s", error)  # noqa: TRY400
+            _send(writer, Impaired(message=str(error)))
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
         applier = Applier(pipeline, residency, first.device)
         tasks = [
-            asyncio.create_task(self._obey(reader, counters), name="obey"),
+            asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._sweep(pipeline), name="sweep"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
@@ -188,11 +204,13 @@ class Server:
                 _send(writer, Metrics(metrics=dataclasses.replace(now, time_s=time.time())))
             await asyncio.sleep(_TELL_S)
 
-    async def _obey(self, reader: asyncio.StreamReader, counters: Counters) -> None:
+    async def _obey(self, reader: asyncio.StreamReader, counters: Counters, repository: Repository) -> None:
         while not self._stopping.is_set():
             match await _read(reader):
                 case Apply() as apply:
                     self._plans.put_nowait(apply)
+                case ModelChanged() as changed:
+                    repository.settle(changed)
                 case Link() as link:
                     counters.link = LinkState(link.up, link.outbox_events)
                 case Drain():
@@ -210,6 +228,8 @@ class Server:
             outcome = await applier.apply(apply)
             app.is_ready = app.is_ready or applier.has_applied
             app.open()
+            if self._rpc is not None:
+                self._rpc.open()
             _send(writer, outcome)
 
     async def _beat(self) -> None:
@@ -217,10 +237,11 @@ class Server:
             self._page.heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, pipeline: Pipeline) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now_s = self._loop.time()
+            pipeline.sequences.sweep()
             for connection in tuple(self._connections):
                 connection.check_deadline(now_s)
 
@@ -234,6 +255,7 @@ class Server:
         """Accept no more, give every connection its last answer, and wait for them to end, up to a limit."""
         for listener in self._listeners:
             listener.close()
+        calls = asyncio.create_task(self._rpc.stop(DRAIN_LIMIT_S), name="gRPC drain") if self._rpc else None
         for connection in self._connections:
             connection.drain()
         await asyncio.sleep(DRAIN_GRACE_S if self._connections else 0)
@@ -245,6 +267,8 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in tuple(self._connections):
             connection.abort()
+        if calls is not None:
+            await calls
 
 
 def _connection_limit(wanted: int) -> int:

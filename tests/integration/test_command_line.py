@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pymicro_wakeword
 import pytest
@@ -71,7 +72,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]) ->
     stale.mkdir(parents=True)
     with (folder / "out").open("w") as out, (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [EDGE_AGENT, "serve", str(model), str(WAKE_WORD), "--port", "0", "--threads", "1"],
+            [
+                EDGE_AGENT,
+                "serve",
+                str(model),
+                str(WAKE_WORD),
+                "--port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--threads",
+                "1",
+            ],
             stdout=out,
             stderr=log,
             text=True,
@@ -106,6 +118,13 @@ def test_serve_says_that_it_is_for_development(served: Served) -> None:
     assert "Unsigned, development only." in served.printed
     assert "Serving doubler-v1 (onnx, " in served.printed
     assert "Serving okay-nabu (tflite, " in served.printed
+
+
+def test_serve_answers_grpc_where_it_says(served: Served) -> None:
+    (url,) = (line.strip() for line in served.printed.splitlines() if "grpc://" in line)
+    with grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+        assert ready(b"", timeout=30.0) == b"\x08\x01"
 
 
 def test_every_printed_command_works(served: Served) -> None:

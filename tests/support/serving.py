@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import signal
 import socket
 import subprocess
@@ -24,13 +25,20 @@ from edge_agent.documents.ipc import (
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Metrics,
     Ready,
     Refused,
     ToServing,
 )
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
-from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
+from edge_agent.documents.settings import (
+    CacheSettings,
+    EngineSettings,
+    GrpcSettings,
+    HttpSettings,
+    OutcomeSettings,
+)
 from edge_agent.telemetry.health_page import HealthPage
 
 LIMIT_S = 20.0
@@ -46,6 +54,7 @@ ONNX_TYPES = {
     "INT32": TensorProto.INT32,
     "INT64": TensorProto.INT64,
     "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
@@ -172,8 +181,9 @@ class ServingProcess:
     """A serving process with its own sockets, channel and health page; a context manager."""
 
     def __init__(
-        self, folder: Path, http: HttpSettings | None = None, configure: Mapping[str, Any] | None = None
+        self, folder: Path, http: HttpSettings | None = None, grpc: GrpcSettings | None = None, **settings: Any
     ) -> None:
+        """Further settings are fields of `Configure`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "infer.sock"
         self.page = HealthPage.create()
@@ -187,8 +197,11 @@ class ServingProcess:
         for listener in (self._infer, self._tcp, self._metrics):
             listener.listen(4096)
         self._http = http or HttpSettings()
-        self._configure = configure or {}
+        self._settings = settings
+        self._grpc = grpc or GrpcSettings()
         self._slots: dict[str, int] = {}
+        self.impaired: list[str] = []
+        """What the process has said that it cannot serve."""
         self._socket: socket.socket | None = None
         self.start()
 
@@ -212,16 +225,17 @@ class ServingProcess:
 
     def configuration(self) -> Configure:
         """Return how the process serves; nothing is remembered, so that every request runs the model."""
-        plain = Configure(
+        usual: dict[str, Any] = {"cache": CacheSettings(max_bytes=0), "engines": EngineSettings(threads=1)}
+        return Configure(
             device="test",
             http=self._http,
-            engines=EngineSettings(threads=1),
-            cache=CacheSettings(max_bytes=0),
             outcomes=OutcomeSettings(),
             outcomes_db=str(self.path.parent / "outcomes.db"),
             secret=bytes(32).hex(),
+            grpc=self._grpc,
+            grpc_socket=str(self.path.with_name("grpc.sock")) if self._grpc.socket else None,
+            **usual | self._settings,
         )
-        return msgspec.structs.replace(plain, **self._configure)
 
     def __enter__(self) -> Self:
         return self
@@ -234,6 +248,21 @@ class ServingProcess:
             listener.close()
         self.page.close()
         assert "Traceback" not in self.log, self.log
+
+    @property
+    def proc(self) -> Path:
+        """What the kernel says of the process."""
+        return Path(f"/proc/{self.process.pid}")
+
+    @property
+    def grpc_tcp(self) -> str:
+        """Where gRPC is served on TCP, which the latest process has logged."""
+        return re.findall(r"gRPC is served on .*?([\w.]+:\d+)", self.log)[-1]
+
+    @property
+    def grpc_unix(self) -> str:
+        """Where gRPC is served on a Unix socket, as clients take it."""
+        return f"unix:{self.path.with_name('grpc.sock')}"
 
     @property
     def log(self) -> str:
@@ -251,7 +280,9 @@ class ServingProcess:
             line = self._channel.readline()
             assert line, self.log
             message: FromServing = msgspec.json.decode(line, type=FromServing)
-            if not isinstance(message, Metrics):
+            if isinstance(message, Impaired):
+                self.impaired.append(message.message)
+            elif not isinstance(message, Metrics):
                 return message
 
     def apply(self, *versions: VersionPlan) -> Applied | Refused:

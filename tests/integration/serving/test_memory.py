@@ -37,7 +37,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def start(budget_bytes: int = 0, **others: Any) -> ServingProcess:
         memory = MemorySettings(budget_bytes=budget_bytes, **others.pop("memory", {}))
         folder = tmp_path / f"serving{len(started)}"
-        started.append(ServingProcess(folder, configure={"memory": memory, **others}))
+        started.append(ServingProcess(folder, memory=memory, **others))
         return started[-1]
 
     yield start

@@ -236,6 +236,16 @@ def test_who_has_gone_makes_room_for_others(tmp_path: Path) -> None:
         assert outputs(answer_of(late))["z"] == [-3.0]
 
 
+def test_those_who_have_gone_do_not_hold_up_who_comes_after_them(serving: Serving, tmp_path: Path) -> None:
+    model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+    with Busy(serving, tmp_path, model) as busy:
+        waiting = busy.post(*[body(float(number)) for number in range(8)])
+        for connection in waiting[:-1]:
+            connection.close()
+    assert outputs(answer_of(waiting[-1]))["z"] == [-7.0]
+    wait_until(lambda: serving.metrics()[f'{BUSY}{{model="m",version="1"}}'] == 0, "nothing to be left", 5.0)
+
+
 def _accepted(serving: Serving, busy: Busy) -> socket.socket | None:
     connection = serving.post(body(3.0))
     connection.settimeout(0.05)

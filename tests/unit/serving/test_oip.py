@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, TensorSpec
+from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import oip
 from edge_agent.serving.calls import IN_BINARY, Answer, InferRequest, Signature
 from edge_agent.serving.calls import IN_JSON as IN_JSON_FORM
 
-IN_JSON = [datatype for datatype in DATATYPES if datatype != "FP16"]
+IN_JSON = [datatype for datatype in DATATYPES if datatype not in WITHOUT_JSON]
 
 
 def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
@@ -176,11 +176,13 @@ BAD_JSON = {
     "twice": (json.dumps({"inputs": [json.loads(body())["inputs"][0]] * 2}).encode(), "given twice"),
     "unknown output": (body(outputs=[{"name": "w"}]), "no output 'w'; its outputs are 'y', 'z'"),
     "output twice": (body(outputs=[{"name": "y"}] * 2), "asked for twice"),
-    "FP16 output": (body(outputs=[{"name": "z"}]), "'z' is FP16, which JSON has no form for"),
+    "FP16 output": (body(outputs=[{"name": "z"}]), "'z' is FP16, which JSON cannot carry"),
     "FP16 output by default": (body(), "'z' is FP16"),
     "flag": (body(parameters={"binary_data_output": 1}), "binary_data_output must be true or false"),
     "output flag": (body(outputs=[{"name": "y", "parameters": {"binary_data": "yes"}}]), "binary_data must be"),
-    "classification": (body(outputs=[{"name": "y", "parameters": {"classification": 3}}]), "is not supported"),
+    "no classes": (body(outputs=[{"name": "y", "parameters": {"classification": 0}}]), "must be 1 to 65536"),
+    "too many classes": (body(outputs=[{"name": "y", "parameters": {"classification": 10**6}}]), "1 to 65536"),
+    "classes of text": (body(outputs=[{"name": "y", "parameters": {"classification": "3"}}]), "a whole number"),
 }  # fmt: skip
 
 
@@ -286,10 +288,11 @@ def test_data_and_binary_data_exclude_each_other():
         parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
 
 
-def test_shared_memory_is_refused():
+def test_shared_memory_is_refused_where_there_is_none():
     request = json.loads(body())
+    del request["inputs"][0]["data"]
     request["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
-    with pytest.raises(RequestError, match="Shared memory is not supported"):
+    with pytest.raises(RequestError, match="Shared memory is not served here"):
         parse(json.dumps(request).encode(), None, one())
 
 
@@ -342,3 +345,34 @@ def test_a_mutated_request_is_parsed_or_refused(data):
         return
     assert parsed.inputs["x"].dtype == np.float32
     msgspec.json.encode(parsed.parameters)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size_bytes", "found"),
+    [((-1, 2), 8, (1, 2)), ((2, 2), 16, (2, 2)), ((-1, -1), 12, (1, 3)), ((-1,), 20, (5,)), ((), 4, ())],
+)
+def test_a_body_without_json_is_the_only_input(shape, size_bytes, found):
+    content = np.arange(size_bytes // 4, dtype=np.float32).tobytes()
+    parsed = parse(content, b"0", one("FP32", shape))
+    assert parsed.inputs["x"].shape == found
+    assert parsed.inputs["x"].tobytes() == content
+    assert parsed.outputs == {"y": IN_BINARY}
+
+
+@pytest.mark.parametrize(
+    ("signature", "content", "message"),
+    [
+        (one("FP32", (-1, 2)), b"123", "3 bytes of data"),
+        (one("FP32", (-1, -1, -1)), bytes(24), "cannot be told from its size"),
+        (one("FP32", (2, 2)), bytes(20), "needs 16"),
+        (one("BYTES", (2,)), b"text", "one element"),
+        (Signature({"a": None, "b": None}, {}), b"", "models with one input"),
+    ],
+)
+def test_a_body_without_json_that_does_not_fit_is_refused(signature, content, message):
+    with pytest.raises(RequestError, match=message):
+        parse(content, b"0", signature)
+
+
+def test_text_without_json_is_one_element():
+    assert parse(b"a text", b"0", one("BYTES", (-1,))).inputs["x"].tolist() == [b"a text"]
