@@ -20,7 +20,14 @@ from edge_agent.documents.ipc import Applied, Apply, Refused
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
 from edge_agent.documents.settings import CacheSettings, MemorySettings
 from support.agent import wait_until
-from support.serving import ServingProcess, doubling_tflite, slow_onnx, version_plan, weighty_onnx
+from support.serving import (
+    ServingProcess,
+    doubling_tflite,
+    slow_onnx,
+    version_plan,
+    wake_word,
+    weighty_onnx,
+)
 
 ONE, TWO = 5_500_000, 9_000_000
 """Budgets that one, and two, of the models fit into: each takes 3.4 MB, the first 1.5 more."""
@@ -288,3 +295,24 @@ class TestBudget:
                 with pytest.raises(EdgeAgentError, match="cannot load"):
                     client.infer("a", X)
             assert client.infer("b", X).outputs["y"].tolist() == [[2, 4]]
+
+
+def own_kilobytes(serving: ServingProcess) -> int:
+    """Return the memory that the process alone has; that of libraries changes with who else maps them."""
+    rollup = Path(f"/proc/{serving.process.pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
+
+
+def test_two_hundred_loads_leave_no_memory_behind(serve: Serve, tmp_path: Path) -> None:
+    serving = serve()
+    plans = [
+        [weighty(tmp_path, 1, "onnx"), version_plan(wake_word(), "tflite", "1")],
+        [weighty(tmp_path, 2, "onnx"), version_plan(doubling_tflite(tmp_path / "t.tflite"), "tflite", "2")],
+    ]
+    after: dict[int, int] = {}
+    for count in range(1, 201):
+        assert isinstance(serving.apply(*plans[count % 2]), Applied)
+        if count in (20, 200):
+            # The one before is unloaded behind the answer, which takes a moment.
+            after[count] = min(own_kilobytes(serving) for _ in range(50))
+    assert after[200] < after[20] * 1.04
