@@ -18,7 +18,7 @@ from edge_agent.policy import memory as policy
 from edge_agent.serving.deadlines import waited_too_long
 from edge_agent.serving.jobs import Job
 from edge_agent.serving.loader import LoadedVersion, load
-from edge_agent.serving.memory import system_free_bytes
+from edge_agent.serving.memory import return_freed_memory, system_free_bytes
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
@@ -30,6 +30,9 @@ _LOOK_AGAIN_S: Final = 0.05
 _FAILED_S: Final = 5.0
 """How long the error of a load on demand is the answer, before the next one is tried."""
 _MEASURED_LIMIT: Final = 256
+_REST_S: Final = 5.0
+"""Without a run for this to twice this long, freed memory goes back: 7 MB with Magika, and the next run takes
+3 ms longer."""
 
 
 class Residency:
@@ -116,6 +119,17 @@ class Residency:
         """Unload versions that are not going to be served."""
         async with self._changing:
             await self._unload([loaded for loaded in versions if loaded in self._here])
+
+    async def rest(self) -> None:
+        """Give the system back what runs have left, whenever no model has run for a while."""
+        ran_ns = given_back_ns = 0
+        while True:
+            await asyncio.sleep(_REST_S)
+            last_ns = max((loaded.used_ns for loaded in self._here), default=0)
+            if last_ns == ran_ns != given_back_ns:
+                given_back_ns = last_ns
+                await self._loop.run_in_executor(self._thread, return_freed_memory)
+            ran_ns = last_ns
 
     async def trim(self) -> None:
         """Unload idle versions where those of a new plan take more together than the budget."""
