@@ -26,7 +26,7 @@ IDLE_LOADS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a version will take; `least_bytes` is what it cannot do without, the rest may be a guess."""
+    """What a version will take; `least_bytes`, 1 or more, is what it cannot do without, the rest is a guess."""
 
     bytes: int
     least_bytes: int
@@ -107,7 +107,7 @@ def for_request(
     if (unload := _enough(wanted, free_bytes, over, residents)) is not None:
         return Load(unload, in_place=not all(residents[index].is_idle for index in unload))
     ends_s = (_turn_ends_s(one) for one in residents)
-    return Wait(min(end_s for end_s in ends_s if end_s > now_s))
+    return Wait(min((end_s for end_s in ends_s if end_s > now_s), default=now_s + TURN_S))
 
 
 def excess(free_bytes: int, residents: Sequence[Resident]) -> tuple[int, ...]:
