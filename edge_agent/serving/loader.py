@@ -1,5 +1,6 @@
 """A version and its engine, which is loaded, unloaded, and may be loaded again."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from edge_agent.serving.jobs import JobQueue
 from edge_agent.serving.memory import own_bytes, return_freed_memory
 from edge_agent.telemetry.health_page import HealthPage
 
+log = logging.getLogger(__name__)
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
 _QUICK_RUN_NS = 1_000_000
 
@@ -136,9 +138,15 @@ class LoadedVersion:
     def close(self) -> None:
         """Unload the model and give its memory back to the system. To be called on the loader's thread."""
         engine, self._engine = self._engine, None
-        if engine is not None:
+        if engine is None:
+            return
+        try:
             engine.close()
-            return_freed_memory()
+        # A plug-in's own exception: whatever it keeps, it is not asked again.
+        except Exception:
+            log.exception("The engine %s failed to unload %s", self.plan.engine, self.plan.key)
+        del engine
+        return_freed_memory()
 
 
 def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> LoadedVersion:

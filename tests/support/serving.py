@@ -122,6 +122,18 @@ def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
 
 
+def summing_onnx(path: Path, factor: float = 1.0) -> Path:
+    """Write total = total_before + factor * x, on FP32 [n, 2]."""
+    nodes = [
+        helper.make_node("Constant", [], ["factor"], value_float=factor),
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Add", ["before", "scaled"], ["after"]),
+        helper.make_node("Identity", ["after"], ["total"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"total": tensor, "after": tensor})
+
+
 def doubling_tflite(path: Path) -> Path:
     """Write a TFLite model of y = x + x on FP32 [-1, 3]."""
     tensors = []

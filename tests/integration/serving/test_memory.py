@@ -17,13 +17,15 @@ import pytest
 from edge_agent.client import Client
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, UnavailableError
 from edge_agent.documents.ipc import Applied, Apply, Refused
-from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.documents.plan import Plan, StatePair, VersionPlan, with_id
 from edge_agent.documents.settings import CacheSettings, MemorySettings
 from support.agent import wait_until
 from support.serving import (
     ServingProcess,
     doubling_tflite,
+    magika,
     slow_onnx,
+    summing_onnx,
     version_plan,
     wake_word,
     weighty_onnx,
@@ -214,6 +216,31 @@ class TestSwap:
         with Client(serving.path) as client:
             assert client.infer("m", X).model_version == "1"
 
+    def test_a_sequence_goes_on_on_the_version_that_was_replaced(self, serve: Serve, tmp_path: Path) -> None:
+        serving = serve(ONE)
+        plans = []
+        for version, factor in (("1", 1.0), ("2", 100.0)):
+            plan = version_plan(summing_onnx(tmp_path / f"{version}.onnx", factor), "m", version)
+            state = (StatePair("before", "after"),)
+            plans.append(dataclasses.replace(plan, state=state, memory_bytes=ONE))
+        serving.apply(plans[0])
+        with Client(serving.path) as client:
+
+            def step(**order: bool) -> tuple[str, float]:
+                result = client.infer("m", {"x": X}, parameters={"sequence_id": "s", **order})
+                return result.model_version, float(result.outputs["total"][0, 0])
+
+            assert step(sequence_start=True) == ("1", 1)
+            serving.apply(plans[1])
+            assert "Loading m 2 in place" in serving.log
+            assert step() == ("1", 2)
+            assert client.infer("m", {"x": X}, parameters={"sequence_id": "t", "sequence_start": True}).outputs[
+                "total"
+            ].tolist() == [[100, 200]]
+            assert step(sequence_end=True) == ("1", 3)
+        name = 'edge_agent_model_resident_bytes{model="m",version="1"}'
+        wait_until(lambda: metrics(serving)[name] == 0, "the old version to be unloaded")
+
 
 class TestBudget:
     def test_three_models_where_two_fit_take_turns(self, serve: Serve, tmp_path: Path) -> None:
@@ -316,3 +343,14 @@ def test_two_hundred_loads_leave_no_memory_behind(serve: Serve, tmp_path: Path) 
             # The one before is unloaded behind the answer, which takes a moment.
             after[count] = min(own_kilobytes(serving) for _ in range(50))
     assert after[200] < after[20] * 1.04
+
+
+@pytest.mark.slow
+def test_what_runs_leave_goes_back_at_rest(serve: Serve) -> None:
+    serving = serve()
+    serving.apply(version_plan(magika(), "magika"))
+    with Client(serving.path) as client:
+        for _ in range(20):
+            client.infer("magika", np.zeros((1, 2048), np.int32))
+    busy = own_kilobytes(serving)
+    wait_until(lambda: own_kilobytes(serving) < busy - 3000, "the memory to go back", 20)
