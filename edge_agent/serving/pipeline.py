@@ -19,7 +19,8 @@ from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
-from edge_agent.serving.deadlines import deadline_ns, exceeded
+from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
+from edge_agent.serving.holding import Holding
 from edge_agent.serving.inference import Inference, priority_of, rows_of
 from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
@@ -45,6 +46,8 @@ class Pipeline:
         scheduler: Scheduler,
         sequences: SequenceSettings,
         random: Callable[[], float],
+        queue_limit: int = 256,
+        wait_limit_s: float = 30.0,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -54,6 +57,7 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
+        self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
         self.sequences = Sequences(sequences, time.monotonic, scheduler.close_if_done)
 
     def switch(self, table: Table) -> None:
@@ -108,6 +112,9 @@ class Pipeline:
         """
         route = self.table.route(model)
         try:
+            if model in self.holding.held:
+                self.holding.take(model, version, call)
+                return
             parameters = call.parameters
             unit = unit_of(parameters.get("unit"), call.unit)
             if _SEQUENCE in parameters and (order := order_of(parameters)) is not None:
@@ -327,7 +334,8 @@ class Pipeline:
         if inference.call.is_abandoned:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
-        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
+        is_late = exceeded if inference.loaded.is_resident else waited_too_long
+        self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
         if not inference.is_wanted:
             self._scheduler.withdraw(inference)
 

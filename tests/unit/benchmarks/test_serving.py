@@ -54,7 +54,7 @@ def test_a_percentile_is_a_value_that_its_share_does_not_exceed(values: list[flo
 
 
 def test_growth_is_that_of_the_second_half() -> None:
-    assert growth([50, 90, 100, 100, 100, 100, 101, 102]) == pytest.approx(6.5)
+    assert growth([50, 90, 100, 100, 100, 100, 101, 102]) == pytest.approx(1.5)
     with pytest.raises(ValueError, match="too few"):
         growth([1, 2, 3])
 
