@@ -13,7 +13,7 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.ipc import Configure
-from edge_agent.serving import descriptions, shared_memory_http
+from edge_agent.serving import descriptions, shared_memory_http, tasks_http
 from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall
@@ -22,9 +22,11 @@ from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.preferences import preferences
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
 from edge_agent.serving.shared_memory import Regions
+from edge_agent.serving.tasks import Tasks
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class App:
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
+        self._tasks = Tasks(configure.tasks)
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -111,6 +114,8 @@ class App:
                 self._with_models(request, reply)
             elif request.path.startswith((shared_memory_http.PREFIX, shared_memory_http.CUDA_PREFIX)):
                 reply.send(shared_memory_http.answer(self._regions, request, reply))
+            elif request.path.startswith(tasks_http.PREFIX):
+                tasks_http.answer(self._tasks, request, reply)
             elif request.path.startswith("/v2/repository/models/"):
                 self._change_model(request, reply)
             else:
@@ -151,7 +156,10 @@ class App:
     def _dispatch_model(self, request: Request, reply: Reply) -> None:
         model, version, rest = _split_model_path(request.path)
         if rest == ("infer",) and request.method == "POST":
-            self._infer(model, version, request, reply)
+            if b"prefer" in request.headers and preferences(request.headers[b"prefer"]).respond_async:
+                self._infer_later(model, version, request, reply)
+            else:
+                self._infer(model, version, request, reply)
         elif rest == ("outcomes",) and version is None and request.method == "POST":
             self._outcomes.take(model, request.body, reply)
         elif rest == ("infer",) or (rest == ("outcomes",) and version is None):
@@ -180,6 +188,17 @@ class App:
         else:
             body = (written.before, prediction_id.encode(), written.after)
             reply.send(Response(200, body, head=written.head))
+
+    def _infer_later(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
+        """Make a task of the request; what is wrong with it is told at once."""
+        task = self._tasks.create(reply.peer_uid(), len(request.body))
+        try:
+            # Its bytes ask for a task, and must not be known as a question that is answered at once.
+            self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+        except EdgeAgentError:
+            self._tasks.remove(task)
+            raise
+        reply.send(tasks_http.accepted(task))
 
     def _infer(
         self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
