@@ -31,8 +31,8 @@ _FAILED_S: Final = 5.0
 """How long the error of a load on demand is the answer, before the next one is tried."""
 _MEASURED_LIMIT: Final = 256
 _LEAN_S: Final = 5.0
-"""Magika's runs leave 13 to 16 MB in the heap, of which 3 MB are not needed for more of them. To give it back takes
-1 ms, and the run that follows 2 ms longer."""
+"""Magika's runs leave 13 to 16 MB in the heap, of which 3 MB are not needed for more of them. To give it back
+takes 1 ms, and the run that follows 2 ms longer."""
 
 
 class Residency:
