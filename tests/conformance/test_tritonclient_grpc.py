@@ -40,7 +40,7 @@ def serving(tmp_path_factory):
         ]
         plain = identity_onnx(folder / "m.onnx")
         versions += [version_plan(plain, "m", "1"), version_plan(plain, "m", "2", 0.0)]
-        versions.append(version_plan(slow_onnx(folder / "slow.onnx"), "slow"))
+        versions.append(version_plan(slow_onnx(folder / "slow.onnx", rounds=40), "slow"))
         assert isinstance(process.apply(*versions), Applied)
         yield process
 
