@@ -156,7 +156,7 @@ class Pipeline:
             call.fail(error)
 
     def _step(self, sequence: Sequence, call: Call, order: Order) -> None:
-        """Run a request of a sequence; raises, and goes on with the next one, where it cannot be begun."""
+        """Run a request of a sequence; raises where it cannot be begun, which leaves the state as it was."""
         choice, loaded = sequence.choice, sequence.choice.loaded
         try:
             request = call.bind(loaded.in_sequence, loaded.state_inputs)
@@ -180,7 +180,7 @@ class Pipeline:
             self._scheduler.check(inference)
         except EdgeAgentError as error:
             self._accounts.note_refusal(choice, error, call.started_ns)
-            self._end_step(sequence, order.is_end)
+            self.sequences.leave(sequence, order.is_end)
             raise
         sequence.is_running = True
         inference.counters.cache_bypasses += 1
@@ -188,13 +188,13 @@ class Pipeline:
         if inference.deadline_ns is not None and not inference.is_answered:
             self._watch(inference)
 
-    def _end_step(self, sequence: Sequence, is_end: bool) -> None:
+    def _go_on(self, sequence: Sequence) -> None:
         """Begin the next request of a sequence that waits, now that one has ended."""
         sequence.is_running = False
-        self.sequences.leave(sequence, is_end)
         while sequence.waiting and not sequence.is_running:
             call, order = sequence.waiting.popleft()
             if call.is_abandoned:
+                self.sequences.leave(sequence, order.is_end)
                 continue
             try:
                 self._step(sequence, call, order)
@@ -207,8 +207,10 @@ class Pipeline:
         if sequence is not None:
             if not isinstance(result, EdgeAgentError):
                 result = self.sequences.advance(sequence, result, inference.is_end)
+            # Before the answer: who has it may send the next request at once.
+            self.sequences.leave(sequence, inference.is_end)
             self._conclude(inference, result, times, "bypass")
-            self._loop.call_soon(self._end_step, sequence, inference.is_end)
+            self._loop.call_soon(self._go_on, sequence)
             return
         is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
         if inference.key is None:
@@ -224,7 +226,8 @@ class Pipeline:
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
         if inference.sequence is not None:
-            self._loop.call_soon(self._end_step, inference.sequence, inference.is_end)
+            self.sequences.leave(inference.sequence, inference.is_end)
+            self._loop.call_soon(self._go_on, inference.sequence)
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
         for each in (inference, *inference.followers):
