@@ -213,6 +213,7 @@ class Agent:
                 counts={key: snapshot.slots[slot] for key, slot in self._serving.slots.items()},
                 sync=self._watch.report,
                 problems=self._problems(),
+                withheld=self._deployer.withheld,
             )
         )
 

@@ -12,7 +12,7 @@ from edge_agent.control.journal import Journal
 from edge_agent.control.prober import try_version
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
-from edge_agent.control.withheld import Withheld
+from edge_agent.control.withheld import UNLOADED, Withheld
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
@@ -35,6 +35,8 @@ class _Activation:
     """A plan that is to become the current one; `held` names what an operator rolled back from."""
 
     plan: Plan
+    served: Plan
+    """The plan without what is withheld."""
     held: str | None = None
     done: asyncio.Future[None] | None = None
 
@@ -76,6 +78,11 @@ class Deployer:
         return {**self._unloadable, **self._state.value.quarantine}
 
     @property
+    def withheld(self) -> frozenset[str]:
+        """The models that somebody has asked not to be served for now."""
+        return self._withheld.models
+
+    @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
         return self._withheld.without(self._deployed)
@@ -92,11 +99,15 @@ class Deployer:
         found = [self._deferred] if self._deferred else []
         if state.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
-        return found + [
-            f"{version.model} {version.version} is left out: {left_out[version.sha256]}"
-            for version in state.current.versions
-            if version.sha256 in left_out
-        ]
+        return (
+            found
+            + [
+                f"{version.model} {version.version} is left out: {left_out[version.sha256]}"
+                for version in state.current.versions
+                if version.sha256 in left_out
+            ]
+            + [f"{model} is not served: {UNLOADED}" for model in state.current.models if model in self.withheld]
+        )
 
     def wake(self) -> None:
         """Look again at what there is to do."""
@@ -139,8 +150,7 @@ class Deployer:
             raise UnavailableError("The serving process is busy with a change; try again in a moment.")
         left, back = state.current, state.previous
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._activation = _Activation(back, reconcile.identity(left), done)
-        serving.apply(back)
+        self._activate(back, reconcile.identity(left), done)
         await done
         message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
@@ -149,13 +159,19 @@ class Deployer:
     async def change_model(self, model: str, load: bool, actor: str) -> None:
         """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
 
-        Raises NotFoundError for a model that is not deployed, UnavailableError when serving cannot.
+        What could not be loaded is tried again. Raises NotFoundError for a model that is not deployed,
+        UnavailableError when it cannot be served.
         """
-        await self._withheld.change(self._deployed, model, load, actor, self.wake)
+        state = self._state.value
+        if load:
+            own = {
+                version.sha256 for version in (*state.current.of_model(model), *state.fallback.get(model, ()))
+            }
+            self._unloadable = {sha256: why for sha256, why in self._unloadable.items() if sha256 not in own}
+        await self._withheld.change(state.current, model, load, actor, self._look)
 
     def notice(self, notice: Notice) -> None:
         """Take what the serving process tells."""
-        self._withheld.notice(notice)
         match notice:
             case ipc.Applied():
                 self._applied(notice)
@@ -165,7 +181,7 @@ class Deployer:
                 self._ended(notice)
             case ipc.Ready():
                 log.debug("Serving is ready, process %d.", notice.pid)
-        self._wake.set()
+        self._look()
 
     # --- deciding and acting -----------------------------------------------------------------------------
 
@@ -180,16 +196,35 @@ class Deployer:
         while (action := reconcile.decide(self._situation())) is not None:
             match action:
                 case reconcile.Serve(plan):
-                    self._serving.apply(plan)
+                    self._serve(self._state.value.current, plan)
                 case reconcile.Activate(plan):
-                    self._activation = _Activation(plan)
-                    self._serving.apply(plan)
+                    self._activate(plan)
                 case reconcile.Probe(version):
                     self._start(self._probe(version), f"probe {version.key}")
                 case reconcile.DropTarget(reason, resync):
                     self._drop_target(reason, resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
+
+    def _activate(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
+        served = self._withheld.without(plan)
+        self._activation = _Activation(plan, served, held, done)
+        self._serve(plan, served)
+
+    def _serve(self, deployed: Plan, served: Plan) -> None:
+        self._serving.apply(served, reconcile.missing(deployed, served, self._reason))
+
+    def _reason(self, version: VersionPlan) -> str:
+        """Say why a version that is deployed is not served."""
+        return UNLOADED if version.model in self.withheld else self.left_out.get(version.sha256, "")
+
+    def _look(self) -> None:
+        """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
+        serving, wanted = self._serving, self.wanted
+        if serving.plan is not None and not serving.applying and serving.plan.id == wanted.id:
+            deployed = self._state.value.current
+            self._withheld.settle(wanted, lambda model: self._reason(deployed.of_model(model)[0]))
+        self._wake.set()
 
     def _situation(self) -> reconcile.Situation:
         state, serving = self._state.value, self._serving
@@ -311,10 +346,10 @@ class Deployer:
 
     def _applied(self, notice: ipc.Applied) -> None:
         activation = self._activation
-        if activation is None or activation.plan.id != notice.plan_id:
+        if activation is None or activation.served.id != notice.plan_id:
             return
         self._activation = None
-        old, new, state = self.wanted, activation.plan, self._state.value
+        old, new, state = self._deployed, activation.plan, self._state.value
         self._state.change(
             current=new,
             previous=old if old.versions and old.versions != new.versions else state.previous,
@@ -322,7 +357,7 @@ class Deployer:
             target=None,
             held=activation.held,
         )
-        self._tell_activated(old, new, notice)
+        self._tell_activated(old, activation.served, notice)
         self._collect()
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
         if activation.done is not None and not activation.done.done():

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from edge_agent.documents.tensors import TensorSpec
-from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.loader import READY, UNAVAILABLE, LoadedVersion
+from edge_agent.serving.router import Table
 from edge_agent.telemetry.counters import Counters
 
 EXTENSIONS: Final = (
@@ -106,15 +107,15 @@ def statistics(versions: Iterable[LoadedVersion], counters: Counters) -> dict[st
     }
 
 
-def index(versions: Iterable[LoadedVersion]) -> list[dict[str, str]]:
-    """Return the repository's index: the versions that are served, and which of them are not in memory now."""
-    entries = []
-    for loaded in versions:
-        state, reason = loaded.state
-        entries.append(
-            {"name": loaded.plan.model, "version": loaded.plan.version, "state": state, "reason": reason}
-        )
-    return entries
+def index(table: Table, only_ready: bool) -> list[dict[str, str]]:
+    """Return the repository's index: what is deployed to this device, in memory or not, served or not."""
+    entries = [(loaded.plan.model, loaded.plan.version, *loaded.state) for loaded in table.versions]
+    entries += [(found.model, found.version, UNAVAILABLE, found.reason) for found in table.left_out]
+    return [
+        {"name": model, "version": version, "state": state, "reason": reason}
+        for model, version, state, reason in entries
+        if not only_ready or state == READY
+    ]
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

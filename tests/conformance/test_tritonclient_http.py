@@ -265,3 +265,28 @@ def test_timeout_and_priority_are_taken(client: triton.InferenceServerClient) ->
 def test_the_index_lists_what_is_served(client: triton.InferenceServerClient) -> None:
     index = client.get_model_repository_index()
     assert {"name": "m", "version": "2", "state": "READY", "reason": ""} in index
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"", 200), (b'{"ready": true}', 200), (b'{"ready": 1}', 400), (b"[", 400)]
+)
+def test_the_index_takes_what_is_to_be_in_it(url: str, body: bytes, status: int) -> None:
+    with triton.InferenceServerClient(url) as client:
+        response = client._client_stub.post(request_uri="/v2/repository/index", body=body)
+        assert response.status_code == status
+        answer = json.loads(response.read())
+        assert answer["error"].endswith(".") if status == 400 else answer
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get_trace_settings(),
+        lambda client: client.get_trace_settings("m"),
+        lambda client: client.get_log_settings(),
+        lambda client: client.update_log_settings({"log_verbose_level": 1}),
+    ],
+)
+def test_settings_of_traces_and_logs_are_not_here(client: triton.InferenceServerClient, ask: Any) -> None:
+    status, message = refused(ask, client)
+    assert (status, "There is nothing at" in message) == ("404", True)

@@ -117,7 +117,7 @@ def test_an_agent_leaves_a_model_out_until_it_is_asked_for(tmp_path: Path) -> No
 
             done = run("unload", "m")
             assert (done.returncode, "is not served until" in done.stdout) == (0, True), done.stderr
-            with pytest.raises(NotFoundError, match="the models are: other"):
+            with pytest.raises(NotFoundError, match="unloaded on request"):
                 client.metadata("m")
             assert client.metadata("other").name == "other"
             assert run("unload", "m").returncode == 0
