@@ -130,6 +130,7 @@ class App:
         elif b"content-encoding" in request.headers:
             self._codec.plain(
                 request,
+                reply,
                 lambda plain: self._dispatch(plain, reply),
                 lambda error: reply.send(_refusal(request, error)),
             )
