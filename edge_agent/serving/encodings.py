@@ -12,8 +12,8 @@ SMALLEST_BYTES: Final = 1024
 _LEVEL: Final = 1
 _WINDOW: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _WORTH: Final = 0.8
-"""What an answer must shrink to. Floats of a model shrink to nine tenths, which takes 45 ms for 1.2 MB: a loss on any
-local connection, and many HTTP clients accept encodings without having been told to."""
+"""What an answer must shrink to. Floats of a model shrink to nine tenths, which takes 45 ms for 1.2 MB: a loss
+on any local connection, and many HTTP clients accept encodings without having been told to."""
 _SAMPLE_BYTES: Final = 16 * 1024
 _FED_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024

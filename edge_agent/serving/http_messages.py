@@ -54,7 +54,7 @@ class Reply(Protocol):
         ...
 
     def reserve(self, size_bytes: int) -> bool:
-        """Say whether the server has memory for what the request has become; it is given back with the body's."""
+        """Say whether the server has memory for what the request has become; it is counted with its body."""
         ...
 
 

@@ -5,7 +5,6 @@ import http.client
 import json
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
