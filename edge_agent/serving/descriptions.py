@@ -21,6 +21,7 @@ EXTENSIONS: Final = (
     "parameters",
     "schedule_policy",
     "sequence",
+    "sequence(string_id)",
     "statistics",
 )
 """Those of Triton's extensions that always work."""
@@ -98,13 +99,12 @@ def config(loaded: LoadedVersion, is_cached: bool) -> dict[str, Any]:
 
 def statistics(versions: Iterable[LoadedVersion], counters: Counters) -> dict[str, Any]:
     """Return what Triton's statistics extension tells of these versions."""
-    plans = [loaded.plan for loaded in versions]
-    return {
-        "model_stats": [
-            counters.of(plan.model, plan.version).statistics.to_builtins(plan.model, plan.version)
-            for plan in plans
-        ]
-    }
+    entries = []
+    for loaded in versions:
+        model, version = loaded.plan.model, loaded.plan.version
+        counted = counters.of(model, version).statistics
+        entries.append(counted.to_builtins(model, version, loaded.resident_bytes))
+    return {"model_stats": entries}
 
 
 def index(table: Table, only_ready: bool) -> list[dict[str, str]]:

@@ -188,7 +188,7 @@ def delivered(answer: Answer, name: str, delivery: Delivery) -> tuple[NDArray[An
     if not delivery.classes:
         return tensor, spec.datatype
     has_batch = len(spec.shape) > 1 and spec.shape[0] == -1
-    return classes(tensor, name, delivery.classes, answer.signature.labels, has_batch), "BYTES"
+    return classes(tensor, spec, delivery.classes, answer.signature.labels, has_batch), "BYTES"
 
 
 def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
