@@ -50,8 +50,10 @@ class RequestReader:
         if not self.is_receiving:
             request = self._known.recognize(data)
             if request is not None:
-                if self._takes(len(data)):
+                if self.reserve(len(data)):
                     self.requests.append(request)
+                else:
+                    self._refuse_with(http_rules.too_many_bytes())
                 return
         self._parse(data)
 

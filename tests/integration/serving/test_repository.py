@@ -74,6 +74,25 @@ class TestOverTcp:
             assert "signed documents" in message
             assert post(serving, path, b"nonsense", bearer)[0] == 400
 
+    def test_who_waits_is_answered_when_the_supervisor_is_gone(self, tmp_path: Path) -> None:
+        token = tmp_path / "token"
+        token.write_text("secret")
+        settings = HttpSettings(tcp_admin=True, admin_token_file=str(token))
+        with ServingProcess(tmp_path / "s", settings) as serving:
+            answers: list[tuple[int, str]] = []
+
+            def ask_for_it() -> None:
+                bearer = {"Authorization": "bearer secret"}
+                answers.append(post(serving, "/v2/repository/models/m/load", headers=bearer))
+
+            client = threading.Thread(target=ask_for_it)
+            client.start()
+            assert isinstance(serving.receive(), ChangeModel)
+            serving.hang_up()
+            client.join()
+            assert serving.wait() == 0
+        assert answers == [(503, "The server is stopping; try again, the next one answers.")]
+
 
 def test_another_user_may_not_ask_over_the_socket(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
