@@ -240,6 +240,19 @@ def test_asyncio(url: str) -> None:
             assert [result.as_numpy("y")[0, 0] for result in results] == list(range(20))
             with pytest.raises(InferenceServerException, match="no model 'none'"):
                 await client.infer("none", [given(X)])
+            large = np.ones((5000, 2), np.float32)
+            for algorithm in (None, "gzip", "deflate"):
+                result = await client.infer(
+                    "m",
+                    [given(large)],
+                    request_compression_algorithm=algorithm,
+                    response_compression_algorithm=algorithm,
+                )
+                assert np.array_equal(result.as_numpy("y"), large)
+            index = await client.get_model_repository_index()
+            assert {"name": "m", "version": "1", "state": "READY", "reason": ""} in index
+            with pytest.raises(InferenceServerException, match="http.tcp_admin"):
+                await client.unload_model("m")
 
     asyncio.run(scenario())
 
@@ -253,6 +266,11 @@ def test_refusals_are_one_sentence_and_the_connection_goes_on(client: triton.Inf
         assert status == "400"
         assert message.endswith(".")
     assert np.array_equal(client.infer("m", [given(X)]).as_numpy("y"), X)
+
+
+def test_parameters_of_ones_own_are_no_matter(client: triton.InferenceServerClient) -> None:
+    result = client.infer("m", [given(X)], parameters={"of_mine": 42, "another": "text"})
+    assert np.array_equal(result.as_numpy("y"), X)
 
 
 def test_timeout_and_priority_are_taken(client: triton.InferenceServerClient) -> None:
