@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, WITHOUT_JSON, TensorSpec
-from edge_agent.serving import json_tensors
+from edge_agent.serving import json_tensors, raw_requests
 from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
 from edge_agent.serving.classification import classes
 from edge_agent.serving.parameters import flag, natural
@@ -126,7 +125,7 @@ def bind(
     memory that the caller may use.
     """
     if unbound.is_raw:
-        return _bind_raw(unbound.binary, signature)
+        return raw_requests.bind(unbound.binary, signature)
     infer = unbound.infer
     return InferRequest(
         id=infer.id,
@@ -200,44 +199,6 @@ def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | No
         "shared_memory_byte_size": content.nbytes,
         "shared_memory_offset": delivery.offset,
     }
-
-
-def _bind_raw(content: memoryview, signature: Signature) -> InferRequest:
-    """Return the request whose only input has this content; its one free dimension is what fits.
-
-    As nothing else is said of them, all outputs go as binary data. Source: Triton Inference Server,
-    protocol/extension_binary_data.md, "Raw Binary Request".
-    """
-    if len(signature.inputs) != 1:
-        raise RequestError(
-            f"A body without JSON is for models with one input, this one has {_names(signature.inputs)}."
-        )
-    (spec,) = signature.inputs.values()
-    if spec.datatype == "BYTES":
-        tensor = np.empty(1, np.object_)
-        tensor[0] = bytes(content)
-        shape = tuple(max(size, 1) for size in spec.shape)
-    else:
-        shape = _fitting(spec, content.nbytes)
-        tensor = binary_tensors.decode(content, spec.name, spec.datatype, shape)
-    if math.prod(shape) != tensor.size or 0 in shape:
-        raise RequestError(f"A body without JSON is one element, '{spec.name}' has shape {list(spec.shape)}.")
-    outputs = dict.fromkeys(signature.outputs, IN_BINARY)
-    return InferRequest(None, {}, {spec.name: tensor.reshape(shape)}, outputs)
-
-
-def _fitting(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
-    """Return the shape of an input of this size: a free batch is 1, one other free dimension is what fits."""
-    free = [index for index, size in enumerate(spec.shape) if size == -1]
-    if len(free) > 1 and free[0] == 0:
-        free = free[1:]
-    if len(free) > 1:
-        raise RequestError(f"The shape of '{spec.name}' cannot be told from its size; describe it in JSON.")
-    shape = [max(size, 1) for size in spec.shape]
-    if free:
-        item_bytes = ITEM_SIZE_BYTES[spec.datatype]
-        shape[free[0]] = max(size_bytes // (math.prod(shape) * item_bytes), 1)
-    return tuple(shape)
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memoryview]:

@@ -251,7 +251,7 @@ def test_asyncio(url: str) -> None:
                 assert np.array_equal(result.as_numpy("y"), large)
             index = await client.get_model_repository_index()
             assert {"name": "m", "version": "1", "state": "READY", "reason": ""} in index
-            with pytest.raises(InferenceServerException, match="http.tcp_admin"):
+            with pytest.raises(InferenceServerException, match=r"http\.tcp_admin"):
                 await client.unload_model("m")
 
     asyncio.run(scenario())
