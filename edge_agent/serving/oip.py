@@ -49,8 +49,31 @@ class _Infer(msgspec.Struct):
     outputs: list[_Output] | None = None
 
 
+class _LooseInput(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+
+
+class _LooseOutput(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _LooseInfer(msgspec.Struct):
+    """A request as some libraries write it (MLServer's for one): null for what they do not give."""
+
+    inputs: list[_LooseInput]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_LooseOutput] | None = None
+
+
 _NOTHING: Final = _Infer([])
 _DECODER: Final = msgspec.json.Decoder(_Infer)
+_LOOSE_DECODER: Final = msgspec.json.Decoder(_LooseInfer)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -81,7 +104,24 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
     try:
         return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
+        loose = _without_nulls(json) if isinstance(error, msgspec.ValidationError) else None
+        if loose is None:
+            raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
+        return Unbound(loose, binary)
+
+
+def _without_nulls(json: memoryview) -> _Infer | None:
+    """Return a request that has null where nothing is given; None if that is not all that is wrong with it."""
+    try:
+        loose = _LOOSE_DECODER.decode(json)
+    except msgspec.MsgspecError:
+        return None
+    inputs = [
+        _Input(given.name, given.shape, given.datatype, given.data, given.parameters or {})
+        for given in loose.inputs
+    ]
+    outputs = [_Output(output.name, output.parameters or {}) for output in loose.outputs or ()]
+    return _Infer(inputs, loose.id, loose.parameters or {}, outputs)
 
 
 def _fault(json: memoryview, error: Exception) -> str:

@@ -406,3 +406,20 @@ def test_a_body_without_json_becomes_a_tensor_of_just_these_bytes(shape, content
     assert tensor.tobytes() == content
     assert dimensions.inputs["x"].accepts(tensor.shape)
     assert 0 not in tensor.shape
+
+
+def test_null_is_as_good_as_nothing():
+    """As MLServer's library writes requests."""
+    request = json.loads(body(parameters=None, outputs=[{"name": "y", "parameters": None}], id=None))
+    request["inputs"][0]["parameters"] = None
+    parsed = parse(json.dumps(request).encode(), None, signature())
+    assert (parsed.id, parsed.parameters, list(parsed.outputs)) == (None, {}, ["y"])
+    assert parsed.inputs["x"].tolist() == [[1, 2]]
+    request["outputs"] = None
+    assert list(parse(json.dumps(request).encode(), None, one()).outputs) == ["y"]
+
+
+@pytest.mark.parametrize("changes", [{"inputs": None}, {"inputs": [None]}, {"parameters": None, "id": 3}])
+def test_null_is_nothing_else(changes):
+    with pytest.raises(RequestError, match="not an inference request"):
+        parse(json.dumps({**json.loads(body()), **changes}).encode(), None, one())
