@@ -23,7 +23,7 @@ from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.preferences import preferences
-from edge_agent.serving.repository import Repository, wants_ready
+from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
 from edge_agent.serving.shared_memory import Regions
 from edge_agent.serving.tasks import Tasks
@@ -257,7 +257,7 @@ class App:
         return error_response(400, "No plan has been applied yet, or the server is stopping.")
 
     def _repository_index(self, request: Request) -> Response:
-        return _json(descriptions.index(self._pipeline.table, wants_ready(request.body)))
+        return _json(self._repository.index(self._pipeline.table, request.body))
 
     def _metrics(self, request: Request) -> Response:
         table = self._pipeline.table

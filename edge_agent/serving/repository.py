@@ -1,4 +1,6 @@
-"""Loading and unloading of models on request: it is the supervisor that does so, this is the way there.
+"""What is in the repository, and loading and unloading of models on request.
+
+It is the supervisor that does so, this is the way there.
 
 Source: Triton Inference Server, protocol/extension_model_repository.md.
 """
@@ -12,7 +14,9 @@ import msgspec
 
 from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.ipc import ChangeModel, ModelChanged
+from edge_agent.serving.descriptions import index
 from edge_agent.serving.http_messages import Reply, Response, error_response, failure
+from edge_agent.serving.router import Table
 
 _LIMIT: Final = 16
 """Changes that may be under way at a time."""
@@ -38,6 +42,10 @@ class Repository:
         self._ids = count(1)
         self._pending: dict[int, tuple[Reply, asyncio.TimerHandle]] = {}
         self._is_stopping = False
+
+    def index(self, table: Table, body: bytes) -> list[dict[str, str]]:
+        """Return the index, of what is ready alone if the body asks for that; raises RequestError if it is none."""
+        return index(table, _read(body, _Index).ready)
 
     def change(self, model: str, load: bool, body: bytes, actor: str, reply: Reply) -> None:
         """Have a model loaded or unloaded; raises RequestError for what cannot be asked."""
@@ -68,11 +76,6 @@ class Repository:
         if reply is not None and timer is not None:
             timer.cancel()
             reply.send(response)
-
-
-def wants_ready(body: bytes) -> bool:
-    """Say whether an index is to have only what is ready; raises RequestError for a body that does not say."""
-    return _read(body, _Index).ready
 
 
 def _read(body: bytes, kind: type[_Known]) -> _Known:
