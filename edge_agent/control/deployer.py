@@ -9,12 +9,13 @@ from typing import Any
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
+from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.prober import try_version
+from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
-from edge_agent.control.withheld import UNLOADED, Withheld
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import crashes, reconcile
@@ -58,7 +59,7 @@ class Deployer:
         self._settings = settings
         self._state = state
         self._journal = journal
-        self._blobs = blobs
+        self._files = ModelFiles(blobs, journal, watch.hurry)
         self._watch = watch
         self._serving = serving
         self._clock = clock
@@ -67,47 +68,22 @@ class Deployer:
         self._activation: _Activation | None = None
         self._next_probe_s = 0.0
         self._deferred = ""
-        self._unloadable: dict[str, str] = {}
-        self._withheld = Withheld(journal)
+        self.selection = Selection(state, journal)
         self.probing: str | None = None
         """Key of the version that is being probed."""
 
     @property
-    def left_out(self) -> dict[str, str]:
-        """Files that are not served now: digest to reason."""
-        return {**self._unloadable, **self._state.value.quarantine}
-
-    @property
-    def withheld(self) -> frozenset[str]:
-        """The models that somebody has asked not to be served for now."""
-        return self._withheld.models
-
-    @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
-        return self._withheld.without(self._deployed)
-
-    @property
-    def _deployed(self) -> Plan:
-        state = self._state.value
-        return reconcile.effective(state.current, state.fallback, self.left_out)
+        return self.selection.wanted
 
     @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        state, left_out = self._state.value, self.left_out
         found = [self._deferred] if self._deferred else []
-        if state.held is not None:
+        if self._state.value.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
-        return (
-            found
-            + [
-                f"{version.model} {version.version} is left out: {left_out[version.sha256]}"
-                for version in state.current.versions
-                if version.sha256 in left_out
-            ]
-            + [f"{model} is not served: {UNLOADED}" for model in state.current.models if model in self.withheld]
-        )
+        return found + self.selection.problems
 
     def wake(self) -> None:
         """Look again at what there is to do."""
@@ -162,13 +138,7 @@ class Deployer:
         What could not be loaded is tried again. Raises NotFoundError for a model that is not deployed,
         UnavailableError when it cannot be served.
         """
-        state = self._state.value
-        if load:
-            own = {
-                version.sha256 for version in (*state.current.of_model(model), *state.fallback.get(model, ()))
-            }
-            self._unloadable = {sha256: why for sha256, why in self._unloadable.items() if sha256 not in own}
-        await self._withheld.change(state.current, model, load, actor, self._look)
+        await self.selection.change(model, load, actor, self._look)
 
     def notice(self, notice: Notice) -> None:
         """Take what the serving process tells."""
@@ -207,23 +177,18 @@ class Deployer:
                     self._start(self._sync(), "sync")
 
     def _activate(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
-        served = self._withheld.without(plan)
+        served = self.selection.without_withheld(plan)
         self._activation = _Activation(plan, served, held, done)
         self._serve(plan, served)
 
     def _serve(self, deployed: Plan, served: Plan) -> None:
-        self._serving.apply(served, reconcile.missing(deployed, served, self._reason))
-
-    def _reason(self, version: VersionPlan) -> str:
-        """Say why a version that is deployed is not served."""
-        return UNLOADED if version.model in self.withheld else self.left_out.get(version.sha256, "")
+        self._serving.apply(served, self.selection.missing(deployed, served))
 
     def _look(self) -> None:
         """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
-        serving, wanted = self._serving, self.wanted
-        if serving.plan is not None and not serving.applying and serving.plan.id == wanted.id:
-            deployed = self._state.value.current
-            self._withheld.settle(wanted, lambda model: self._reason(deployed.of_model(model)[0]))
+        serving = self._serving
+        if serving.plan is not None and not serving.applying and serving.plan.id == self.wanted.id:
+            self.selection.settle()
         self._wake.set()
 
     def _situation(self) -> reconcile.Situation:
@@ -281,7 +246,7 @@ class Deployer:
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(state.quarantine, known)
         if self._watch.report.state == "ok":
-            self._unloadable = {}  # what was damaged is here again
+            self.selection.try_again()  # what was damaged is here again
         if plan is not None:
             self._adopt(plan)
 
@@ -310,7 +275,7 @@ class Deployer:
             verdict = await try_version(version, self._settings)
         finally:
             self.probing = None
-        damaged = await asyncio.to_thread(self._damaged, version) if verdict.outcome == "failed" else []
+        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
         if damaged:
             self._start_over(version, damaged)
         else:
@@ -318,7 +283,7 @@ class Deployer:
 
     def _start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
         """Let go of a target whose files were damaged on this device: the version is not to blame."""
-        self._fetch_again(version, damaged)
+        self._files.fetch_again(version, damaged)
         self._drop_target(f"a file of {version.model} {version.version} was damaged here", resync=True)
 
     def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
@@ -349,7 +314,7 @@ class Deployer:
         if activation is None or activation.served.id != notice.plan_id:
             return
         self._activation = None
-        old, new, state = self._deployed, activation.plan, self._state.value
+        old, new, state = self.selection.deployed, activation.plan, self._state.value
         self._state.change(
             current=new,
             previous=old if old.versions and old.versions != new.versions else state.previous,
@@ -386,7 +351,7 @@ class Deployer:
                 self._leave_out(lost, notice.reason)
 
     def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
-        if version is not None and (damaged := self._damaged(version)):
+        if version is not None and (damaged := self._files.damaged(version)):
             self._start_over(version, damaged)
             return
         self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
@@ -398,23 +363,10 @@ class Deployer:
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""
-        self._unloadable[version.sha256] = reason
+        self.selection.leave_out(version.sha256, reason)
         self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
-        if self._state.value.current.origin != "file" and not self._blobs.verify(version.sha256):
-            self._fetch_again(version, [version.sha256])
-
-    def _damaged(self, version: VersionPlan) -> list[str]:
-        return [sha256 for sha256 in version.files if not self._blobs.verify(sha256)]
-
-    def _fetch_again(self, version: VersionPlan, damaged: Collection[str]) -> None:
-        message = "Its file is damaged or gone, and is fetched again."
-        try:
-            for sha256 in damaged:
-                self._blobs.remove(sha256)
-        except EdgeAgentError as error:
-            message = f"Its file is damaged and cannot be replaced: {error}"
-        self._journal.record("state_damaged", message, model=version.model, version=version.version)
-        self._watch.hurry()
+        if self._state.value.current.origin != "file" and not self._files.is_sound(version.sha256):
+            self._files.fetch_again(version, [version.sha256])
 
     def _ended(self, end: ServingEnded) -> None:
         activation, self._activation = self._activation, None
@@ -456,10 +408,7 @@ class Deployer:
         self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
-        try:
-            self._blobs.collect(keep)
-        except EdgeAgentError as error:
-            log.warning("Old files could not be removed: %s", error)
+        self._files.drop_all_but(keep)
 
 
 def _fail(waited_for: asyncio.Future[None], message: str) -> None:

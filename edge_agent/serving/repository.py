@@ -44,7 +44,7 @@ class Repository:
         self._is_stopping = False
 
     def index(self, table: Table, body: bytes) -> list[dict[str, str]]:
-        """Return the index, of what is ready alone if the body asks for that; raises RequestError if it is none."""
+        """Return the index, of what is ready alone if the body asks for that; RequestError for a wrong body."""
         return index(table, _read(body, _Index).ready)
 
     def change(self, model: str, load: bool, body: bytes, actor: str, reply: Reply) -> None:
