@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from edge_agent.documents.tensors import TensorSpec
+from edge_agent.documents.tensors import WITHOUT_JSON, TensorSpec
 
 MAX_INLINE_ELEMENTS: Final = 64
 """Above this, a line makes its numbers instead of spelling them out."""
@@ -22,10 +22,10 @@ def zero_shape(spec: TensorSpec) -> tuple[int, ...]:
 def curl_line(model: str, inputs: Sequence[TensorSpec], base_url: str, socket: str | None = None) -> str | None:
     """Return a command that infers with curl, or None where JSON cannot carry the inputs.
 
-    With `socket`, by way of that Unix socket. FP16 tensors have no JSON form in the protocol.
+    With `socket`, by way of that Unix socket. FP16 and BF16 have no form in JSON.
     """
     elements = sum(math.prod(zero_shape(spec)) for spec in inputs)
-    if elements > MAX_JSON_ELEMENTS or any(spec.datatype == "FP16" for spec in inputs):
+    if elements > MAX_JSON_ELEMENTS or any(spec.datatype in WITHOUT_JSON for spec in inputs):
         return None
     over = f" --unix-socket {shlex.quote(socket)}" if socket else ""
     url = shlex.quote(f"{base_url}/v2/models/{model}/infer")

@@ -303,6 +303,8 @@ def _raise(reply: Reply) -> NoReturn:
 def _datatype(name: str, array: NDArray[Any]) -> str:
     if array.dtype.kind in "OSU":
         return "BYTES"
+    if array.dtype.name == "bfloat16":
+        return "BF16"  # of ml_dtypes
     datatype = DATATYPE_OF_NUMPY.get(array.dtype.name)
     if datatype is None:
         raise RequestError(f"Input '{name}' is of {array.dtype}, which the protocol has no datatype for.")

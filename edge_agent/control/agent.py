@@ -208,11 +208,12 @@ class Agent:
                 state=self._state.value,
                 wanted=self._deployer.wanted,
                 serving=self._serving.plan,
-                left_out=self._deployer.left_out,
+                left_out=self._deployer.selection.left_out,
                 probing=self._deployer.probing,
                 counts={key: snapshot.slots[slot] for key, slot in self._serving.slots.items()},
                 sync=self._watch.report,
                 problems=self._problems(),
+                withheld=self._deployer.selection.withheld,
             )
         )
 

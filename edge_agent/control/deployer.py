@@ -9,12 +9,13 @@ from typing import Any
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
+from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.prober import try_version
+from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
-from edge_agent.control.withheld import Withheld
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import crashes, reconcile
@@ -35,6 +36,8 @@ class _Activation:
     """A plan that is to become the current one; `held` names what an operator rolled back from."""
 
     plan: Plan
+    served: Plan
+    """The plan without what is withheld."""
     held: str | None = None
     done: asyncio.Future[None] | None = None
 
@@ -56,7 +59,7 @@ class Deployer:
         self._settings = settings
         self._state = state
         self._journal = journal
-        self._blobs = blobs
+        self._files = ModelFiles(blobs, journal, watch.hurry)
         self._watch = watch
         self._serving = serving
         self._clock = clock
@@ -65,38 +68,22 @@ class Deployer:
         self._activation: _Activation | None = None
         self._next_probe_s = 0.0
         self._deferred = ""
-        self._unloadable: dict[str, str] = {}
-        self._withheld = Withheld(journal)
+        self.selection = Selection(state, journal)
         self.probing: str | None = None
         """Key of the version that is being probed."""
 
     @property
-    def left_out(self) -> dict[str, str]:
-        """Files that are not served now: digest to reason."""
-        return {**self._unloadable, **self._state.value.quarantine}
-
-    @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
-        return self._withheld.without(self._deployed)
-
-    @property
-    def _deployed(self) -> Plan:
-        state = self._state.value
-        return reconcile.effective(state.current, state.fallback, self.left_out)
+        return self.selection.wanted
 
     @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        state, left_out = self._state.value, self.left_out
         found = [self._deferred] if self._deferred else []
-        if state.held is not None:
+        if self._state.value.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
-        return found + [
-            f"{version.model} {version.version} is left out: {left_out[version.sha256]}"
-            for version in state.current.versions
-            if version.sha256 in left_out
-        ]
+        return found + self.selection.problems
 
     def wake(self) -> None:
         """Look again at what there is to do."""
@@ -139,8 +126,7 @@ class Deployer:
             raise UnavailableError("The serving process is busy with a change; try again in a moment.")
         left, back = state.current, state.previous
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._activation = _Activation(back, reconcile.identity(left), done)
-        serving.apply(back)
+        self._activate(back, reconcile.identity(left), done)
         await done
         message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
@@ -149,13 +135,13 @@ class Deployer:
     async def change_model(self, model: str, load: bool, actor: str) -> None:
         """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
 
-        Raises NotFoundError for a model that is not deployed, UnavailableError when serving cannot.
+        What could not be loaded is tried again. Raises NotFoundError for a model that is not deployed,
+        UnavailableError when it cannot be served.
         """
-        await self._withheld.change(self._deployed, model, load, actor, self.wake)
+        await self.selection.change(model, load, actor, self._look)
 
     def notice(self, notice: Notice) -> None:
         """Take what the serving process tells."""
-        self._withheld.notice(notice)
         match notice:
             case ipc.Applied():
                 self._applied(notice)
@@ -165,7 +151,7 @@ class Deployer:
                 self._ended(notice)
             case ipc.Ready():
                 log.debug("Serving is ready, process %d.", notice.pid)
-        self._wake.set()
+        self._look()
 
     # --- deciding and acting -----------------------------------------------------------------------------
 
@@ -180,16 +166,30 @@ class Deployer:
         while (action := reconcile.decide(self._situation())) is not None:
             match action:
                 case reconcile.Serve(plan):
-                    self._serving.apply(plan)
+                    self._serve(self._state.value.current, plan)
                 case reconcile.Activate(plan):
-                    self._activation = _Activation(plan)
-                    self._serving.apply(plan)
+                    self._activate(plan)
                 case reconcile.Probe(version):
                     self._start(self._probe(version), f"probe {version.key}")
                 case reconcile.DropTarget(reason, resync):
                     self._drop_target(reason, resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
+
+    def _activate(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
+        served = self.selection.without_withheld(plan)
+        self._activation = _Activation(plan, served, held, done)
+        self._serve(plan, served)
+
+    def _serve(self, deployed: Plan, served: Plan) -> None:
+        self._serving.apply(served, self.selection.missing(deployed, served))
+
+    def _look(self) -> None:
+        """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
+        serving = self._serving
+        if serving.plan is not None and not serving.applying and serving.plan.id == self.wanted.id:
+            self.selection.settle()
+        self._wake.set()
 
     def _situation(self) -> reconcile.Situation:
         state, serving = self._state.value, self._serving
@@ -246,7 +246,7 @@ class Deployer:
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(state.quarantine, known)
         if self._watch.report.state == "ok":
-            self._unloadable = {}  # what was damaged is here again
+            self.selection.try_again()  # what was damaged is here again
         if plan is not None:
             self._adopt(plan)
 
@@ -275,7 +275,7 @@ class Deployer:
             verdict = await try_version(version, self._settings)
         finally:
             self.probing = None
-        damaged = await asyncio.to_thread(self._damaged, version) if verdict.outcome == "failed" else []
+        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
         if damaged:
             self._start_over(version, damaged)
         else:
@@ -283,7 +283,7 @@ class Deployer:
 
     def _start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
         """Let go of a target whose files were damaged on this device: the version is not to blame."""
-        self._fetch_again(version, damaged)
+        self._files.fetch_again(version, damaged)
         self._drop_target(f"a file of {version.model} {version.version} was damaged here", resync=True)
 
     def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
@@ -311,10 +311,10 @@ class Deployer:
 
     def _applied(self, notice: ipc.Applied) -> None:
         activation = self._activation
-        if activation is None or activation.plan.id != notice.plan_id:
+        if activation is None or activation.served.id != notice.plan_id:
             return
         self._activation = None
-        old, new, state = self.wanted, activation.plan, self._state.value
+        old, new, state = self.selection.deployed, activation.plan, self._state.value
         self._state.change(
             current=new,
             previous=old if old.versions and old.versions != new.versions else state.previous,
@@ -322,7 +322,7 @@ class Deployer:
             target=None,
             held=activation.held,
         )
-        self._tell_activated(old, new, notice)
+        self._tell_activated(old, activation.served, notice)
         self._collect()
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
         if activation.done is not None and not activation.done.done():
@@ -351,7 +351,7 @@ class Deployer:
                 self._leave_out(lost, notice.reason)
 
     def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
-        if version is not None and (damaged := self._damaged(version)):
+        if version is not None and (damaged := self._files.damaged(version)):
             self._start_over(version, damaged)
             return
         self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
@@ -363,23 +363,10 @@ class Deployer:
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""
-        self._unloadable[version.sha256] = reason
+        self.selection.leave_out(version.sha256, reason)
         self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
-        if self._state.value.current.origin != "file" and not self._blobs.verify(version.sha256):
-            self._fetch_again(version, [version.sha256])
-
-    def _damaged(self, version: VersionPlan) -> list[str]:
-        return [sha256 for sha256 in version.files if not self._blobs.verify(sha256)]
-
-    def _fetch_again(self, version: VersionPlan, damaged: Collection[str]) -> None:
-        message = "Its file is damaged or gone, and is fetched again."
-        try:
-            for sha256 in damaged:
-                self._blobs.remove(sha256)
-        except EdgeAgentError as error:
-            message = f"Its file is damaged and cannot be replaced: {error}"
-        self._journal.record("state_damaged", message, model=version.model, version=version.version)
-        self._watch.hurry()
+        if self._state.value.current.origin != "file" and not self._files.is_sound(version.sha256):
+            self._files.fetch_again(version, [version.sha256])
 
     def _ended(self, end: ServingEnded) -> None:
         activation, self._activation = self._activation, None
@@ -421,10 +408,7 @@ class Deployer:
         self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
-        try:
-            self._blobs.collect(keep)
-        except EdgeAgentError as error:
-            log.warning("Old files could not be removed: %s", error)
+        self._files.drop_all_but(keep)
 
 
 def _fail(waited_for: asyncio.Future[None], message: str) -> None:

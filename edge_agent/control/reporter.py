@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import edge_agent
+from edge_agent.control.withheld import UNLOADED
 from edge_agent.documents.messages import Reported, SyncReport, VersionReport, VersionState
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.store.state import DeployedState
@@ -28,6 +29,8 @@ class Sight:
     """By version key."""
     sync: SyncReport
     problems: Collection[str]
+    withheld: Collection[str] = ()
+    """Models that somebody has asked not to be served for now."""
 
 
 def report(sight: Sight) -> Reported:
@@ -51,7 +54,7 @@ def report(sight: Sight) -> Reported:
 
 def _version(version: VersionPlan, sight: Sight) -> VersionReport:
     counts = sight.counts.get(version.key)
-    reason = sight.left_out.get(version.sha256)
+    reason = UNLOADED if version.model in sight.withheld else sight.left_out.get(version.sha256)
     return VersionReport(
         model=version.model,
         version=version.version,
@@ -72,7 +75,7 @@ def _state(version: VersionPlan, sight: Sight) -> VersionState:
         return "serving"
     if version.sha256 in sight.state.quarantine:
         return "quarantined"
-    if version.sha256 in sight.left_out:
+    if version.sha256 in sight.left_out or version.model in sight.withheld:
         return "left_out"
     if version.key == sight.probing:
         return "probing"

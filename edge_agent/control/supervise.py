@@ -16,7 +16,7 @@ import msgspec
 
 from edge_agent.control.children import LINE_LIMIT_BYTES, ending
 from edge_agent.documents import ipc
-from edge_agent.documents.plan import Plan
+from edge_agent.documents.plan import LeftOut, Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy.crashes import restart_delay_s, suspects
 from edge_agent.store.layout import runtime_layout
@@ -95,13 +95,15 @@ class ServingProcess:
         """Whether a plan was sent and not answered yet."""
         return self._pending is not None
 
-    def apply(self, plan: Plan) -> None:
-        """Send a plan; `ipc.Applied` or `ipc.Refused` will be notified, or `ServingEnded`."""
+    def apply(self, plan: Plan, left_out: tuple[LeftOut, ...] = ()) -> None:
+        """Send a plan, and what is deployed and not in it; `ipc.Applied` or `ipc.Refused` will be notified, or
+        `ServingEnded`."""
         keys = {version.key for version in plan.versions}
         serving = {version.key for version in self.plan.versions} if self.plan is not None else set()
         self._assign_slots(keys, serving)
         self._pending = plan
-        self._send(ipc.Apply(plan=plan, slots={key: self.slots[key] for key in keys}))
+        slots = {key: self.slots[key] for key in keys}
+        self._send(ipc.Apply(plan=plan, slots=slots, left_out=left_out))
 
     def tell_link(self, up: bool, outbox_events: int) -> None:
         """Send how the link to the fleet is, for `/metrics`."""

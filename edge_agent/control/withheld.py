@@ -6,11 +6,21 @@ The deployed state stays as it is: what a device runs comes from signed document
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_agent.control.journal import Journal
-from edge_agent.documents import ipc
-from edge_agent.documents.errors import EdgeAgentError, NotFoundError, UnavailableError
+from edge_agent.documents.errors import NotFoundError, UnavailableError
 from edge_agent.documents.plan import Plan, with_id
+
+UNLOADED = "It was unloaded on request; load it to have it served again."
+"""Why a model is not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    model: str
+    load: bool
+    done: asyncio.Future[None]
 
 
 class Withheld:
@@ -18,48 +28,49 @@ class Withheld:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._models: frozenset[str] = frozenset()
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._waiting: list[_Change] = []
+        self.models: frozenset[str] = frozenset()
 
     def without(self, plan: Plan) -> Plan:
         """Return the plan as it is to be served."""
-        if not self._models.intersection(plan.models):
+        if not self.models.intersection(plan.models):
             return plan
-        versions = tuple(version for version in plan.versions if version.model not in self._models)
-        policies = tuple(policy for policy in plan.policies if policy.model not in self._models)
+        versions = tuple(version for version in plan.versions if version.model not in self.models)
+        policies = tuple(policy for policy in plan.policies if policy.model not in self.models)
         return with_id(dataclasses.replace(plan, versions=versions, policies=policies))
 
-    async def change(self, plan: Plan, model: str, load: bool, actor: str, wake: Callable[[], None]) -> None:
-        """Serve a model of this plan, or leave it out; return when that is so. `wake` has the rest looked at.
+    async def change(self, plan: Plan, model: str, load: bool, actor: str, look: Callable[[], None]) -> None:
+        """Serve a model of this plan, or leave it out; return when that is so. `look` has the rest looked at.
 
-        Raises NotFoundError for a model that the plan does not have, UnavailableError when serving cannot.
+        Raises NotFoundError for a model that the plan does not have, UnavailableError when it cannot be served.
         """
         if model not in plan.models:
             known = ", ".join(plan.models) or "none"
             raise NotFoundError(f"No model '{model}' is deployed to this device; the models are: {known}.")
-        if load == (model not in self._models):
-            return
-        self._models = self._models - {model} if load else self._models | {model}
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((self.without(plan).id, future))
-        wake()
-        await future
-        message = "Served again." if load else "Not served until it is loaded again, or the agent starts."
-        self._journal.record("loaded" if load else "unloaded", message, model=model, actor=actor)
+        is_new = load == (model in self.models)
+        self.models = self.models - {model} if load else self.models | {model}
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Change(model, load, done))
+        look()
+        await done
+        if is_new:
+            message = "Served again." if load else "Not served until it is loaded again, or the agent starts."
+            self._journal.record("loaded" if load else "unloaded", message, model=model, actor=actor)
 
-    def notice(self, notice: object) -> None:
-        """Take what serving tells."""
-        match notice:
-            case ipc.Applied(plan_id=plan_id):
-                self._settle(plan_id, None)
-            case ipc.Refused(plan_id=plan_id, reason=reason):
-                self._settle(plan_id, UnavailableError(f"It cannot be served: {reason}"))
-
-    def _settle(self, plan_id: str, error: EdgeAgentError | None) -> None:
-        for wanted, future in self._waiting:
-            if wanted == plan_id and not future.done():
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
-        self._waiting = [entry for entry in self._waiting if not entry[1].done()]
+    def settle(self, served: Plan, why: Callable[[str], str]) -> None:
+        """Answer all who wait, now that what is wanted is served; `why` says of a model why it is not."""
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if change.done.done():
+                continue
+            if (change.model in served.models) == change.load:
+                change.done.set_result(None)
+            elif change.load:
+                reason = why(change.model)
+                change.done.set_exception(
+                    UnavailableError(f"Model '{change.model}' cannot be served: {reason}")
+                )
+            else:
+                change.done.set_exception(
+                    UnavailableError(f"Model '{change.model}' is served, as it was loaded again meanwhile.")
+                )

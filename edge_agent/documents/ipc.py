@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge_agent.documents.messages import MetricsMessage
-from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.plan import LeftOut, Plan, VersionPlan
 from edge_agent.documents.settings import (
     CacheSettings,
     EngineSettings,
@@ -83,6 +83,8 @@ class Apply(_Message, frozen=True):
 
     plan: Plan
     slots: dict[str, int]
+    left_out: tuple[LeftOut, ...] = ()
+    """What is deployed and not in the plan, for those who ask."""
 
 
 class Drain(_Message, frozen=True):

@@ -30,7 +30,8 @@ EventType = Literal[
 
 
 VersionState = Literal["serving", "loading", "probing", "waiting", "left_out", "quarantined"]
-"""`waiting`: fetched, not yet probed or activated; `left_out`: could not be loaded, tried again later."""
+"""`waiting`: fetched, not yet probed or activated; `left_out`: could not be loaded, tried again later, or was
+unloaded on request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,15 @@ class VersionPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A version that is deployed to this device and not served; `reason` is a sentence."""
+
+    model: str
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ArmPlan:
     """An arm of a model, whether or not its version is served here."""
 

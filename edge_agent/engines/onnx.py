@@ -53,6 +53,11 @@ class OnnxEngine:
         self._names = [output.name for output in self.outputs]
         self._has_bfloat16 = any(spec.datatype == "BF16" for spec in self.inputs + self.outputs)
         self._has_bytes = any(spec.datatype == "BYTES" for spec in self.inputs + self.outputs)
+        if self._has_bfloat16 and any(spec.datatype == "BYTES" for spec in self.inputs):
+            raise ModelLoadError(
+                "It has bfloat16 and an input of text, which ONNX Runtime does not take together from Python; "
+                "export it with float32, or do without the text."
+            )
 
     @classmethod
     def runtime(cls, settings: EngineSettings) -> str | None:

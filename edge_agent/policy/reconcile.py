@@ -12,10 +12,10 @@ The states of a target and the transitions between them:
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.documents.plan import LeftOut, Plan, VersionPlan, with_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,16 @@ def effective(
         if version.sha256 not in left_out
     ]
     return with_id(dataclasses.replace(current, versions=(*kept, *before)))
+
+
+def missing(deployed: Plan, served: Plan, why: Callable[[VersionPlan], str]) -> tuple[LeftOut, ...]:
+    """Return what is deployed and not served; `why` says the reason for each version."""
+    keys = {version.key for version in served.versions}
+    return tuple(
+        LeftOut(version.model, version.version, why(version))
+        for version in deployed.versions
+        if version.key not in keys
+    )
 
 
 def superseded(

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, NotFoundError, RequestError, UnavailableError
 from edge_agent.documents.ipc import Configure
 from edge_agent.serving import descriptions, shared_memory_http, tasks_http
 from edge_agent.serving.access import Access
@@ -130,6 +130,7 @@ class App:
         elif b"content-encoding" in request.headers:
             self._codec.plain(
                 request,
+                reply,
                 lambda plain: self._dispatch(plain, reply),
                 lambda error: reply.send(_refusal(request, error)),
             )
@@ -214,7 +215,12 @@ class App:
     # --- the handlers -----------------------------------------------------------------------------------------
 
     def _model_ready(self, model: str, version: str | None) -> Response:
-        self._find(model, version)
+        try:
+            self._find(model, version)
+        except NotFoundError as error:
+            if self._pipeline.table.why_left_out(model, version) is None:
+                raise
+            return error_response(400, str(error))
         return _json({"name": model, "ready": True})
 
     def _model_metadata(self, model: str, version: str | None) -> Response:
@@ -251,7 +257,7 @@ class App:
         return error_response(400, "No plan has been applied yet, or the server is stopping.")
 
     def _repository_index(self, request: Request) -> Response:
-        return _json(descriptions.index(self._pipeline.table.versions))
+        return _json(self._repository.index(self._pipeline.table, request.body))
 
     def _metrics(self, request: Request) -> Response:
         table = self._pipeline.table

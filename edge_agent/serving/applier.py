@@ -68,7 +68,7 @@ class Applier:
             loaded = new.get(version.key) or served[version.key]
             loaded.plan, loaded.slot = version, apply.slots[version.key]
             table.append(loaded)
-        self._pipeline.switch(Table(plan, table, self._device))
+        self._pipeline.switch(Table(plan, table, self._device, apply.left_out))
         self.has_applied = True
         names = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
         log.info("Serving plan %s: %s", plan.id, names or "no models")

@@ -10,25 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import RequestError
+from edge_agent.documents.tensors import TensorSpec
 
 
 def classes(
-    tensor: NDArray[Any], name: str, count: int, labels: Sequence[str], has_batch: bool
+    tensor: NDArray[Any], spec: TensorSpec, count: int, labels: Sequence[str], has_batch: bool
 ) -> NDArray[Any]:
     """Return the `count` best values of an output, or of each row, as BYTES `value:index:label`, best first.
 
     With `has_batch` the first dimension is a batch and the result is [batch, k], else [k]; k is at most the
-    number of values. An index without a label has none. Raises RequestError for an output of text or booleans.
+    number of values. Of equal values the first is better, and NaN is the worst. An index without a label has
+    none. Raises RequestError for an output of text or booleans.
     """
+    if spec.datatype == "BF16":
+        # The upper half of an FP32.
+        tensor = (tensor.astype(np.uint32) << 16).view(np.float32)
     if tensor.dtype.kind not in "iuf":
-        raise RequestError(f"Output '{name}' has no numbers, so no best classes; ask for it as it is.")
+        raise RequestError(f"Output '{spec.name}' has no numbers, so no best classes; ask for it as it is.")
     rows = tensor.reshape(tensor.shape[0], -1) if has_batch and tensor.ndim else tensor.reshape(1, -1)
     count = min(count, rows.shape[1])
-    best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    best = _downwards(rows)[:, :count]
     found = np.empty((len(rows), count), np.object_)
     for row, indexes in enumerate(best):
         found[row] = [_described(rows[row, index], int(index), labels) for index in indexes]
     return found if has_batch and tensor.ndim else found[0]
+
+
+def _downwards(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the indexes of each row's values from the largest to the smallest."""
+    if rows.dtype.kind == "f":
+        return np.argsort(-rows, axis=1, kind="stable")
+    # Upwards and turned around, as there are whole numbers without a negative one, or that are no FP64.
+    return rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
 
 
 def _described(value: Any, index: int, labels: Sequence[str]) -> bytes:

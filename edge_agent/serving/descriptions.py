@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from edge_agent.documents.tensors import TensorSpec
-from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.loader import READY, UNAVAILABLE, LoadedVersion
+from edge_agent.serving.router import Table
 from edge_agent.telemetry.counters import Counters
 
 EXTENSIONS: Final = (
@@ -20,6 +21,7 @@ EXTENSIONS: Final = (
     "parameters",
     "schedule_policy",
     "sequence",
+    "sequence(string_id)",
     "statistics",
 )
 """Those of Triton's extensions that always work."""
@@ -97,24 +99,23 @@ def config(loaded: LoadedVersion, is_cached: bool) -> dict[str, Any]:
 
 def statistics(versions: Iterable[LoadedVersion], counters: Counters) -> dict[str, Any]:
     """Return what Triton's statistics extension tells of these versions."""
-    plans = [loaded.plan for loaded in versions]
-    return {
-        "model_stats": [
-            counters.of(plan.model, plan.version).statistics.to_builtins(plan.model, plan.version)
-            for plan in plans
-        ]
-    }
-
-
-def index(versions: Iterable[LoadedVersion]) -> list[dict[str, str]]:
-    """Return the repository's index: the versions that are served, and which of them are not in memory now."""
     entries = []
     for loaded in versions:
-        state, reason = loaded.state
-        entries.append(
-            {"name": loaded.plan.model, "version": loaded.plan.version, "state": state, "reason": reason}
-        )
-    return entries
+        model, version = loaded.plan.model, loaded.plan.version
+        counted = counters.of(model, version).statistics
+        entries.append(counted.to_builtins(model, version, loaded.resident_bytes))
+    return {"model_stats": entries}
+
+
+def index(table: Table, only_ready: bool) -> list[dict[str, str]]:
+    """Return the repository's index: what is deployed to this device, in memory or not, served or not."""
+    entries = [(loaded.plan.model, loaded.plan.version, *loaded.state) for loaded in table.versions]
+    entries += [(found.model, found.version, UNAVAILABLE, found.reason) for found in table.left_out]
+    return [
+        {"name": model, "version": version, "state": state, "reason": reason}
+        for model, version, state, reason in entries
+        if not only_ready or state == READY
+    ]
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -11,6 +11,11 @@ SMALLEST_BYTES: Final = 1024
 
 _LEVEL: Final = 1
 _WINDOW: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_WORTH: Final = 0.8
+"""What an answer must shrink to. Floats of a model shrink to nine tenths, which takes 45 ms for 1.2 MB: a loss
+on any local connection, and many HTTP clients accept encodings without having been told to."""
+_SAMPLE_BYTES: Final = 16 * 1024
+_FED_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 
 
@@ -35,16 +40,24 @@ def decoded(request: Request, max_bytes: int) -> bytes:
 
 def _inflated(body: bytes, window: int, max_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(window)
-    parts, size, rest = [], 0, body
-    while rest and not decompressor.eof:
-        part = decompressor.decompress(rest, _PIECE_BYTES)
-        size += len(part)
-        if size > max_bytes:
-            raise PayloadTooLargeError(
-                f"The request's body is larger than {max_bytes} bytes; send less, or raise http.max_body_bytes."
-            )
-        parts.append(part)
-        rest = decompressor.unconsumed_tail
+    parts, size = [], 0
+    # Fed in pieces, as what is left of each is copied again and again.
+    for position in range(0, len(body), _FED_BYTES):
+        fed = body[position : position + _FED_BYTES]
+        while not decompressor.eof:
+            part = decompressor.decompress(fed, _PIECE_BYTES)
+            size += len(part)
+            if size > max_bytes:
+                raise PayloadTooLargeError(
+                    f"The request's body is larger than {max_bytes} bytes; send less, or raise "
+                    "http.max_body_bytes."
+                )
+            parts.append(part)
+            fed = decompressor.unconsumed_tail
+            if not fed and len(part) < _PIECE_BYTES:
+                break
+        if decompressor.eof and position + _FED_BYTES < len(body):
+            raise zlib.error("it goes on after its end")
     if not decompressor.eof or decompressor.unused_data:
         raise zlib.error("it ends too early or too late")
     return b"".join(parts)
@@ -62,11 +75,22 @@ def accepted(header: bytes | None) -> str | None:
 
 
 def encoded(response: Response, encoding: str) -> Response:
-    """Return an answer in this encoding, or as it is where it is small."""
+    """Return an answer in this encoding, or as it is where it is small or would become little smaller."""
     body = b"".join(response.body)
-    if len(body) < SMALLEST_BYTES:
+    if len(body) < SMALLEST_BYTES or not _seems_worth_it(body):
         return response
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[encoding])
     compressed = compressor.compress(body) + compressor.flush()
+    if len(compressed) > len(body) * _WORTH:
+        return response
     headers = (*response.headers, ("Content-Encoding", encoding), ("Vary", "Accept-Encoding"))
     return Response(response.status, (compressed,), response.content_type, headers)
+
+
+def _seems_worth_it(body: bytes) -> bool:
+    """Say whether a piece from the middle of a long body becomes smaller."""
+    if len(body) < 2 * _SAMPLE_BYTES:
+        return True
+    middle = len(body) // 2 - _SAMPLE_BYTES // 2
+    sample = body[middle : middle + _SAMPLE_BYTES]
+    return len(zlib.compress(sample, _LEVEL)) <= _SAMPLE_BYTES * _WORTH

@@ -40,6 +40,10 @@ class _Reply:
         """Return the user at the other end, None over TCP."""
         return self._connection.peer_uid()
 
+    def reserve(self, size_bytes: int) -> bool:
+        """Say whether there is memory for so much more of the request, which is counted with its body."""
+        return self._connection.reserve(size_bytes)
+
 
 class Connection(asyncio.Protocol):
     """One client. `open_connections` is the server's set of those that are open; a drain goes through it."""
@@ -160,6 +164,10 @@ class Connection(asyncio.Protocol):
     def peer_uid(self) -> int | None:
         """Return the user at the other end, None over TCP."""
         return peer_uid(self._transport)
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Say whether there is memory for so much more of a request; for its `_Reply` alone."""
+        return not self._is_lost and self._reader.reserve(size_bytes)
 
     def finish(self, request: Request, response: Response) -> None:
         """Write the answer that was waited for; for its `_Reply` alone."""

@@ -53,6 +53,10 @@ class Reply(Protocol):
         """Return the user who made the connection, as the kernel knows it; None over TCP."""
         ...
 
+    def reserve(self, size_bytes: int) -> bool:
+        """Say whether the server has memory for what the request has become; it is counted with its body."""
+        ...
+
 
 Application = Callable[[Request, Reply], None]
 """Answers a request, at once or later; never raises."""

@@ -50,14 +50,23 @@ class RequestReader:
         if not self.is_receiving:
             request = self._known.recognize(data)
             if request is not None:
-                if self._takes(len(data)):
+                if self.reserve(len(data)):
                     self.requests.append(request)
+                else:
+                    self._refuse_with(http_rules.too_many_bytes())
                 return
         self._parse(data)
 
     def refuse(self, status: int, message: str) -> None:
         """Take nothing more; the first refusal stands."""
         self._refuse_with(error_response(status, message))
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Count what a request has become beside its body, until `forget_bodies`; say whether there is room."""
+        if not self._intake.take(size_bytes):
+            return False
+        self._taken_bytes += size_bytes
+        return True
 
     def forget_bodies(self) -> None:
         """Hear that all requests that were taken are answered, or that nobody waits for them."""
@@ -154,11 +163,10 @@ class RequestReader:
 
     def _takes(self, size_bytes: int) -> bool:
         """Count a piece of a body; refuse the request if there is no memory for it."""
-        if not self._intake.take(size_bytes):
-            self._refuse_with(http_rules.too_many_bytes())
-            return False
-        self._taken_bytes += size_bytes
-        return True
+        if self.reserve(size_bytes):
+            return True
+        self._refuse_with(http_rules.too_many_bytes())
+        return False
 
     def _begin(self) -> None:
         self._target = b""

@@ -1,8 +1,14 @@
 """What is refused before anybody has looked at a request's content, and with which words."""
 
 from collections.abc import Mapping
+from typing import Final
 
-from edge_agent.serving.http_messages import Limits, Response, error_response
+from edge_agent.documents.errors import UnavailableError
+from edge_agent.serving.http_messages import Limits, Response, error_response, failure
+
+TOO_MANY_BYTES: Final = (
+    "The requests of all clients together are too large for now; try again later, or send less at a time."
+)
 
 
 def refusal(headers: Mapping[bytes, bytes], limits: Limits) -> Response | None:
@@ -29,10 +35,7 @@ def too_large(limits: Limits) -> Response:
 
 def too_many_bytes() -> Response:
     """Return the refusal of a body for which there is no memory beside those of other requests."""
-    message = (
-        "The requests of all clients together are too large for now; try again later, or send less at a time."
-    )
-    return error_response(503, message, (("Retry-After", "1"),))
+    return failure(UnavailableError(TOO_MANY_BYTES))
 
 
 def too_many_connections() -> Response:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
 _QUICK_RUN_NS = 1_000_000
 
+READY: Final = "READY"
+UNAVAILABLE: Final = "UNAVAILABLE"
 AWAY: Final = "unloaded to save memory; loads on demand"
 
 
@@ -86,7 +88,7 @@ class LoadedVersion:
     @property
     def state(self) -> tuple[str, str]:
         """Its state and the reason for it, as the repository index of Triton has them."""
-        return ("READY", "") if self.is_resident else ("UNAVAILABLE", AWAY)
+        return (READY, "") if self.is_resident else (UNAVAILABLE, AWAY)
 
     def run(
         self, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]

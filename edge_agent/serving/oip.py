@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, WITHOUT_JSON, TensorSpec
-from edge_agent.serving import json_tensors
+from edge_agent.serving import json_tensors, raw_requests
 from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
 from edge_agent.serving.classification import classes
 from edge_agent.serving.parameters import flag, natural
@@ -50,8 +49,31 @@ class _Infer(msgspec.Struct):
     outputs: list[_Output] | None = None
 
 
+class _LooseInput(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+
+
+class _LooseOutput(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _LooseInfer(msgspec.Struct):
+    """A request as some libraries write it (MLServer's for one): null for what they do not give."""
+
+    inputs: list[_LooseInput]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_LooseOutput] | None = None
+
+
 _NOTHING: Final = _Infer([])
 _DECODER: Final = msgspec.json.Decoder(_Infer)
+_LOOSE_DECODER: Final = msgspec.json.Decoder(_LooseInfer)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -82,7 +104,24 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
     try:
         return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
+        loose = _without_nulls(json) if isinstance(error, msgspec.ValidationError) else None
+        if loose is None:
+            raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
+        return Unbound(loose, binary)
+
+
+def _without_nulls(json: memoryview) -> _Infer | None:
+    """Return a request that has null where nothing is given; None if that is not all that is wrong with it."""
+    try:
+        loose = _LOOSE_DECODER.decode(json)
+    except msgspec.MsgspecError:
+        return None
+    inputs = [
+        _Input(given.name, given.shape, given.datatype, given.data, given.parameters or {})
+        for given in loose.inputs
+    ]
+    outputs = [_Output(output.name, output.parameters or {}) for output in loose.outputs or ()]
+    return _Infer(inputs, loose.id, loose.parameters or {}, outputs)
 
 
 def _fault(json: memoryview, error: Exception) -> str:
@@ -126,7 +165,7 @@ def bind(
     memory that the caller may use.
     """
     if unbound.is_raw:
-        return _bind_raw(unbound.binary, signature)
+        return raw_requests.bind(unbound.binary, signature)
     infer = unbound.infer
     return InferRequest(
         id=infer.id,
@@ -188,7 +227,7 @@ def delivered(answer: Answer, name: str, delivery: Delivery) -> tuple[NDArray[An
     if not delivery.classes:
         return tensor, spec.datatype
     has_batch = len(spec.shape) > 1 and spec.shape[0] == -1
-    return classes(tensor, name, delivery.classes, answer.signature.labels, has_batch), "BYTES"
+    return classes(tensor, spec, delivery.classes, answer.signature.labels, has_batch), "BYTES"
 
 
 def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
@@ -200,44 +239,6 @@ def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | No
         "shared_memory_byte_size": content.nbytes,
         "shared_memory_offset": delivery.offset,
     }
-
-
-def _bind_raw(content: memoryview, signature: Signature) -> InferRequest:
-    """Return the request whose only input has this content; its one free dimension is what fits.
-
-    As nothing else is said of them, all outputs go as binary data. Source: Triton Inference Server,
-    protocol/extension_binary_data.md, "Raw Binary Request".
-    """
-    if len(signature.inputs) != 1:
-        raise RequestError(
-            f"A body without JSON is for models with one input, this one has {_names(signature.inputs)}."
-        )
-    (spec,) = signature.inputs.values()
-    if spec.datatype == "BYTES":
-        tensor = np.empty(1, np.object_)
-        tensor[0] = bytes(content)
-        shape = tuple(max(size, 1) for size in spec.shape)
-    else:
-        shape = _fitting(spec, content.nbytes)
-        tensor = binary_tensors.decode(content, spec.name, spec.datatype, shape)
-    if math.prod(shape) != tensor.size or 0 in shape:
-        raise RequestError(f"A body without JSON is one element, '{spec.name}' has shape {list(spec.shape)}.")
-    outputs = dict.fromkeys(signature.outputs, IN_BINARY)
-    return InferRequest(None, {}, {spec.name: tensor.reshape(shape)}, outputs)
-
-
-def _fitting(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
-    """Return the shape of an input of this size: a free batch is 1, one other free dimension is what fits."""
-    free = [index for index, size in enumerate(spec.shape) if size == -1]
-    if len(free) > 1 and free[0] == 0:
-        free = free[1:]
-    if len(free) > 1:
-        raise RequestError(f"The shape of '{spec.name}' cannot be told from its size; describe it in JSON.")
-    shape = [max(size, 1) for size in spec.shape]
-    if free:
-        item_bytes = ITEM_SIZE_BYTES[spec.datatype]
-        shape[free[0]] = max(size_bytes // (math.prod(shape) * item_bytes), 1)
-    return tuple(shape)
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memoryview]:

@@ -1,4 +1,6 @@
-"""Loading and unloading of models on request: it is the supervisor that does so, this is the way there.
+"""What is in the repository, and loading and unloading of models on request.
+
+It is the supervisor that does so, this is the way there.
 
 Source: Triton Inference Server, protocol/extension_model_repository.md.
 """
@@ -6,21 +8,29 @@ Source: Triton Inference Server, protocol/extension_model_repository.md.
 import asyncio
 from collections.abc import Callable
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.ipc import ChangeModel, ModelChanged
+from edge_agent.serving.descriptions import index
 from edge_agent.serving.http_messages import Reply, Response, error_response, failure
+from edge_agent.serving.router import Table
 
 _LIMIT: Final = 16
 """Changes that may be under way at a time."""
 _TIMEOUT_S: Final = 120.0
+_STOPPING: Final = "The server is stopping; try again, the next one answers."
+_Known = TypeVar("_Known")
 
 
-class _Body(msgspec.Struct):
+class _Change(msgspec.Struct):
     parameters: dict[str, msgspec.Raw] = {}
+
+
+class _Index(msgspec.Struct):
+    ready: bool = False
 
 
 class Repository:
@@ -31,10 +41,17 @@ class Repository:
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
         self._pending: dict[int, tuple[Reply, asyncio.TimerHandle]] = {}
+        self._is_stopping = False
+
+    def index(self, table: Table, body: bytes) -> list[dict[str, str]]:
+        """Return the index, of what is ready alone if the body asks for that; RequestError for a wrong body."""
+        return index(table, _read(body, _Index).ready)
 
     def change(self, model: str, load: bool, body: bytes, actor: str, reply: Reply) -> None:
         """Have a model loaded or unloaded; raises RequestError for what cannot be asked."""
         _check(body)
+        if self._is_stopping:
+            raise UnavailableError(_STOPPING)
         if len(self._pending) >= _LIMIT:
             raise UnavailableError(f"{_LIMIT} changes of models are under way already; try again later.")
         number = next(self._ids)
@@ -50,9 +67,9 @@ class Repository:
 
     def stop(self) -> None:
         """Answer all who wait, as nobody will be told any more."""
-        error: EdgeAgentError = UnavailableError("The server is stopping; try again, the next one answers.")
+        self._is_stopping = True
         for number in tuple(self._pending):
-            self._answer(number, failure(error))
+            self._answer(number, failure(UnavailableError(_STOPPING)))
 
     def _answer(self, number: int, response: Response) -> None:
         reply, timer = self._pending.pop(number, (None, None))
@@ -61,14 +78,16 @@ class Repository:
             reply.send(response)
 
 
+def _read(body: bytes, kind: type[_Known]) -> _Known:
+    try:
+        return msgspec.json.decode(body if body.strip() else b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The body is not what this takes: {str(error).rstrip('.')}.") from error
+
+
 def _check(body: bytes) -> None:
     """Refuse what would have something else run than the signed documents say."""
-    if not body.strip():
-        return
-    try:
-        parameters = msgspec.json.decode(body, type=_Body).parameters
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestError(f"The body is no object with parameters: {str(error).rstrip('.')}.") from error
+    parameters = _read(body, _Change).parameters
     refused = [name for name in parameters if name == "config" or name.startswith("file:")]
     if refused:
         raise RequestError(

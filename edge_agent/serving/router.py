@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edge_agent.documents.errors import NotFoundError
-from edge_agent.documents.plan import ArmPlan, ModelPlan, Plan
+from edge_agent.documents.plan import ArmPlan, LeftOut, ModelPlan, Plan
 from edge_agent.policy.assignment import BUCKETS, DIRECT, FALLBACK, Lottery, bucket_of
 from edge_agent.serving.loader import LoadedVersion
 
@@ -70,11 +70,17 @@ class Route:
 
 
 class Table:
-    """The versions of one plan, loaded. Never changes; a new plan is a new table. `device` is its id."""
+    """The versions of one plan, loaded. Never changes; a new plan is a new table. `device` is its id.
 
-    def __init__(self, plan: Plan, versions: Sequence[LoadedVersion], device: str) -> None:
+    `left_out` is what is deployed to the device and not served.
+    """
+
+    def __init__(
+        self, plan: Plan, versions: Sequence[LoadedVersion], device: str, left_out: Sequence[LeftOut] = ()
+    ) -> None:
         self.plan = plan
         self.versions = tuple(versions)
+        self.left_out = tuple(left_out)
         self._routes = {
             model: Route(
                 plan.policy(model), [loaded for loaded in versions if loaded.plan.model == model], device
@@ -86,9 +92,18 @@ class Table:
         """Return how a model's requests find their version; raises NotFoundError for an unknown model."""
         route = self._routes.get(model)
         if route is None:
+            if (reason := self.why_left_out(model, None)) is not None:
+                raise NotFoundError(f"Model '{model}' is not served now: {reason}")
             known = ", ".join(self._routes) or "none"
             raise NotFoundError(f"There is no model '{model}' here; the models are: {known}.")
         return route
+
+    def why_left_out(self, model: str, version: str | None) -> str | None:
+        """Return why a model, or one version of it, is deployed and not served; None for any other."""
+        for found in self.left_out:
+            if found.model == model and version in (None, found.version):
+                return found.reason
+        return None
 
     def of_model(self, model: str) -> tuple[LoadedVersion, ...]:
         """Return a model's versions in the plan's order; raises NotFoundError for an unknown model."""

@@ -54,6 +54,10 @@ class Task:
         """Return the user who sent the request."""
         return self.uid
 
+    def reserve(self, size_bytes: int) -> bool:
+        """Say that there is room, as the bytes of tasks are counted by themselves."""
+        return True
+
     def send(self, response: Response) -> None:
         """Keep the answer."""
         self._tasks.end(self, response)

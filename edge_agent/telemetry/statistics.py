@@ -80,8 +80,8 @@ class VersionStatistics:
         batch.infer.add(infer_ns)
         batch.output.add(output_ns)
 
-    def to_builtins(self, model: str, version: str) -> dict[str, Any]:
-        """Return an entry of `model_stats`."""
+    def to_builtins(self, model: str, version: str, resident_bytes: int) -> dict[str, Any]:
+        """Return an entry of `model_stats`; `resident_bytes` is what the model takes in memory now."""
         return {
             "name": model,
             "version": version,
@@ -99,5 +99,5 @@ class VersionStatistics:
                 }
                 for rows, batch in sorted(self._batches.items())
             ],
-            "memory_usage": [],
+            "memory_usage": [{"type": "CPU", "id": 0, "byte_size": resident_bytes}],
         }

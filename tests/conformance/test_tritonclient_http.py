@@ -240,6 +240,19 @@ def test_asyncio(url: str) -> None:
             assert [result.as_numpy("y")[0, 0] for result in results] == list(range(20))
             with pytest.raises(InferenceServerException, match="no model 'none'"):
                 await client.infer("none", [given(X)])
+            large = np.ones((5000, 2), np.float32)
+            for algorithm in (None, "gzip", "deflate"):
+                result = await client.infer(
+                    "m",
+                    [given(large)],
+                    request_compression_algorithm=algorithm,
+                    response_compression_algorithm=algorithm,
+                )
+                assert np.array_equal(result.as_numpy("y"), large)
+            index = await client.get_model_repository_index()
+            assert {"name": "m", "version": "1", "state": "READY", "reason": ""} in index
+            with pytest.raises(InferenceServerException, match=r"http\.tcp_admin"):
+                await client.unload_model("m")
 
     asyncio.run(scenario())
 
@@ -255,6 +268,11 @@ def test_refusals_are_one_sentence_and_the_connection_goes_on(client: triton.Inf
     assert np.array_equal(client.infer("m", [given(X)]).as_numpy("y"), X)
 
 
+def test_parameters_of_ones_own_are_no_matter(client: triton.InferenceServerClient) -> None:
+    result = client.infer("m", [given(X)], parameters={"of_mine": 42, "another": "text"})
+    assert np.array_equal(result.as_numpy("y"), X)
+
+
 def test_timeout_and_priority_are_taken(client: triton.InferenceServerClient) -> None:
     result = client.infer("m", [given(X)], priority=1, timeout=10_000_000)
     assert np.array_equal(result.as_numpy("y"), X)
@@ -265,3 +283,28 @@ def test_timeout_and_priority_are_taken(client: triton.InferenceServerClient) ->
 def test_the_index_lists_what_is_served(client: triton.InferenceServerClient) -> None:
     index = client.get_model_repository_index()
     assert {"name": "m", "version": "2", "state": "READY", "reason": ""} in index
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"", 200), (b'{"ready": true}', 200), (b'{"ready": 1}', 400), (b"[", 400)]
+)
+def test_the_index_takes_what_is_to_be_in_it(url: str, body: bytes, status: int) -> None:
+    with triton.InferenceServerClient(url) as client:
+        response = client._client_stub.post(request_uri="/v2/repository/index", body=body)
+        assert response.status_code == status
+        answer = json.loads(response.read())
+        assert answer["error"].endswith(".") if status == 400 else answer
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get_trace_settings(),
+        lambda client: client.get_trace_settings("m"),
+        lambda client: client.get_log_settings(),
+        lambda client: client.update_log_settings({"log_verbose_level": 1}),
+    ],
+)
+def test_settings_of_traces_and_logs_are_not_here(client: triton.InferenceServerClient, ask: Any) -> None:
+    status, message = refused(ask, client)
+    assert (status, "There is nothing at" in message) == ("404", True)

@@ -46,6 +46,9 @@ class _Reply:
     def peer_uid(self) -> int | None:
         return None
 
+    def reserve(self, size_bytes: int) -> bool:
+        return True
+
     def send(self, response: Response) -> None:
         if not self.response.done():
             self.response.set_result(response)

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import helper
@@ -174,3 +175,14 @@ def test_the_callers_timeout_is_the_servers_too(serving: ServingProcess) -> None
         with pytest.raises(DeadlineExceededError):
             client.infer("slow", big, timeout_s=0.005)
         assert client.infer("m", SMALL, timeout_s=20).outputs["y"].shape == (2, 2)
+
+
+def test_bfloat16_is_sent_as_such_and_comes_back_as_its_bits(tmp_path: Path) -> None:
+    given = np.array([[1.5, -2.0]], ml_dtypes.bfloat16)
+    with ServingProcess(tmp_path / "s") as serving:
+        serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx", "BF16")))
+        with Client(serving.path) as client:
+            result = client.infer("m", given).outputs["y"]
+            assert result.view(ml_dtypes.bfloat16).tolist() == [[1.5, -2.0]]
+            with pytest.raises(RequestError, match="must be BF16, not 'UINT16'"):
+                client.infer("m", result)

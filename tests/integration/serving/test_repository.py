@@ -74,6 +74,25 @@ class TestOverTcp:
             assert "signed documents" in message
             assert post(serving, path, b"nonsense", bearer)[0] == 400
 
+    def test_who_waits_is_answered_when_the_supervisor_is_gone(self, tmp_path: Path) -> None:
+        token = tmp_path / "token"
+        token.write_text("secret")
+        settings = HttpSettings(tcp_admin=True, admin_token_file=str(token))
+        with ServingProcess(tmp_path / "s", settings) as serving:
+            answers: list[tuple[int, str]] = []
+
+            def ask_for_it() -> None:
+                bearer = {"Authorization": "bearer secret"}
+                answers.append(post(serving, "/v2/repository/models/m/load", headers=bearer))
+
+            client = threading.Thread(target=ask_for_it)
+            client.start()
+            assert isinstance(serving.receive(), ChangeModel)
+            serving.hang_up()
+            client.join()
+            assert serving.wait() == 0
+        assert answers == [(503, "The server is stopping; try again, the next one answers.")]
+
 
 def test_another_user_may_not_ask_over_the_socket(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
@@ -117,7 +136,7 @@ def test_an_agent_leaves_a_model_out_until_it_is_asked_for(tmp_path: Path) -> No
 
             done = run("unload", "m")
             assert (done.returncode, "is not served until" in done.stdout) == (0, True), done.stderr
-            with pytest.raises(NotFoundError, match="the models are: other"):
+            with pytest.raises(NotFoundError, match="unloaded on request"):
                 client.metadata("m")
             assert client.metadata("other").name == "other"
             assert run("unload", "m").returncode == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.cli.examples import curl_line, zero_shape
-from edge_agent.documents.tensors import Datatype, TensorSpec
+from edge_agent.documents.tensors import WITHOUT_JSON, Datatype, TensorSpec
 
 URL = "http://127.0.0.1:8000"
 
@@ -41,7 +41,7 @@ def test_a_large_tensor_is_made_by_python_and_sent_over_the_socket() -> None:
 
 
 def test_what_json_cannot_carry_has_no_line() -> None:
-    assert curl_line("m", [TensorSpec("x", "FP16", (1,))], URL) is None
+    assert all(curl_line("m", [TensorSpec("x", datatype, (1,))], URL) is None for datatype in ("FP16", "BF16"))
     assert curl_line("m", [TensorSpec("x", "FP32", (1000, 1001))], URL) is None
 
 
@@ -51,7 +51,7 @@ specs = st.lists(
         st.text(
             st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Co", "Cn")), min_size=1, max_size=6
         ),
-        st.sampled_from([name for name in get_args(Datatype) if name != "FP16"]),
+        st.sampled_from([name for name in get_args(Datatype) if name not in WITHOUT_JSON]),
         st.lists(st.sampled_from([-1, 1, 2, 7]), max_size=3).map(tuple),
     ),
     min_size=1,

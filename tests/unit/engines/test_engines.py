@@ -222,3 +222,40 @@ def test_importing_the_engines_imports_no_runtime():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_bfloat16_is_carried_as_its_bits(tmp_path):
+    """Also beside other datatypes, and from memory that may not be written."""
+    path = save_onnx(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("Identity", ["x"], ["y"]),
+            helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Not", ["b"], ["c"]),
+            helper.make_node("Constant", [], ["t"], value_strings=["ü"]),
+        ],
+        {"x": ("BF16", ["n", 2]), "b": ("BOOL", [])},
+        {"y": ("BF16", ["n", 2]), "f": ("FP32", ["n", 2]), "c": ("BOOL", []), "t": ("BYTES", [1])},
+    )
+    engine = OnnxEngine.load(path, ONE)
+    numbers = np.array([[1.5, -2.0], [0.0, np.inf]], np.float32)
+    bits = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    bits.flags.writeable = False
+    results = engine.run({"x": bits, "b": np.array(True)})
+    np.testing.assert_array_equal(results["y"], bits)
+    np.testing.assert_array_equal(results["f"], numbers)
+    assert not results["c"]
+    assert results["t"].tolist() == ["ü".encode()]
+    results["y"][0, 0] = 0
+    assert engine.run({"x": bits, "b": np.array(True)}, ["y"])["y"][0, 0] == bits[0, 0]
+
+
+def test_bfloat16_beside_an_input_of_text_is_refused(tmp_path):
+    path = save_onnx(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Identity", ["s"], ["t"])],
+        {"x": ("BF16", [1]), "s": ("BYTES", [1])},
+        {"y": ("BF16", [1]), "t": ("BYTES", [1])},
+    )
+    with pytest.raises(ModelLoadError, match="bfloat16 and an input of text"):
+        OnnxEngine.load(path, ONE)

@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.documents.plan import ModelPlan, Plan, VersionPlan, with_id
+from edge_agent.documents.plan import LeftOut, ModelPlan, Plan, VersionPlan, with_id
 from edge_agent.policy import reconcile
 from edge_agent.policy.reconcile import Activate, DropTarget, Probe, Serve, Situation, Sync
 
@@ -163,3 +163,9 @@ def test_decisions_come_to_rest(running: Plan, target: Plan, bad: set[str], read
     if ready:
         assert now.target is None
         assert now.serving_plan == now.wanted.id
+
+
+def test_what_is_deployed_and_not_served_is_told_with_its_reason() -> None:
+    deployed, served = plan(1, OLD, version("n", "1")), plan(1, OLD, version("o", "1"))
+    assert reconcile.missing(deployed, served, lambda found: f"{found.model}.") == (LeftOut("n", "1", "n."),)
+    assert reconcile.missing(served, served, lambda _: "") == ()

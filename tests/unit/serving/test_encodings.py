@@ -1,8 +1,10 @@
 """Compressed bodies: what went in comes out, bounded, and nothing else is taken for it."""
 
 import gzip
+import time
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,30 @@ def test_what_is_not_compressed_so_is_refused(encoding: str, spoil: object) -> N
 def test_garbage_is_only_ever_refused(content: bytes, encoding: str) -> None:
     with pytest.raises(RequestError):
         decoded(request(content, encoding), 100)
+
+
+def test_what_does_not_shrink_is_sent_as_it_is() -> None:
+    floats = np.random.default_rng(0).random(300_000, np.float32).tobytes()
+    for noise in (floats[: 2 * SMALLEST_BYTES], floats):
+        plain = Response(200, (b"{}", memoryview(noise)), headers=(("Inference-Header-Content-Length", "2"),))
+        assert encoded(plain, "gzip") is plain
+
+
+@given(st.integers(0, 300_000), st.integers(0, 3))
+def test_lengths_around_the_pieces_are_no_matter(size: int, seed: int) -> None:
+    content = (np.random.default_rng(seed).integers(0, 256, size // 2).astype(np.uint8).tobytes()) + bytes(size)
+    assert decoded(request(zlib.compress(content, 1), "deflate"), len(content)) == content
+    if content:
+        with pytest.raises(PayloadTooLargeError):
+            decoded(request(zlib.compress(content, 1), "deflate"), len(content) - 1)
+
+
+def test_the_time_grows_as_the_body_does() -> None:
+    content = np.random.default_rng(0).integers(0, 256, 2**24).astype(np.uint8).tobytes()
+    body = zlib.compress(content, 0)
+    started_s = time.process_time()
+    assert decoded(request(body, "deflate"), 2**25) == content
+    assert time.process_time() - started_s < 1.0
 
 
 def test_an_unknown_encoding_is_named() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, WITHOUT_JSON, TensorSpec
+from edge_agent.documents.tensors import DATATYPES, ITEM_SIZE_BYTES, NUMPY_NAME, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import oip
 from edge_agent.serving.calls import IN_BINARY, Answer, InferRequest, Signature
 from edge_agent.serving.calls import IN_JSON as IN_JSON_FORM
@@ -376,3 +376,50 @@ def test_a_body_without_json_that_does_not_fit_is_refused(signature, content, me
 
 def test_text_without_json_is_one_element():
     assert parse(b"a text", b"0", one("BYTES", (-1,))).inputs["x"].tolist() == [b"a text"]
+
+
+SIZES = st.one_of(st.integers(1, 3), st.integers(-2, 2**40))
+
+
+@given(st.lists(SIZES, max_size=3), st.integers(0, 48), st.one_of(st.none(), SIZES), st.sampled_from(DATATYPES))
+def test_a_tensor_has_the_bytes_of_its_shape_or_is_refused(shape, given_bytes, size, datatype):
+    array = np.zeros(given_bytes, np.uint8)
+    whole, length = binary(array, shape=shape, datatype=datatype, size=size)
+    dimensions = one(datatype, tuple(-1 for _ in shape))
+    item_bytes = ITEM_SIZE_BYTES.get(datatype, 4)
+    fits = min(shape, default=1) > 0 and math.prod(shape) * item_bytes == given_bytes
+    if fits and size in (None, given_bytes):
+        assert parse(whole, length, dimensions).inputs["x"].shape == tuple(shape)
+    else:
+        with pytest.raises(RequestError):
+            parse(whole, length, dimensions)
+
+
+@given(st.lists(st.one_of(st.just(-1), st.integers(1, 3)), max_size=3), st.binary(max_size=48), st.data())
+def test_a_body_without_json_becomes_a_tensor_of_just_these_bytes(shape, content, data):
+    datatype = data.draw(st.sampled_from([name for name in ITEM_SIZE_BYTES if name != "BOOL"]))
+    dimensions = one(datatype, tuple(shape))
+    try:
+        tensor = parse(content, b"0", dimensions).inputs["x"]
+    except RequestError:
+        return
+    assert tensor.tobytes() == content
+    assert dimensions.inputs["x"].accepts(tensor.shape)
+    assert 0 not in tensor.shape
+
+
+def test_null_is_as_good_as_nothing():
+    """As MLServer's library writes requests."""
+    request = json.loads(body(parameters=None, outputs=[{"name": "y", "parameters": None}], id=None))
+    request["inputs"][0]["parameters"] = None
+    parsed = parse(json.dumps(request).encode(), None, signature())
+    assert (parsed.id, parsed.parameters, list(parsed.outputs)) == (None, {}, ["y"])
+    assert parsed.inputs["x"].tolist() == [[1, 2]]
+    request["outputs"] = None
+    assert list(parse(json.dumps(request).encode(), None, one()).outputs) == ["y"]
+
+
+@pytest.mark.parametrize("changes", [{"inputs": None}, {"inputs": [None]}, {"parameters": None, "id": 3}])
+def test_null_is_nothing_else(changes):
+    with pytest.raises(RequestError, match="not an inference request"):
+        parse(json.dumps({**json.loads(body()), **changes}).encode(), None, one())

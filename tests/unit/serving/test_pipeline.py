@@ -67,6 +67,9 @@ class Waiter:
     def peer_uid(self) -> int | None:
         return None
 
+    def reserve(self, size_bytes: int) -> bool:
+        return True
+
     def send(self, response: Response) -> None:
         self.answer.set_result(response)
 
