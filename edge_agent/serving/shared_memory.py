@@ -189,22 +189,33 @@ def _may_use(uid: int | None, status: os.stat_result) -> bool:
 
 
 class RegionAccess:
-    """The regions as the sender of a request may use them; `peer_uid` is asked only when they are used."""
+    """The regions as the sender of a request may use them.
 
-    __slots__ = ("_peer_uid", "_regions")
+    `peer_uid` is asked when they are first used, and only then: a client that has left before its output is
+    written is still who it was, and its connection can no longer tell.
+    """
+
+    __slots__ = ("_is_known", "_peer_uid", "_regions", "_uid")
 
     def __init__(self, regions: Regions, peer_uid: Callable[[], int | None]) -> None:
         self._regions = regions
         self._peer_uid = peer_uid
+        self._uid: int | None = None
+        self._is_known = False
 
     def check(self, name: str, offset: int, size_bytes: int) -> None:
         """See `Regions.check`."""
-        self._regions.check(self._peer_uid(), name, offset, size_bytes)
+        self._regions.check(self._owner(), name, offset, size_bytes)
 
     def read(self, name: str, offset: int, size_bytes: int) -> NDArray[np.uint8]:
         """See `Regions.read`."""
-        return self._regions.read(self._peer_uid(), name, offset, size_bytes)
+        return self._regions.read(self._owner(), name, offset, size_bytes)
 
     def write(self, name: str, offset: int, limit_bytes: int, content: memoryview) -> None:
         """See `Regions.write`."""
-        self._regions.write(self._peer_uid(), name, offset, limit_bytes, content)
+        self._regions.write(self._owner(), name, offset, limit_bytes, content)
+
+    def _owner(self) -> int | None:
+        if not self._is_known:
+            self._uid, self._is_known = self._peer_uid(), True
+        return self._uid
