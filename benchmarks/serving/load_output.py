@@ -41,7 +41,8 @@ def wrk(output: str) -> Load:
         failures=int(failures),
         per_s=_number(r"^Requests/sec:\s+([\d.]+)", output),
         latency_s={
-            int(share): seconds(time) for share, time in re.findall(r"^\s+(50|75|90|99)%\s+(\S+)$", output, re.M)
+            int(share): seconds(time)
+            for share, time in re.findall(r"^\s+(50|75|90|99)%\s+(\S+)$", output, re.M)
         },
     )
 

@@ -1,20 +1,14 @@
-"""Tensors on the command line: zeros, read from files, and told to a person."""
+"""Tensors on the command line: zeros, values as an input takes them, and outputs told to a person."""
 
-import io
-import json
-import sys
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.cli.examples import zero_shape
-from edge_agent.documents.errors import NotFoundError, OperatorError, RequestError
+from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, NUMPY_NAME, TensorSpec
 
 Array = NDArray[Any]
@@ -29,9 +23,6 @@ class Score:
     score: float
 
 
-STDIN: Final = Path("-")
-_NPY_MAGIC: Final = b"\x93NUMPY"
-_NPZ_MAGIC: Final = b"PK"
 _MAX_ROWS: Final = 8
 
 
@@ -45,30 +36,12 @@ def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:
     }
 
 
-def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Read a model's inputs from .npy, .npz or JSON, or from standard input for `-`.
-
-    JSON is a request of the Open Inference Protocol, an object of nested lists by input name, or the nested
-    list of the only input. Raises RequestError for what does not fit the inputs.
-    """
-    content = _read(path)
-    try:
-        if content.startswith(_NPZ_MAGIC):
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                given: Any = dict(archive)
-        elif content.startswith(_NPY_MAGIC):
-            given = np.load(io.BytesIO(content), allow_pickle=False)
-        else:
-            given = json.loads(content)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RequestError(f"{path} holds neither .npy, .npz nor JSON: {error}.") from error
-    return {name: fitted(value, _spec(name, specs)) for name, value in _by_name(given, specs).items()}
-
-
 def fitted(value: Any, spec: TensorSpec) -> Array:
     """Return a value as the tensor that an input takes; raises RequestError where that would change it."""
     if spec.datatype == "BYTES":
         return _bytes_tensor(value, spec)
+    if isinstance(value, np.ndarray) and value.dtype == NUMPY_NAME[spec.datatype]:
+        return _shaped(value, spec)
     try:
         array = np.asarray(value)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -118,40 +91,6 @@ def as_json(name: str, array: Array) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": data}
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"There is no file {path}; check the path.") from error
-    except OSError as error:
-        raise OperatorError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-def _by_name(given: Any, specs: Sequence[TensorSpec]) -> Mapping[str, Any]:
-    if isinstance(given, dict) and isinstance(given.get("inputs"), list):
-        return dict(_protocol_input(item) for item in given["inputs"])
-    if isinstance(given, dict):
-        return given
-    if len(specs) == 1:
-        return {specs[0].name: given}
-    names = ", ".join(spec.name for spec in specs)
-    raise RequestError(f"The model has several inputs ({names}); name them in an .npz or a JSON object.")
-
-
-def _protocol_input(item: Any) -> tuple[str, Any]:
-    try:
-        return item["name"], np.asarray(item["data"]).reshape(item["shape"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise RequestError(f"An input of the request has no name, shape or fitting data: {error}.") from error
-
-
-def _spec(name: str, specs: Sequence[TensorSpec]) -> TensorSpec:
-    for spec in specs:
-        if spec.name == name:
-            return spec
-    raise RequestError(f"The model has no input '{name}'; it has {', '.join(spec.name for spec in specs)}.")
-
-
 def _holds(array: Array, tensor: Array) -> bool:
     """Say whether a tensor has the values of an array: all of them, or as floats without becoming infinite."""
     if tensor.dtype.kind == "f":
@@ -161,7 +100,7 @@ def _holds(array: Array, tensor: Array) -> bool:
 
 def _bytes_tensor(value: Any, spec: TensorSpec) -> Array:
     array = np.asarray(value)
-    if array.dtype.kind not in "US":
+    if array.dtype.kind not in "US" and not all(isinstance(item, bytes | str) for item in array.flat):
         raise RequestError(f"Input '{spec.name}' takes text (BYTES), not {array.dtype} values.")
     flat = [item.encode() if isinstance(item, str) else bytes(item) for item in array.reshape(-1).tolist()]
     tensor = np.empty(len(flat), dtype=object)

@@ -21,7 +21,7 @@ from edge_agent.cli.output import duration, size
 from edge_agent.cli.runtime_trial import RUNTIMES
 from edge_agent.control.fetch import open_store
 from edge_agent.documents.errors import EdgeAgentError, SettingsError, UnavailableError
-from edge_agent.documents.settings import Settings
+from edge_agent.documents.settings import GrpcSettings, Settings
 from edge_agent.store.layout import RuntimeLayout, StateLayout
 
 Outcome = Literal["ok", "warn", "fail"]
@@ -73,6 +73,22 @@ def runtimes() -> Iterator[Finding]:
             "ai-edge-litert and tflite-runtime are both installed, and ai-edge-litert is used unless "
             "engines.tflite_runtime says otherwise; uninstall tflite-runtime if nothing else needs it.",
         )
+
+
+def grpc(settings: GrpcSettings) -> Iterator[Finding]:
+    """Whether gRPC can be served, where it is set."""
+    if not settings.socket and settings.tcp_port is None:
+        return
+    found = [f"{name} {version}" for name in ("grpcio", "protobuf") if (version := installed(name))]
+    if len(found) == 2:
+        yield Finding("grpc", "ok", f"{' and '.join(found)} are installed")
+        return
+    yield Finding(
+        "grpc",
+        "fail",
+        "gRPC is set, and its packages are missing: pip install 'edge-inference-agent[grpc]', or leave "
+        "grpc out of the settings.",
+    )
 
 
 def try_runtime(name: str) -> Finding:

@@ -1,6 +1,8 @@
 """`edge-agent completion`: a script that lets a shell complete the commands and their options."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from edge_agent.cli.output import Output
 from edge_agent.documents.errors import OperatorError
@@ -26,6 +28,21 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError("Completion scripts are made by shtab; install it: pip install shtab") from error
     from edge_agent.cli.main import COMMANDS, build_parser
 
-    script = shtab.complete(build_parser(tuple(COMMANDS)), shell=args.shell)
+    parser = build_parser(tuple(COMMANDS))
+    complete_files(parser, shtab.FILE)
+    script = shtab.complete(parser, shell=args.shell)
     Output(args.json).show({"shell": args.shell, "script": script}, script.splitlines)
     return 0
+
+
+def complete_files(parser: argparse.ArgumentParser, files: Any) -> None:
+    """Let every option and argument that takes a path be completed with files, also those of the commands.
+
+    `files` is what shtab wants for that in an action's attribute `complete`.
+    """
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                complete_files(command, files)
+        elif action.type is Path:
+            vars(action)["complete"] = files

@@ -79,6 +79,7 @@ def _of_host(settings: Settings) -> Iterator[Finding]:
         settings,
         store=replace(settings.store, timeout_s=min(settings.store.timeout_s, checks.STORE_TIMEOUT_S)),
     )
+    yield from guarded("grpc", lambda: checks.grpc(settings.grpc))
     yield from guarded("state", lambda: checks.state_folder(layout))
     yield from guarded("disk", lambda: [checks.disk(layout)])
     yield from guarded("clock", lambda: [checks.clock(now_s)])

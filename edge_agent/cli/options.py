@@ -33,6 +33,17 @@ def natural(text: str) -> int:
     return _at_least(0, text)
 
 
+def seconds(text: str) -> float:
+    """Read a duration of at least 0.1 s, as an argparse type."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.1 <= number <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0.1 to 86400")
+    return number
+
+
 def _at_least(low: int, text: str) -> int:
     try:
         number = int(text)

@@ -10,6 +10,10 @@ from typing import Any, Final, TextIO
 _STYLES: Final[Mapping[str, str]] = {
     "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33",
 }  # fmt: skip
+_BAR_COLUMNS: Final = 30
+_USUAL_COLUMNS: Final = 80
+_SOON_S: Final = 0.01
+"""Before that there is no speed to speak of."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -17,9 +21,9 @@ class Output:
     """Standard output of one command."""
 
     def __init__(self, as_json: bool, stream: TextIO | None = None) -> None:
-        self._stream = sys.stdout if stream is None else stream
+        self.stream = sys.stdout if stream is None else stream
         self.as_json = as_json
-        self.has_colours = has_colours(self._stream)
+        self.has_colours = has_colours(self.stream)
 
     def show(self, result: Any, lines: Callable[[], Iterable[str]]) -> None:
         """Print the result as JSON where that is wanted, else the lines that tell it to a person."""
@@ -35,7 +39,11 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Print one line."""
-        self._stream.write(f"{text}\n")
+        self.stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        """Pass on what was printed, for a reader that waits for it."""
+        self.stream.flush()
 
     def style(self, text: str, style: str) -> str:
         """Return the text in a style, if this output has colours."""
@@ -100,9 +108,37 @@ class Progress:
         self._stream.flush()
         self._is_dirty = True
 
+    def bar(self, share: float, total_bytes: int, elapsed_s: float) -> None:
+        """Show as a bar how far something of a known size is."""
+        if self._is_on:
+            self._stream.write(f"\r\x1b[K{bar_line(share, total_bytes, elapsed_s, _columns(self._stream))}")
+            self._stream.flush()
+            self._is_dirty = True
+
     def end(self) -> None:
         """Clear the line."""
         if self._is_dirty:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._is_dirty = False
+
+
+def bar_line(share: float, total_bytes: int, elapsed_s: float, columns: int) -> str:
+    """Return a progress bar that fits a terminal: how far, how fast, how long still; `share` is from 0 to 1."""
+    done_bytes = int(share * total_bytes)
+    text = f" {100 * share:3.0f}%  {size(done_bytes)} of {size(total_bytes)}"
+    if elapsed_s >= _SOON_S and done_bytes > 0:
+        left_s = elapsed_s * (total_bytes - done_bytes) / done_bytes
+        text += f"  {size(int(done_bytes / elapsed_s))}/s  {duration(left_s)} left"
+    room = min(_BAR_COLUMNS, columns - len(text) - 3)
+    if room < 1:
+        return text.strip()[: max(0, columns - 1)]
+    full = round(share * room)
+    return f"[{'#' * full}{'.' * (room - full)}]{text}"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS

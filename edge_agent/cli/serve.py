@@ -20,6 +20,7 @@ from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.settings import (
     DeviceSettings,
     EngineSettings,
+    GrpcSettings,
     HttpSettings,
     LogSettings,
     PathSettings,
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model (default: from the file's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=natural, default=8000, help="TCP port; 0: a free one (default: 8000)")
+    parser.add_argument("--grpc-port", type=natural, metavar="PORT", help="TCP port for gRPC (default: none)")
     parser.add_argument(
         "--runtime", type=Path, metavar="FOLDER", help="folder for the sockets (default: one in the user's)"
     )
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         tflite_delegate=args.delegate,
     )
     port = free_port(args.host, args.port)
+    grpc_port = None if args.grpc_port is None else free_port(args.host, args.grpc_port, "--grpc-port")
     served = [inspect(path, name, engines) for name, path in named(args.models, args.name)]
     folder = args.runtime.absolute() if args.runtime else _own_folder()
     settings = Settings(
@@ -71,23 +74,25 @@ def run(args: argparse.Namespace) -> int:
         paths=PathSettings(state=str(folder / "state"), runtime=str(folder)),
         http=HttpSettings(tcp_host=args.host, tcp_port=port),
         engines=engines,
+        grpc=GrpcSettings(tcp_host=args.host, tcp_port=grpc_port),
         log=LogSettings(level=args.log_level),
     )
     prepare_runtime_folder(folder)
     plan = with_id(Plan(origin="file", versions=tuple(model.plan for model in served)))
     url, infer_socket = base_url(args.host, port), str(RuntimeLayout(folder).infer_socket)
+    grpc_url = None if grpc_port is None else base_url(args.host, grpc_port).replace("http", "grpc", 1)
     if output.as_json:
-        output.record(_as_json(served, url, infer_socket))
+        output.record(_as_json(served, url, infer_socket, grpc_url))
     else:
-        for line in lines(served, url, infer_socket, output):
+        for line in lines(served, url, infer_socket, output, grpc_url):
             output.line(line)
     execute(Launch(settings=settings, plan=plan))
 
 
-def free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int, option: str = "--port") -> int:
     """Return the port, or a free one for 0; raises OperatorError where the agent could not listen on it."""
     if port > 65535:
-        raise RequestError(f"{port} is no TCP port; give --port a number from 0 to 65535.")
+        raise RequestError(f"{port} is no TCP port; give {option} a number from 0 to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -100,7 +105,7 @@ def free_port(host: str, port: int) -> int:
     except OSError as error:
         raise OperatorError(
             f"Cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}; give another with "
-            "--port, or --port 0 for any free one."
+            f"{option}, or {option} 0 for any free one."
         ) from error
 
 
@@ -110,7 +115,9 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def lines(served: Sequence[Served], url: str, infer_socket: str, output: Output) -> Iterator[str]:
+def lines(
+    served: Sequence[Served], url: str, infer_socket: str, output: Output, grpc_url: str | None = None
+) -> Iterator[str]:
     """Yield what is served, that it is not for production, and requests to try."""
     for model in served:
         plan = model.plan
@@ -120,6 +127,8 @@ def lines(served: Sequence[Served], url: str, infer_socket: str, output: Output)
     yield ""
     yield f"  {url}"
     yield f"  {infer_socket}"
+    if grpc_url is not None:
+        yield f"  {grpc_url}"
     for model in served:
         yield ""
         yield from _trials(model, url, infer_socket)
@@ -143,11 +152,12 @@ def _trials(model: Served, url: str, infer_socket: str) -> Iterator[str]:
     yield f"  edge-agent infer {name} --zeros --socket {infer_socket}"
 
 
-def _as_json(served: Sequence[Served], url: str, infer_socket: str) -> dict[str, object]:
+def _as_json(served: Sequence[Served], url: str, infer_socket: str, grpc_url: str | None) -> dict[str, object]:
     return {
         "pid": os.getpid(),
         "url": url,
         "infer_socket": infer_socket,
+        "grpc_url": grpc_url,
         "unsigned": True,
         "models": [
             {

@@ -110,6 +110,9 @@ def open_sockets(
     """Yield the listening sockets by role, and the admin socket; remove those that were bound here."""
     sockets = listening_sockets(launch.settings.http, runtime.infer_socket, inherited)
     bound = [runtime.infer_socket] if "infer" not in inherited else []
+    if launch.settings.grpc.socket:
+        # Serving binds it, and leaves it behind when it is killed.
+        bound.append(runtime.grpc_socket)
     try:
         admin = unix_socket(runtime.admin_socket, ADMIN_MODE, None)
         bound.append(runtime.admin_socket)
@@ -155,6 +158,7 @@ class Agent:
             self.report,
         )
         self._launch = launch
+        self._changes: set[asyncio.Task[None]] = set()
         self._told_ready = False
 
     async def run(self, admin: socket.socket) -> bool:
@@ -218,6 +222,7 @@ class Agent:
             *self._launch.problems,
             *self._watch.problems,
             *self._deployer.problems,
+            *self._serving.problems,
             *(problem for problem in own if problem),
         ]
 
@@ -232,13 +237,28 @@ class Agent:
     def _notice(self, notice: Notice) -> None:
         self._deployer.notice(notice)
         self._links.notice(notice)
+        if isinstance(notice, ipc.ChangeModel):
+            task = asyncio.create_task(self._change_model(notice), name=f"change of {notice.model}")
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
         if isinstance(notice, ipc.StateDamaged):
             self._journal.record("state_damaged", notice.message)
+        if isinstance(notice, ipc.Impaired):
+            self._journal.record("warning", notice.message)
         if isinstance(notice, ipc.Applied) and not self._told_ready:
             self._told_ready = True
             self._notifier.ready()
             where = ", ".join(addresses(self._sockets).values())
             log.info("Ready: serving %d versions on %s", len(self._deployer.wanted.versions), where)
+
+    async def _change_model(self, asked: ipc.ChangeModel) -> None:
+        """Do what a client of serving has asked for, and have it told."""
+        try:
+            await self._deployer.change_model(asked.model, asked.load, asked.actor)
+            changed = ipc.ModelChanged(id=asked.id)
+        except EdgeAgentError as error:
+            changed = ipc.ModelChanged(id=asked.id, error=str(error), status=error.status)
+        self._serving.tell_changed(changed)
 
     async def _keep_alive(self) -> None:
         """Reset systemd's watchdog for as long as this loop turns."""

@@ -28,6 +28,10 @@ class _EventsArguments(msgspec.Struct, frozen=True):
     limit: int = 50
 
 
+class _ModelArguments(msgspec.Struct, frozen=True):
+    model: str
+
+
 class Commands:
     """The verbs, over the parts of one agent."""
 
@@ -59,6 +63,8 @@ class Commands:
             "events": self.events,
             "sync": self.sync,
             "rollback": self.rollback,
+            "load": self.load,
+            "unload": self.unload,
         }
 
     async def status(self, _arguments: Mapping[str, Any], _actor: str, _progress: Progress) -> Any:
@@ -100,3 +106,16 @@ class Commands:
         models = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
         message = f"Serial {plan.serial} serves again ({models}), until the store has a newer one."
         return {"message": message, "serial": plan.serial, "plan_id": plan.id}
+
+    async def load(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Serve a model again that was unloaded."""
+        model = msgspec.convert(arguments, _ModelArguments).model
+        await self._deployer.change_model(model, load=True, actor=actor)
+        return {"message": f"Model '{model}' is served.", "model": model}
+
+    async def unload(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Serve a model no more until it is loaded again, or the agent starts."""
+        model = msgspec.convert(arguments, _ModelArguments).model
+        await self._deployer.change_model(model, load=False, actor=actor)
+        message = f"Model '{model}' is not served until it is loaded again, or the agent starts."
+        return {"message": message, "model": model}

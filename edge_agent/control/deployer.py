@@ -12,6 +12,7 @@ from edge_agent.control.journal import Journal
 from edge_agent.control.prober import try_version
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
+from edge_agent.control.withheld import Withheld
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
@@ -65,6 +66,7 @@ class Deployer:
         self._next_probe_s = 0.0
         self._deferred = ""
         self._unloadable: dict[str, str] = {}
+        self._withheld = Withheld(journal)
         self.probing: str | None = None
         """Key of the version that is being probed."""
 
@@ -76,6 +78,10 @@ class Deployer:
     @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
+        return self._withheld.without(self._deployed)
+
+    @property
+    def _deployed(self) -> Plan:
         state = self._state.value
         return reconcile.effective(state.current, state.fallback, self.left_out)
 
@@ -140,8 +146,16 @@ class Deployer:
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
         return back
 
+    async def change_model(self, model: str, load: bool, actor: str) -> None:
+        """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
+
+        Raises NotFoundError for a model that is not deployed, UnavailableError when serving cannot.
+        """
+        await self._withheld.change(self._deployed, model, load, actor, self.wake)
+
     def notice(self, notice: Notice) -> None:
         """Take what the serving process tells."""
+        self._withheld.notice(notice)
         match notice:
             case ipc.Applied():
                 self._applied(notice)

@@ -54,6 +54,22 @@ class CachePolicy(Document):
     ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_input_bytes: Annotated[int, Field(ge=0)] | None = None
     """Requests with more input bytes bypass the cache."""
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """The share of the cache's memory that the model's results may take."""
+
+
+class Batching(Document):
+    """How waiting requests to one version are run together; off unless `max_size` is above 1.
+
+    Only models whose manifest has `limits.max_batch` are batched, and never beyond that.
+    """
+
+    max_size: Annotated[int, Field(ge=1, le=65_536)] = 1
+    """Rows of the first dimension in one run."""
+    max_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How long a request may wait for others where it could run at once."""
+    preferred: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(default=(), max_length=16)
+    """Sizes that are run without waiting for more."""
 
 
 class ModelDeployment(Document):
@@ -67,6 +83,7 @@ class ModelDeployment(Document):
     unit: Literal["request", "key", "device"] = "request"
     experiment: Experiment | None = None
     cache: CachePolicy = CachePolicy()
+    batching: Batching = Batching()
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:

@@ -31,6 +31,18 @@ class NotFoundError(RequestError):
     status = 404
 
 
+class ForbiddenError(RequestError):
+    """Who asks may not do that."""
+
+    status = 403
+
+
+class UnsupportedError(RequestError):
+    """The request is in a form that is not served."""
+
+    status = 415
+
+
 class DuplicateError(RequestError):
     """What the request gives was taken already; nothing is left to do."""
 

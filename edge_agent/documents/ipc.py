@@ -13,9 +13,14 @@ from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import (
     CacheSettings,
     EngineSettings,
+    GrpcSettings,
     HttpSettings,
+    MemorySettings,
     OutcomeSettings,
+    SequenceSettings,
     Settings,
+    SharedMemorySettings,
+    TaskSettings,
 )
 
 
@@ -58,6 +63,13 @@ class Configure(_Message, frozen=True):
     """Path of the outcomes database, which serving alone writes."""
     secret: str
     """Hexadecimal: 32 random bytes of this device, never shown: prediction ids are authenticated with them."""
+    grpc: GrpcSettings = GrpcSettings()
+    grpc_socket: str | None = None
+    """Path of the Unix socket to bind for gRPC, None for none: unlike the others it cannot be inherited."""
+    shared_memory: SharedMemorySettings = SharedMemorySettings()
+    sequences: SequenceSettings = SequenceSettings()
+    tasks: TaskSettings = TaskSettings()
+    memory: MemorySettings = MemorySettings()
     log_level: str = "info"
     unsigned: bool = False
     """True for `edge-agent serve`: the model did not come from a signed store."""
@@ -84,7 +96,15 @@ class Link(_Message, frozen=True):
     outbox_events: int
 
 
-ToServing = Configure | Apply | Drain | Link
+class ModelChanged(_Message, frozen=True):
+    """What came of the `ChangeModel` with this id: `error` is empty, or says in one sentence why not."""
+
+    id: int
+    error: str = ""
+    status: int = 200
+
+
+ToServing = Configure | Apply | Drain | Link | ModelChanged
 
 
 # --- serving to supervisor ----------------------------------------------------------------------------------
@@ -118,13 +138,28 @@ class StateDamaged(_Message, frozen=True):
     message: str
 
 
+class Impaired(_Message, frozen=True):
+    """Something that is set cannot be served, while everything else is; `message` says why in one sentence."""
+
+    message: str
+
+
 class Metrics(_Message, frozen=True):
     """Sent every few seconds while anything changes; the latest counts. Outbox numbers are the supervisor's."""
 
     metrics: MetricsMessage
 
 
-FromServing = Ready | Applied | Refused | StateDamaged | Metrics
+class ChangeModel(_Message, frozen=True):
+    """A client asks to have a model loaded or unloaded; `actor` says who, for the journal."""
+
+    id: int
+    model: str
+    load: bool
+    actor: str
+
+
+FromServing = Ready | Applied | Refused | StateDamaged | Impaired | Metrics | ChangeModel
 
 
 # --- the sync child -----------------------------------------------------------------------------------------

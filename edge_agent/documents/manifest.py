@@ -130,9 +130,20 @@ class Source(Document):
 
 
 class Limits(Document):
-    """How long one run may take before it counts as a hang, in seconds."""
+    """How long one run may take before it counts as a hang, in seconds; and how large a batch it takes."""
 
     run_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    max_batch: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Largest first dimension of one run. Set only where the first dimension of every input and output is a
+    batch, whose rows have nothing to do with each other: then requests are run together, and large ones in
+    slices."""
+
+
+class State(Document):
+    """A state of a streaming model: the run's `output` is the next run's `input`, which starts as zeros."""
+
+    input: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    output: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class Manifest(Document):
@@ -151,6 +162,7 @@ class Manifest(Document):
     metadata: dict[str, Any] = {}
     """Metrics of the float model, tool versions, recipe: for people and reports, never for decisions here."""
     limits: Limits = Limits()
+    state: tuple[State, ...] = Field(default=(), max_length=64)
     golden: Golden | None = None
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=64)
 
@@ -163,10 +175,25 @@ class Manifest(Document):
             if len(set(names)) != len(names):
                 raise ValueError(f"two {kind}s have the same name")
         outputs = {tensor.name for tensor in self.outputs}
+        self._check_states()
         for variant in self.variants:
             if stray := set(variant.tolerances) - outputs:
                 raise ValueError(f"a tolerance names an output that does not exist: {sorted(stray)[0]}")
         return self
+
+    def _check_states(self) -> None:
+        inputs = {tensor.name: tensor for tensor in self.inputs}
+        outputs = {tensor.name: tensor for tensor in self.outputs}
+        for end, known in (("input", inputs), ("output", outputs)):
+            names = [getattr(state, end) for state in self.state]
+            if len(set(names)) != len(names):
+                raise ValueError(f"two states have the same {end}")
+            if stray := set(names) - set(known):
+                raise ValueError(f"a state names an {end} that does not exist: {min(stray)}")
+        for state in self.state:
+            before, after = inputs[state.input], outputs[state.output]
+            if before.datatype != after.datatype or len(before.shape) != len(after.shape):
+                raise ValueError(f"the state '{state.input}' differs from its output in datatype or rank")
 
     @property
     def target_path(self) -> str:

@@ -17,6 +17,8 @@ EventType = Literal[
     "refused",
     "quarantined",
     "rolled_back",
+    "loaded",
+    "unloaded",
     "crashed",
     "hung",
     "restarted",

@@ -24,6 +24,14 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class StatePair:
+    """A streaming model's state: what a run gives as `output` is the next run's `input`, zeros at the start."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionPlan:
     """One version of one model, with the variant that this device runs."""
 
@@ -47,6 +55,11 @@ class VersionPlan:
     """Share of the model's traffic, relative to its other versions."""
     arm: str = ""
     """Name of the arm that this version is; its own where it has none."""
+    state: tuple[StatePair, ...] = ()
+    max_batch: int = 0
+    """Largest first dimension of one run, which is then known to be a batch; 0 where that is not known."""
+    memory_bytes: int = 0
+    """What the variant is said to need; 0 where nothing is said."""
 
     @property
     def key(self) -> str:
@@ -70,6 +83,17 @@ class ArmPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchingPlan:
+    """How waiting requests are run together; `max_size` counts rows of the first dimension, 1 is never."""
+
+    max_size: int = 1
+    max_delay_us: int = 0
+    """How long a request may wait for others where it could run at once."""
+    preferred: tuple[int, ...] = ()
+    """Sizes that are run without waiting for more."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
     """How the requests to one model are assigned and remembered.
 
@@ -87,6 +111,9 @@ class ModelPlan:
     cache: bool = True
     cache_ttl_s: float | None = None
     cache_max_input_bytes: int | None = None
+    cache_share: float | None = None
+    """The share of the cache's bytes that the model's results may take; all of them unless set."""
+    batching: BatchingPlan = BatchingPlan()
 
 
 @dataclass(frozen=True, slots=True)

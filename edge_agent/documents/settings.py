@@ -63,12 +63,22 @@ class HttpSettings:
     """Port of the protocol on TCP; none unless set. 8000 is what Triton's clients expect."""
     metrics_port: Port | None = None
     """Port for /metrics and /v2/health alone; none unless set. 8002 is what Triton uses."""
+    max_connections: Annotated[int, Ge(1)] = 8192
+    """Connections at a time; more are told to come back. As many as the service may open files, at most."""
     max_body_bytes: Annotated[int, Ge(1024)] = 64 * 2**20
+    max_bodies_bytes: Annotated[int, Ge(1024)] = 160 * 2**20
+    """What the bodies of all requests that wait or run may take; more get 503 with Retry-After."""
     idle_timeout_s: Annotated[float, Gt(0)] = 75.0
     request_timeout_s: Annotated[float, Gt(0)] = 60.0
     """How long a client may take to send one request."""
     queue_limit: Annotated[int, Ge(1)] = 256
     """Requests of one model that may wait for its runtime; more get 503 with Retry-After."""
+    server_name: str = "edge-agent"
+    """What `/v2` calls this server, for tools that insist on a name, such as `triton`."""
+    tcp_admin: bool = False
+    """Whether models may be loaded and unloaded over TCP, with the token of `admin_token_file`."""
+    admin_token_file: str | None = None
+    """A file with the token that such a request must bear (`Authorization: Bearer …`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,60 @@ class CacheSettings:
     """Requests with more input bytes bypass the cache: to digest them costs more than it saves."""
     ttl_s: Annotated[float, Gt(0)] | None = None
     """How long a result is remembered; for ever unless set, since a model's file never changes its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcSettings:
+    """The same protocol by gRPC, which needs the extra `grpc`."""
+
+    socket: bool = False
+    """Whether to listen on `grpc.sock` beside infer.sock."""
+    tcp_host: str = "127.0.0.1"
+    tcp_port: Port | None = None
+    """Port on TCP; none unless set. 8001 is what Triton's clients expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemorySettings:
+    """System shared memory that tensors are passed in."""
+
+    enabled: bool = False
+    max_regions: Annotated[int, Ge(1)] = 64
+    """Regions that may be registered at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSettings:
+    """The states of streaming models that are kept between the requests of a sequence."""
+
+    max_count: Annotated[int, Ge(1)] = 1024
+    """Sequences of all models at a time; the one that was idle longest makes room."""
+    max_bytes: Annotated[int, Ge(1024)] = 16 * 2**20
+    idle_s: Annotated[float, Gt(0)] = 60.0
+    """How long a sequence may be silent before it is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """Requests that are answered later (`Prefer: respond-async`)."""
+
+    max_count: Annotated[int, Ge(1)] = 256
+    max_bytes: Annotated[int, Ge(1024)] = 16 * 2**20
+    """Requests and results of all tasks together."""
+    keep_s: Annotated[float, Gt(0)] = 300.0
+    """How long a result is kept for its client."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How much memory models may take."""
+
+    budget_bytes: Annotated[int, Ge(0)] = 0
+    """Memory that all models together may take, by what loading each has added to the process: before one more
+    is loaded, idle ones are unloaded, least recently used first, and loaded again when they are asked for; 0
+    sets no limit but what the system has."""
+    wait_limit_s: Annotated[float, Gt(0)] = 30.0
+    """How long a request without a `timeout` may wait for its model to be loaded; then 503 with Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +270,11 @@ class Settings:
     supervisor: SupervisorSettings = SupervisorSettings()
     cache: CacheSettings = CacheSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    shared_memory: SharedMemorySettings = SharedMemorySettings()
+    sequences: SequenceSettings = SequenceSettings()
+    tasks: TaskSettings = TaskSettings()
+    memory: MemorySettings = MemorySettings()
     mqtt: MqttSettings = MqttSettings()
     local_mqtt: LocalMqttSettings = LocalMqttSettings()
     log: LogSettings = LogSettings()

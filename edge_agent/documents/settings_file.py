@@ -227,7 +227,7 @@ def _nearest(word: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f", did you mean '{close[0]}'?"
-    return f"; there are {', '.join(known)}." if len(known) <= 12 else "."
+    return f"; there are {', '.join(known)}." if len(known) <= 24 else "."
 
 
 # --- checking -----------------------------------------------------------------------------------------------

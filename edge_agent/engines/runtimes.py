@@ -11,7 +11,12 @@ _CODE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 def thread_count(settings: EngineSettings) -> int:
     """Return the threads of one run: the setting, or the CPUs that this process may use."""
-    return settings.threads or len(os.sched_getaffinity(0))
+    return settings.threads or core_count()
+
+
+def core_count() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def keep_onnxruntime_silent() -> None:

@@ -8,7 +8,17 @@ from typing import Final
 from edge_agent.documents.deployment import Arm, Choice, Deployment, Groups, ModelDeployment
 from edge_agent.documents.errors import DocumentError, ModelError
 from edge_agent.documents.manifest import File, Manifest, Tensor, Variant
-from edge_agent.documents.plan import ArmPlan, Limit, ModelPlan, Origin, Plan, VersionPlan, with_id
+from edge_agent.documents.plan import (
+    ArmPlan,
+    BatchingPlan,
+    Limit,
+    ModelPlan,
+    Origin,
+    Plan,
+    StatePair,
+    VersionPlan,
+    with_id,
+)
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.policy.assignment import Lottery
 from edge_agent.policy.waves import in_rollout
@@ -168,7 +178,7 @@ def _unreadable(compression: str) -> str:
 
 
 def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
-    experiment, cache = deployed.experiment, deployed.cache
+    experiment, cache, batching = deployed.experiment, deployed.cache, deployed.batching
     return ModelPlan(
         model=model,
         arms=tuple(ArmPlan(arm.name or arm.version, arm.version, arm.weight) for arm in deployed.arms),
@@ -179,6 +189,8 @@ def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
         cache=cache.enabled,
         cache_ttl_s=cache.ttl_s,
         cache_max_input_bytes=cache.max_input_bytes,
+        cache_share=cache.share,
+        batching=BatchingPlan(batching.max_size, batching.max_delay_us, batching.preferred),
     )
 
 
@@ -201,6 +213,9 @@ def _version_plan(manifest: Manifest, variant: Variant, arm: Arm, locate: Callab
         tolerances={name: Limit(limit.atol, limit.rtol) for name, limit in variant.tolerances.items()},
         weight=arm.weight,
         arm=arm.name or arm.version,
+        state=tuple(StatePair(state.input, state.output) for state in manifest.state),
+        max_batch=manifest.limits.max_batch or 0,
+        memory_bytes=variant.requires.memory_bytes or 0,
     )
 
 

@@ -1,27 +1,35 @@
 """The paths of the server, and what each answers."""
 
 import logging
+import time
 from collections.abc import Callable
 from functools import lru_cache
+from time import perf_counter_ns
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.documents import binary_tensors
-from edge_agent.documents.errors import EdgeAgentError, UnavailableError
-from edge_agent.documents.tensors import TensorSpec
+from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
+from edge_agent.documents.ipc import Configure
+from edge_agent.serving import descriptions, shared_memory_http, tasks_http
+from edge_agent.serving.access import Access
+from edge_agent.serving.codec import Codec
+from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.preferences import preferences
+from edge_agent.serving.repository import Repository
+from edge_agent.serving.router import Choice
+from edge_agent.serving.shared_memory import Regions
+from edge_agent.serving.tasks import Tasks
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
-_EXTENSIONS: Final = ("binary_tensor_data",)
-_HEADER_LENGTH: Final = binary_tensors.HEADER_LENGTH.lower().encode()
-_PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "tflite_tflite"}
 
 _STOPPING: Final = "The server stops before its models were loaded; try again, the next one answers."
 
@@ -34,18 +42,24 @@ class App:
     def __init__(
         self,
         pipeline: Pipeline,
+        memo: Memo,
         outcomes: Outcomes,
         counters: Counters,
-        start_time_s: float,
-        unsigned: bool,
-        hold_limit: int,
+        repository: Repository,
+        regions: Regions,
+        configure: Configure,
     ) -> None:
         self._pipeline = pipeline
+        self._memo = memo
         self._outcomes = outcomes
         self._counters = counters
-        self._start_time_s = start_time_s
-        self._unsigned = unsigned
-        self._hold_limit = hold_limit
+        self._repository = repository
+        self._configure = configure
+        self._access = Access(configure.http)
+        self._codec = Codec(configure.http.max_body_bytes)
+        self._regions = regions
+        self._tasks = Tasks(configure.tasks)
+        self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
         self._is_stopping = False
@@ -57,7 +71,14 @@ class App:
         }
         self._fixed: dict[str, tuple[str, _Handler]] = self._monitoring | {
             "/v2": ("GET", self._server_metadata),
+            "/v2/models/stats": ("GET", self._all_statistics),
             "/v2/repository/index": ("POST", self._repository_index),
+        }
+        self._of_model: dict[tuple[str, ...], Callable[[str, str | None], Response]] = {
+            (): self._model_metadata,
+            ("ready",): self._model_ready,
+            ("config",): self._model_config,
+            ("stats",): self._model_statistics,
         }
 
     def open(self) -> None:
@@ -75,6 +96,7 @@ class App:
     def stop(self) -> None:
         """Be ready no more; requests that came before the first plan are refused, the next process has it."""
         self.is_ready, self._is_stopping = False, True
+        self._repository.stop()
         held, self._held = self._held, []
         for _, reply in held:
             if not reply.is_abandoned:
@@ -83,52 +105,111 @@ class App:
     def __call__(self, request: Request, reply: Reply) -> None:
         """Answer any request; the errors of its handling become answers, too."""
         try:
-            if request.path.startswith("/v2/models/"):
-                if self._is_open:
-                    self._dispatch_model(request, reply)
-                else:
-                    self._hold(request, reply)
+            question = None if request.raw is None else self._memo.find(request.raw, self._pipeline.table)
+            if question is not None:
+                self._recall(question, request, reply)
+            elif (fixed := self._fixed.get(request.path)) is not None:
+                reply.send(_handle(fixed, request))
+            elif request.path.startswith("/v2/models/"):
+                self._with_models(request, reply)
+            elif request.path.startswith((shared_memory_http.PREFIX, shared_memory_http.CUDA_PREFIX)):
+                reply.send(shared_memory_http.answer(self._regions, request, reply))
+            elif request.path.startswith(tasks_http.PREFIX):
+                tasks_http.answer(self._tasks, request, reply)
+            elif request.path.startswith("/v2/repository/models/"):
+                self._change_model(request, reply)
             else:
-                reply.send(_handle_fixed(self._fixed, request))
-        except EdgeAgentError as error:
-            reply.send(failure(error))
-        except Exception:
-            log.exception("A request to %s failed", request.path)
-            reply.send(error_response(500, "The server failed on this request; its log says more."))
+                reply.send(_handle(self._fixed.get(request.path.rstrip("/")), request))
+        except Exception as error:
+            reply.send(_refusal(request, error))
+
+    def _with_models(self, request: Request, reply: Reply) -> None:
+        """Answer a request to a model, once there are any."""
+        if not self._is_open:
+            self._hold(request, reply)
+        elif b"content-encoding" in request.headers:
+            self._codec.plain(
+                request,
+                lambda plain: self._dispatch(plain, reply),
+                lambda error: reply.send(_refusal(request, error)),
+            )
+        else:
+            self._dispatch_model(request, reply)
+
+    def _dispatch(self, request: Request, reply: Reply) -> None:
+        try:
+            self._dispatch_model(request, reply)
+        except Exception as error:
+            reply.send(_refusal(request, error))
 
     def metrics_only(self, request: Request, reply: Reply) -> None:
         """Answer metrics and health, and nothing else."""
-        reply.send(_handle_fixed(self._monitoring, request))
+        reply.send(_handle(self._monitoring.get(request.path.rstrip("/")), request))
 
     def _hold(self, request: Request, reply: Reply) -> None:
         if self._is_stopping:
             raise UnavailableError(_STOPPING)
-        if len(self._held) >= self._hold_limit:
+        if len(self._held) >= self._configure.http.queue_limit:
             raise UnavailableError(f"{len(self._held)} requests wait for the models to be loaded; try again.")
         self._held.append((request, reply))
 
     def _dispatch_model(self, request: Request, reply: Reply) -> None:
         model, version, rest = _split_model_path(request.path)
-        if rest == ("infer",):
-            refusal = _allowing("POST", request) or _refuse_encoding(request)
-            if refusal is None:
-                header_length = request.headers.get(_HEADER_LENGTH)
-                unit = request.headers.get(b"edge-unit")
-                self._pipeline.infer(model, version, request.body, header_length, unit, reply)
+        if rest == ("infer",) and request.method == "POST":
+            if b"prefer" in request.headers and preferences(request.headers[b"prefer"]).respond_async:
+                self._infer_later(model, version, request, reply)
             else:
-                reply.send(refusal)
-        elif rest == ("outcomes",) and version is None:
-            refusal = _allowing("POST", request) or _refuse_encoding(request)
-            if refusal is None:
-                self._outcomes.take(model, request.body, reply)
-            else:
-                reply.send(refusal)
-        elif rest == ("ready",):
-            reply.send(_allowing("GET", request) or self._model_ready(model, version))
-        elif not rest:
-            reply.send(_allowing("GET", request) or self._model_metadata(model, version))
+                self._infer(model, version, request, reply)
+        elif rest == ("outcomes",) and version is None and request.method == "POST":
+            self._outcomes.take(model, request.body, reply)
+        elif rest == ("infer",) or (rest == ("outcomes",) and version is None):
+            reply.send(_allowing("POST", request) or _unknown_path(request))
+        elif (handler := self._of_model.get(rest)) is not None:
+            reply.send(_allowing("GET", request) or handler(model, version))
         else:
             reply.send(_unknown_path(request))
+
+    def _change_model(self, request: Request, reply: Reply) -> None:
+        """Have the supervisor load or unload a model, if who asks may have that done."""
+        name, _, verb = request.path.removeprefix("/v2/repository/models/").rstrip("/").rpartition("/")
+        if verb not in ("load", "unload") or not name or "/" in name:
+            reply.send(_unknown_path(request))
+        elif (refusal := _allowing("POST", request)) is not None:
+            reply.send(refusal)
+        else:
+            actor = self._access.check(request, reply)
+            self._repository.change(unquote(name), verb == "load", request.body, actor, reply)
+
+    def _recall(self, question: Question, request: Request, reply: Reply) -> None:
+        """Answer a request whose bytes are known."""
+        choice, written, prediction_id = self._pipeline.recall(question, perf_counter_ns())
+        if written is None:
+            self._infer(question.model, question.version, request, reply, choice)
+        else:
+            body = (written.before, prediction_id.encode(), written.after)
+            reply.send(Response(200, body, head=written.head))
+
+    def _infer_later(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
+        """Make a task of the request; what is wrong with it is told at once."""
+        task = self._tasks.create(reply.peer_uid(), len(request.body))
+        try:
+            # Its bytes ask for a task, and must not be known as a question that is answered at once.
+            self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+        except EdgeAgentError:
+            self._tasks.remove(task)
+            raise
+        reply.send(tasks_http.accepted(task))
+
+    def _infer(
+        self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
+    ) -> None:
+        started_ns = perf_counter_ns()
+        try:
+            call = HttpCall(request, reply, self._memo, self._codec, self._regions)
+        except RequestError as error:
+            self._pipeline.refuse(model, version, error, started_ns)
+            raise
+        self._pipeline.infer(model, version, call, choice)
 
     # --- the handlers -----------------------------------------------------------------------------------------
 
@@ -137,31 +218,32 @@ class App:
         return _json({"name": model, "ready": True})
 
     def _model_metadata(self, model: str, version: str | None) -> Response:
-        loaded = self._find(model, version)
-        plan = loaded.plan
-        return _json(
-            {
-                "name": model,
-                "versions": [other.plan.version for other in self._pipeline.table.of_model(model)],
-                "platform": _PLATFORMS.get(plan.engine, plan.engine),
-                "inputs": [_tensor(spec) for spec in loaded.signature.inputs.values()],
-                "outputs": [_tensor(spec) for spec in loaded.signature.outputs.values()],
-                "parameters": {
-                    "version": plan.version,
-                    "precision": plan.precision,
-                    "sha256": plan.sha256,
-                    "labels": plan.labels,
-                    "unsigned": self._unsigned,
-                },
-            }
-        )
+        versions = self._pipeline.table.of_model(model)
+        return _json(descriptions.metadata(self._find(model, version), versions, self._configure.unsigned))
+
+    def _model_config(self, model: str, version: str | None) -> Response:
+        policy = self._pipeline.table.route(model).policy
+        is_cached = policy.cache and self._configure.cache.max_bytes > 0
+        return _json(descriptions.config(self._find(model, version), is_cached))
+
+    def _model_statistics(self, model: str, version: str | None) -> Response:
+        table = self._pipeline.table
+        versions = table.of_model(model) if version is None else (table.named(model, version),)
+        return _json(descriptions.statistics(versions, self._counters))
+
+    def _all_statistics(self, request: Request) -> Response:
+        return _json(descriptions.statistics(self._pipeline.table.versions, self._counters))
 
     def _find(self, model: str, version: str | None) -> LoadedVersion:
         table = self._pipeline.table
         return table.of_model(model)[0] if version is None else table.named(model, version)
 
     def _server_metadata(self, request: Request) -> Response:
-        return _json({"name": "edge-agent", "version": __version__, "extensions": _EXTENSIONS})
+        extensions = list(descriptions.EXTENSIONS)
+        if self._regions.is_enabled:
+            extensions.append("system_shared_memory")
+        name = self._configure.http.server_name
+        return _json({"name": name, "version": __version__, "extensions": extensions})
 
     def _health_ready(self, request: Request) -> Response:
         if self.is_ready:
@@ -169,13 +251,7 @@ class App:
         return error_response(400, "No plan has been applied yet, or the server is stopping.")
 
     def _repository_index(self, request: Request) -> Response:
-        versions = self._pipeline.table.versions
-        return _json(
-            [
-                {"name": loaded.plan.model, "version": loaded.plan.version, "state": "READY", "reason": ""}
-                for loaded in versions
-            ]
-        )
+        return _json(descriptions.index(self._pipeline.table.versions))
 
     def _metrics(self, request: Request) -> Response:
         table = self._pipeline.table
@@ -185,6 +261,7 @@ class App:
             plan_id=table.plan.id,
             start_time_s=self._start_time_s,
             loaded=tuple((plan.model, plan.version, plan.engine, plan.precision) for plan in plans),
+            sequences=len(self._pipeline.sequences),
         )
         return Response(200, (self._counters.render(info),), CONTENT_TYPE)
 
@@ -198,17 +275,18 @@ def _split_model_path(path: str) -> tuple[str, str | None, tuple[str, ...]]:
     return model, None, tuple(rest)
 
 
-def _handle_fixed(handlers: dict[str, tuple[str, _Handler]], request: Request) -> Response:
-    method, handler = handlers.get(request.path.rstrip("/"), (None, _unknown_path))
-    return (method and _allowing(method, request)) or handler(request)
+def _handle(found: tuple[str, _Handler] | None, request: Request) -> Response:
+    if found is None:
+        return _unknown_path(request)
+    method, handler = found
+    return _allowing(method, request) or handler(request)
 
 
-def _refuse_encoding(request: Request) -> Response | None:
-    encoding = request.headers.get(b"content-encoding")
-    if encoding is None:
-        return None
-    name = encoding.decode("latin-1")
-    return error_response(415, f"Content-Encoding '{name}' is not supported; send the body as it is.")
+def _refusal(request: Request, error: Exception) -> Response:
+    if isinstance(error, EdgeAgentError):
+        return failure(error)
+    log.error("A request to %s failed", request.path, exc_info=error)
+    return error_response(500, "The server failed on this request; its log says more.")
 
 
 def _allowing(method: str, request: Request) -> Response | None:
@@ -226,7 +304,3 @@ def _unknown_path(request: Request) -> Response:
 
 def _json(content: Any) -> Response:
     return Response(200, (msgspec.json.encode(content),))
-
-
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}

@@ -8,7 +8,7 @@ What is kept are the output arrays; each answer is rendered for its own request.
 import hashlib
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.plan import ModelPlan, VersionPlan
 from edge_agent.documents.settings import CacheSettings
-from edge_agent.serving.oip import InferRequest, Signature
+from edge_agent.serving.calls import InferRequest, Results, Signature
 from edge_agent.telemetry.counters import CacheCounters
-
-Results = Mapping[str, NDArray[Any]]
 
 WINDOW: Final = 512
 REST: Final = 8 * WINDOW
@@ -37,7 +35,9 @@ _STATEFUL: Final = "sequence_"
 """Requests of a sequence depend on those before them: they are never remembered."""
 
 
-class _Entry(msgspec.Struct, frozen=True, gc=False):
+class Remembered(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a model file answered to a question; another object each time it is put."""
+
     results: Results
     sha256: str
     size_bytes: int
@@ -88,8 +88,21 @@ class Worth:
         self._saved_ns += run_ns
 
 
+class _Share:
+    """What one model's results may take, and those that do, the least recently used first."""
+
+    __slots__ = ("bytes", "keys", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.keys: OrderedDict[bytes, None] = OrderedDict()
+
+
 class ResultCache:
     """The results of all models, bounded in bytes; the least recently used go first.
+
+    A model with a share of its own makes room among its own results as soon as they take that much.
 
     `clock_s` is monotonic. `secret` is 64 bytes of this process's own.
     """
@@ -101,8 +114,14 @@ class ResultCache:
         self._keyed = hashlib.sha256(secret)
         self._counters = counters
         self._clock_s = clock_s
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, Remembered] = OrderedDict()
         self._worths: dict[str, Worth] = {}
+        self._shares: dict[str, _Share] = {}
+
+    @property
+    def max_bytes(self) -> int:
+        """What all that is remembered may take."""
+        return self._settings.max_bytes
 
     def worth(self, sha256: str) -> Worth:
         """Return the account of a served model file; a new one for a file that is not served any more."""
@@ -141,7 +160,7 @@ class ResultCache:
             digest.update(content)
         return digest.digest()
 
-    def get(self, key: bytes, ttl_s: float | None) -> Results | None:
+    def get(self, key: bytes, ttl_s: float | None) -> Remembered | None:
         """Return what is remembered and not older than `ttl_s`; where that is None, the device's setting."""
         entry = self._entries.get(key)
         if entry is None:
@@ -151,38 +170,84 @@ class ResultCache:
             self._remove(key)
             return None
         self._entries.move_to_end(key)
-        return entry.results
+        if self._shares and (share := self._shares.get(entry.sha256)) is not None:
+            share.keys.move_to_end(key)
+        return entry
 
     def put(self, key: bytes, sha256: str, results: Results) -> None:
         """Remember copies of a result, unless its model file is not served any more or it is too large."""
         if sha256 not in self._worths:
             return
         size_bytes = ENTRY_BYTES + sum(map(_size_bytes, results.values()))
-        if size_bytes > self._settings.max_bytes:
+        share = self._shares.get(sha256)
+        if size_bytes > (self._settings.max_bytes if share is None else share.max_bytes):
             return
         try:
             kept = {name: _frozen(array) for name, array in results.items()}
         except MemoryError:
             return
         self._remove(key)
-        while self._counters.bytes + size_bytes > self._settings.max_bytes:
-            self._remove(next(iter(self._entries)))
-            self._counters.evictions += 1
-        self._entries[key] = _Entry(kept, sha256, size_bytes, self._clock_s())
+        if share is not None:
+            self._make_room_in(share, size_bytes)
+        if not self.reserve(size_bytes):
+            return
+        self._entries[key] = Remembered(kept, sha256, size_bytes, self._clock_s())
         self._counters.entries += 1
-        self._counters.bytes += size_bytes
+        if share is not None:
+            share.keys[key] = None
+            share.bytes += size_bytes
 
-    def keep(self, digests: Collection[str]) -> None:
-        """Forget the results of all model files but these."""
-        for key in [key for key, entry in self._entries.items() if entry.sha256 not in digests]:
+    def reserve(self, size_bytes: int) -> bool:
+        """Take this much of the memory, for which results make room; say whether there was enough."""
+        while self._entries and self._counters.bytes + size_bytes > self._settings.max_bytes:
+            self._evict(next(iter(self._entries)))
+        if self._counters.bytes + size_bytes > self._settings.max_bytes:
+            return False
+        self._counters.bytes += size_bytes
+        return True
+
+    def release(self, size_bytes: int) -> None:
+        """Give back what was reserved."""
+        self._counters.bytes -= size_bytes
+
+    def keep(self, models: Mapping[str, str], shares: Mapping[str, float | None]) -> None:
+        """Forget the results of all model files but these.
+
+        `models` names the model of each digest, `shares` the share of the memory that a model may take.
+        """
+        for key in [key for key, entry in self._entries.items() if entry.sha256 not in models]:
             self._remove(key)
-        self._worths = {sha256: self._worths.get(sha256) or Worth() for sha256 in digests}
+        self._worths = {sha256: self._worths.get(sha256) or Worth() for sha256 in models}
+        limits = {
+            model: _Share(int(share * self._settings.max_bytes))
+            for model, share in shares.items()
+            if share is not None
+        }
+        self._shares = {sha256: limits[model] for sha256, model in models.items() if model in limits}
+        for key, entry in self._entries.items():
+            if (share := self._shares.get(entry.sha256)) is not None:
+                share.keys[key] = None
+                share.bytes += entry.size_bytes
+        for share in limits.values():
+            self._make_room_in(share, 0)
+
+    def _make_room_in(self, share: _Share, size_bytes: int) -> None:
+        while share.keys and share.bytes + size_bytes > share.max_bytes:
+            self._evict(next(iter(share.keys)))
+
+    def _evict(self, key: bytes) -> None:
+        self._remove(key)
+        self._counters.evictions += 1
 
     def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._counters.entries -= 1
-            self._counters.bytes -= entry.size_bytes
+        if entry is None:
+            return
+        self._counters.entries -= 1
+        self._counters.bytes -= entry.size_bytes
+        if (share := self._shares.get(entry.sha256)) is not None:
+            share.bytes -= entry.size_bytes
+            del share.keys[key]
 
 
 def _relevant(parameters: Mapping[str, Any]) -> str | None:

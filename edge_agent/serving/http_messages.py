@@ -22,6 +22,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     keep_alive: bool
     is_http10: bool
+    raw: bytes | None = None
+    """All of its bytes, where they are at hand."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -31,16 +33,24 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     body: tuple[bytes | memoryview, ...]
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    head: bytes = b""
+    """What `render_head` makes of all this where the connection stays open, if that is known already."""
 
 
 class Reply(Protocol):
     """Where the answer to one request goes."""
 
-    is_abandoned: bool
-    """True once nobody waits for the answer any more."""
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        ...
 
     def send(self, response: Response) -> None:
         """Answer the request; to be called exactly once, on the event loop's thread."""
+        ...
+
+    def peer_uid(self) -> int | None:
+        """Return the user who made the connection, as the kernel knows it; None over TCP."""
         ...
 
 
@@ -52,6 +62,7 @@ Application = Callable[[Request, Reply], None]
 class Limits:
     """What a client may do: see `HttpSettings`. `refuse_origins` turns browsers away."""
 
+    max_connections: int
     max_body_bytes: int
     idle_timeout_s: float
     request_timeout_s: float
@@ -73,6 +84,8 @@ def failure(error: EdgeAgentError) -> Response:
 
 def render_head(response: Response, must_close: bool, is_http10: bool) -> bytes:
     """Return the status line and headers of an answer, up to its body."""
+    if response.head and not must_close and not is_http10:
+        return response.head
     length = 0
     for part in response.body:
         length += part.nbytes if isinstance(part, memoryview) else len(part)

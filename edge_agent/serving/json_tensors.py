@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import NUMPY_NAME, TensorSpec
+from edge_agent.documents.tensors import NUMPY_NAME, WITHOUT_JSON, TensorSpec
 
 _DEPTH: Final = re.compile(rb"[\[\s]*")
 
@@ -30,7 +30,7 @@ _ELEMENTS: Final[dict[str, Any]] = {
     "FP64": float,
     "BYTES": str,
 }  # fmt: skip
-"""What each datatype's elements are in JSON; FP16 has no form there."""
+"""What each datatype's elements are in JSON; FP16 and BF16 have no form there."""
 
 
 def decode(data: msgspec.Raw, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -39,8 +39,8 @@ def decode(data: msgspec.Raw, spec: TensorSpec, shape: tuple[int, ...]) -> NDArr
     Raises RequestError when it is not a list, flat or nested as the shape, of elements of the spec's datatype.
     """
     name, datatype = spec.name, spec.datatype
-    if datatype == "FP16":
-        raise RequestError(f"Input '{name}' is FP16, which JSON has no form for; send it as binary data.")
+    if datatype in WITHOUT_JSON:
+        raise RequestError(f"Input '{name}' is {datatype}, which JSON has no form for; send it as binary data.")
     text = memoryview(data)
     depth = _DEPTH.match(text).group().count(b"[")  # type: ignore[union-attr]
     if depth not in (1, len(shape)):

@@ -4,20 +4,30 @@ Sources: https://github.com/kserve/open-inference-protocol (inference_rest); Tri
 protocol/extension_binary_data.md.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import TensorSpec
+from edge_agent.documents.tensors import ITEM_SIZE_BYTES, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import json_tensors
+from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
+from edge_agent.serving.classification import classes
+from edge_agent.serving.parameters import flag, natural
+from edge_agent.serving.shared_memory import RegionAccess
 
 _MAX_DIMENSION: Final = 2**31 - 1
-_UNSUPPORTED: Final = ("shared_memory_region", "classification")
+_MAX_CLASSES: Final = 65_536
+_RAW: Final = b"0"
+_REGION: Final = "shared_memory_region"
+_PLACE: Final = re.compile(r"\(byte (\d+)\)$")
+_NO_STATE: Final[frozenset[str]] = frozenset()
 
 
 class _Input(msgspec.Struct):
@@ -40,25 +50,9 @@ class _Infer(msgspec.Struct):
     outputs: list[_Output] | None = None
 
 
+_NOTHING: Final = _Infer([])
 _DECODER: Final = msgspec.json.Decoder(_Infer)
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The inputs and outputs of a model, by name, in its order."""
-
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
-
-
-class InferRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request whose tensors fit the model: `outputs` says of each wanted output whether it goes as binary."""
-
-    id: str | None
-    parameters: dict[str, Any]
-    inputs: dict[str, NDArray[Any]]
-    outputs: dict[str, bool]
 
 
 class Unbound(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +60,8 @@ class Unbound(msgspec.Struct, frozen=True, gc=False):
 
     infer: _Infer
     binary: memoryview
+    is_raw: bool = False
+    """Whether the body is nothing but the content of the model's only input."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -77,61 +73,170 @@ def read(body: bytes, header_length: bytes | None) -> Unbound:
     """Read a request as far as that takes no model.
 
     `header_length` is the value of the header Inference-Header-Content-Length: how many bytes of the body are
-    JSON, the rest being binary data. Raises RequestError, with one sentence, for all that is not as it must be.
+    JSON, the rest being binary data; 0 says that all of it is the content of the model's only input. Raises
+    RequestError, with one sentence, for all that is not as it must be.
     """
+    if header_length == _RAW:
+        return Unbound(_NOTHING, memoryview(body), is_raw=True)
     json, binary = _split(body, header_length)
     try:
         return Unbound(_DECODER.decode(json), binary)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not an inference request: {str(error).rstrip('.')}.") from error
+        raise RequestError(f"The body is not an inference request: {_fault(json, error)}.") from error
 
 
-def bind(unbound: Unbound, signature: Signature) -> InferRequest:
-    """Return the request to a model with this signature; raises RequestError where it does not fit."""
+def _fault(json: memoryview, error: Exception) -> str:
+    """Return what is wrong with JSON that cannot be read; NaN, which some libraries write, is told as such."""
+    message = str(error).rstrip(".")
+    place = _PLACE.search(message)
+    if place is not None:
+        position = int(place[1])
+        near = bytes(json[max(position - 2, 0) : position + 8])
+        if b"NaN" in near or b"Inf" in near:
+            return f"JSON has no NaN or infinity (byte {position}), send binary data instead"
+    return message
+
+
+def described(
+    request_id: str | None,
+    parameters: dict[str, Any],
+    inputs: Iterable[tuple[str, str, list[int], dict[str, Any]]],
+    outputs: Iterable[tuple[str, dict[str, Any]]],
+    binary: bytes,
+) -> Unbound:
+    """Return a request that did not come as JSON.
+
+    An input is its name, datatype, shape and parameters, of which `binary_data_size` says how many of the bytes
+    that follow in `binary` are its data; an output is its name and parameters.
+    """
+    given = [_Input(name, shape, datatype, parameters=described) for name, datatype, shape, described in inputs]
+    wanted = [_Output(name, described) for name, described in outputs]
+    return Unbound(_Infer(given, request_id, parameters, wanted), memoryview(binary))
+
+
+def bind(
+    unbound: Unbound,
+    signature: Signature,
+    state_inputs: frozenset[str] = _NO_STATE,
+    memory: RegionAccess | None = None,
+) -> InferRequest:
+    """Return the request to a model with this signature; raises RequestError where it does not fit.
+
+    `state_inputs` are those that the caller must not give, because the agent has them; `memory` is the shared
+    memory that the caller may use.
+    """
+    if unbound.is_raw:
+        return _bind_raw(unbound.binary, signature)
     infer = unbound.infer
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, unbound.binary, signature),
-        outputs=_outputs(infer, signature),
+        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs, memory),
+        outputs=_outputs(infer, signature, memory),
+        is_cacheable=not _is_shared(infer),
     )
 
 
-def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
-    """Read a request for a model that is known already; raises RequestError."""
-    return bind(read(body, header_length), signature)
-
-
 def render(
-    request: InferRequest,
-    model: str,
-    version: str,
-    signature: Signature,
-    results: Mapping[str, NDArray[Any]],
-    parameters: Mapping[str, str] | None = None,
+    answer: Answer, memory: RegionAccess | None = None
 ) -> tuple[tuple[bytes | memoryview, ...], int | None]:
     """Return the parts of the answer's body, and the length of its JSON if binary data follow.
 
-    `parameters` are those of the answer. Raises RequestError when JSON was asked for and cannot carry a value.
+    Outputs that are wanted in shared memory are written there. Raises RequestError when JSON was asked for and
+    cannot carry a value, or the memory has not enough room.
     """
+    request = answer.request
     outputs: list[dict[str, Any]] = []
     blobs: list[memoryview] = []
-    for name, is_binary in request.outputs.items():
-        tensor, datatype = results[name], signature.outputs[name].datatype
+    for name, delivery in request.outputs.items():
+        tensor, datatype = delivered(answer, name, delivery)
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
-        if is_binary:
+        if delivery.region is not None:
+            output["parameters"] = to_memory(delivery, binary_tensors.encode(tensor, datatype), memory)
+        elif delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
         else:
             output["data"] = json_tensors.encode(tensor, name)
         outputs.append(output)
-    answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
-    if parameters:
-        answer["parameters"] = parameters
+    described: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_version": answer.version,
+        "outputs": outputs,
+        "parameters": answer.parameters,
+    }
     if request.id is not None:
-        answer["id"] = request.id
-    json = _ENCODER.encode(answer)
+        described["id"] = request.id
+    json = _ENCODER.encode(described)
     return (json, *blobs), len(json) if blobs else None
+
+
+def _is_shared(infer: _Infer) -> bool:
+    for given in infer.inputs:  # noqa: SIM110 - a generator takes four times as long
+        if _REGION in given.parameters:
+            return True
+    return False
+
+
+def delivered(answer: Answer, name: str, delivery: Delivery) -> tuple[NDArray[Any], str]:
+    """Return an output as it was asked for, and its datatype: as it is, or its best classes as BYTES.
+
+    Raises RequestError where it has no classes.
+    """
+    tensor, spec = answer.results[name], answer.signature.outputs[name]
+    if not delivery.classes:
+        return tensor, spec.datatype
+    has_batch = len(spec.shape) > 1 and spec.shape[0] == -1
+    return classes(tensor, name, delivery.classes, answer.signature.labels, has_batch), "BYTES"
+
+
+def to_memory(delivery: Delivery, content: memoryview, memory: RegionAccess | None) -> dict[str, Any]:
+    """Write an output into shared memory, and return the parameters that say where it is."""
+    assert delivery.region is not None
+    _allowed(memory).write(delivery.region, delivery.offset, delivery.size_bytes, content)
+    return {
+        _REGION: delivery.region,
+        "shared_memory_byte_size": content.nbytes,
+        "shared_memory_offset": delivery.offset,
+    }
+
+
+def _bind_raw(content: memoryview, signature: Signature) -> InferRequest:
+    """Return the request whose only input has this content; its one free dimension is what fits.
+
+    As nothing else is said of them, all outputs go as binary data. Source: Triton Inference Server,
+    protocol/extension_binary_data.md, "Raw Binary Request".
+    """
+    if len(signature.inputs) != 1:
+        raise RequestError(
+            f"A body without JSON is for models with one input, this one has {_names(signature.inputs)}."
+        )
+    (spec,) = signature.inputs.values()
+    if spec.datatype == "BYTES":
+        tensor = np.empty(1, np.object_)
+        tensor[0] = bytes(content)
+        shape = tuple(max(size, 1) for size in spec.shape)
+    else:
+        shape = _fitting(spec, content.nbytes)
+        tensor = binary_tensors.decode(content, spec.name, spec.datatype, shape)
+    if math.prod(shape) != tensor.size or 0 in shape:
+        raise RequestError(f"A body without JSON is one element, '{spec.name}' has shape {list(spec.shape)}.")
+    outputs = dict.fromkeys(signature.outputs, IN_BINARY)
+    return InferRequest(None, {}, {spec.name: tensor.reshape(shape)}, outputs)
+
+
+def _fitting(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
+    """Return the shape of an input of this size: a free batch is 1, one other free dimension is what fits."""
+    free = [index for index, size in enumerate(spec.shape) if size == -1]
+    if len(free) > 1 and free[0] == 0:
+        free = free[1:]
+    if len(free) > 1:
+        raise RequestError(f"The shape of '{spec.name}' cannot be told from its size; describe it in JSON.")
+    shape = [max(size, 1) for size in spec.shape]
+    if free:
+        item_bytes = ITEM_SIZE_BYTES[spec.datatype]
+        shape[free[0]] = max(size_bytes // (math.prod(shape) * item_bytes), 1)
+    return tuple(shape)
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memoryview]:
@@ -146,7 +251,13 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
     return whole[:length], whole[length:]
 
 
-def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> dict[str, NDArray[Any]]:
+def _inputs(
+    inputs: list[_Input],
+    binary: memoryview,
+    signature: Signature,
+    state_inputs: frozenset[str],
+    memory: RegionAccess | None,
+) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     position = 0
     for given in inputs:
@@ -156,7 +267,14 @@ def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> d
             raise RequestError(f"The model has no input '{given.name}'; its inputs are {known}.")
         if given.name in tensors:
             raise RequestError(f"Input '{given.name}' is given twice.")
+        if given.name in state_inputs:
+            raise RequestError(
+                f"Input '{given.name}' is the sequence's state, which the agent keeps; leave it out."
+            )
         shape = _check_input(given, spec)
+        if _REGION in given.parameters:
+            tensors[spec.name] = _from_memory(given, spec, shape, memory)
+            continue
         size = _binary_size(given)
         if size is None:
             tensors[spec.name] = json_tensors.decode(given.data, spec, shape)
@@ -164,8 +282,8 @@ def _inputs(inputs: list[_Input], binary: memoryview, signature: Signature) -> d
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
         position += size
-    if len(tensors) < len(signature.inputs):
-        missing = min(signature.inputs.keys() - tensors.keys())
+    if len(tensors) + len(state_inputs) < len(signature.inputs):
+        missing = min(signature.inputs.keys() - tensors.keys() - state_inputs)
         raise RequestError(f"The input '{missing}' is missing.")
     if position != len(binary):
         raise RequestError(f"The body has {len(binary)} bytes of binary data, its inputs describe {position}.")
@@ -182,9 +300,40 @@ def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
             f"Input '{spec.name}' must have shape {list(spec.shape)} with -1 for any size from 1, "
             f"not {list(shape)}."
         )
-    if "shared_memory_region" in given.parameters:
-        raise RequestError("Shared memory is not supported; send the tensors in the body.")
     return shape
+
+
+def _from_memory(
+    given: _Input, spec: TensorSpec, shape: tuple[int, ...], memory: RegionAccess | None
+) -> NDArray[Any]:
+    """Return a copy of an input's content in shared memory; raises RequestError where it is none."""
+    if memoryview(given.data).nbytes or "binary_data_size" in given.parameters:
+        raise RequestError(f"Input '{spec.name}' must be either in shared memory or in the body.")
+    name, offset, size_bytes = _place(given.parameters)
+    if spec.datatype != "BYTES":
+        # Before anything is copied: what a client claims must not cost that much memory.
+        wanted = math.prod(shape) * ITEM_SIZE_BYTES[spec.datatype]
+        if size_bytes != wanted:
+            raise RequestError(
+                f"'{spec.name}' has {size_bytes} bytes, {spec.datatype} of shape {list(shape)} needs {wanted}."
+            )
+    content = _allowed(memory).read(name, offset, size_bytes)
+    return binary_tensors.decode(content.data, spec.name, spec.datatype, shape)
+
+
+def _place(parameters: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return region, offset and size of a tensor in shared memory; raises RequestError where they are none."""
+    name = parameters[_REGION]
+    if not isinstance(name, str):
+        raise RequestError(f"The parameter {_REGION} must be the name of a region.")
+    size_bytes = natural(parameters, "shared_memory_byte_size", 0)
+    return name, natural(parameters, "shared_memory_offset", 0), size_bytes
+
+
+def _allowed(memory: RegionAccess | None) -> RegionAccess:
+    if memory is None:
+        raise RequestError("Shared memory is not served here; send the tensors in the body.")
+    return memory
 
 
 def _binary_size(given: _Input) -> int | None:
@@ -202,32 +351,39 @@ def _binary_size(given: _Input) -> int | None:
     return size
 
 
-def _outputs(infer: _Infer, signature: Signature) -> dict[str, bool]:
+def _outputs(infer: _Infer, signature: Signature, memory: RegionAccess | None) -> dict[str, Delivery]:
     by_default = flag(infer.parameters, "binary_data_output", False)
-    wanted: dict[str, bool] = {}
+    wanted: dict[str, Delivery] = {}
     if not infer.outputs:
-        wanted = dict.fromkeys(signature.outputs, by_default)
+        wanted = dict.fromkeys(signature.outputs, IN_BINARY if by_default else IN_JSON)
     for output in infer.outputs or ():
         if output.name not in signature.outputs:
             known = _names(signature.outputs)
             raise RequestError(f"The model has no output '{output.name}'; its outputs are {known}.")
         if output.name in wanted:
             raise RequestError(f"Output '{output.name}' is asked for twice.")
-        if unsupported := [name for name in _UNSUPPORTED if name in output.parameters]:
-            raise RequestError(f"The parameter {unsupported[0]} of output '{output.name}' is not supported.")
-        wanted[output.name] = flag(output.parameters, "binary_data", by_default)
-    for name, is_binary in wanted.items():
-        if signature.outputs[name].datatype == "FP16" and not is_binary:
-            raise RequestError(f"Output '{name}' is FP16, which JSON has no form for; ask for binary_data.")
+        wanted[output.name] = _delivery(output.parameters, by_default, memory)
+    for name, delivery in wanted.items():
+        datatype = signature.outputs[name].datatype
+        if datatype in WITHOUT_JSON and not delivery.is_binary and not delivery.classes:
+            raise RequestError(f"Output '{name}' is {datatype}, which JSON cannot carry; ask for binary_data.")
     return wanted
 
 
-def flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
-    """Return a parameter that is true or false; raises RequestError where it is something else."""
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise RequestError(f"The parameter {name} must be true or false.")
-    return value
+def _delivery(parameters: dict[str, Any], by_default: bool, memory: RegionAccess | None) -> Delivery:
+    is_binary = flag(parameters, "binary_data", by_default)
+    if not parameters or parameters.keys() <= {"binary_data"}:
+        return IN_BINARY if is_binary else IN_JSON
+    count = 0
+    if "classification" in parameters:
+        count = natural(parameters, "classification", 0)
+        if not 1 <= count <= _MAX_CLASSES:
+            raise RequestError(f"The parameter classification must be 1 to {_MAX_CLASSES}, not {count}.")
+    if _REGION not in parameters:
+        return Delivery(is_binary=is_binary, classes=count)
+    name, offset, size_bytes = _place(parameters)
+    _allowed(memory).check(name, offset, size_bytes)
+    return Delivery(True, count, name, offset, size_bytes)
 
 
 def _names(specs: Mapping[str, TensorSpec]) -> str:

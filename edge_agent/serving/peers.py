@@ -4,6 +4,21 @@ import asyncio
 import os
 import select
 import socket
+import struct
+from typing import Final
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""Of SO_PEERCRED: process, user, group; unix(7)."""
+
+
+def peer_uid(transport: asyncio.BaseTransport) -> int | None:
+    """Return the user who made this connection; None over TCP, which knows of none."""
+    peer = transport.get_extra_info("socket")
+    if peer is None or peer.family != socket.AF_UNIX:
+        return None
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:

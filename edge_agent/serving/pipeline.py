@@ -1,62 +1,38 @@
-"""The way of an inference request: parse, assign, cache, admit, run, answer.
+"""The way of an inference request: assign, bind, cache, run, answer; and the accounts that are kept of it.
 
-All bookkeeping is done on the event loop's thread, so that none of it needs a lock; only the runs themselves go
-to a pool of threads, as many as there are CPUs.
+All of it is done on the event loop's thread, so that none of it needs a lock; only the runs themselves go to
+the scheduler's threads.
 """
 
 import asyncio
 import math
-import os
-from collections import deque
+import time
 from collections.abc import Callable
-from time import perf_counter, perf_counter_ns
+from time import perf_counter_ns
 from typing import Final
 
-import msgspec
-
-from edge_agent.documents.binary_tensors import HEADER_LENGTH
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError
 from edge_agent.documents.plan import Plan
+from edge_agent.documents.settings import SequenceSettings
 from edge_agent.policy.assignment import unit_of
-from edge_agent.serving import oip
-from edge_agent.serving.cache import ResultCache, Results
-from edge_agent.serving.http_messages import Reply, Response, failure
-from edge_agent.serving.loader import LoadedVersion
+from edge_agent.serving.accounts import Accounts
+from edge_agent.serving.batches import batching
+from edge_agent.serving.cache import Remembered, ResultCache
+from edge_agent.serving.calls import Answer, Call, InferRequest, Results
+from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
+from edge_agent.serving.holding import Holding
+from edge_agent.serving.inference import Inference, priority_of, rows_of
+from edge_agent.serving.jobs import Result, Times
+from edge_agent.serving.memo import Hit, Question, Written
+from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
-from edge_agent.serving.workers import Workers
-from edge_agent.telemetry.counters import Counters, VersionCounters
-from edge_agent.telemetry.health_page import LANES, HealthPage
+from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.sequences import Order, Sequence, Sequences, order_of
+from edge_agent.serving.slices import SlicedRun
 
-INLINE_LIMIT_NS: Final = 100_000
-"""A version whose runs take less than this runs on the loop's own thread: to hand a run to another thread and
-its answer back takes 35 µs, and 120 with cold caches, so that this is about when it begins to pay."""
-
-_MAX_WORKERS: Final = LANES // 2
-
-_Result = Results | EdgeAgentError
-
-
-class _Job(msgspec.Struct, frozen=True, gc=False):
-    """A request on its way. `key` is what its result is remembered by, None where it bypasses the cache;
-    `followers` are equal requests that wait for its run."""
-
-    choice: Choice
-    counters: VersionCounters
-    request: oip.InferRequest
-    size_bytes: int
-    started_s: float
-    reply: Reply
-    key: bytes | None
-    followers: "list[_Job]"
-
-    @property
-    def loaded(self) -> LoadedVersion:
-        return self.choice.loaded
-
-    @property
-    def is_abandoned(self) -> bool:
-        return self.reply.is_abandoned and all(follower.reply.is_abandoned for follower in self.followers)
+_SEQUENCE: Final = "sequence_id"
+_NO_STATE: Final[frozenset[str]] = frozenset()
 
 
 class Pipeline:
@@ -64,91 +40,236 @@ class Pipeline:
 
     def __init__(
         self,
-        page: HealthPage,
-        counters: Counters,
+        accounts: Accounts,
         cache: ResultCache,
         ids: PredictionIds,
-        queue_limit: int,
+        scheduler: Scheduler,
+        sequences: SequenceSettings,
         random: Callable[[], float],
+        queue_limit: int = 256,
+        wait_limit_s: float = 30.0,
     ) -> None:
         self.table = Table(Plan(), (), "")
-        self._loop = asyncio.get_running_loop()
-        self._page = page
-        self._counters = counters
+        self._accounts = accounts
         self._cache = cache
         self._ids = ids
-        self._queue_limit = queue_limit
+        self._scheduler = scheduler
         self._random = random
-        self._leaders: dict[bytes, _Job] = {}
-        self._idle_workers = self._worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
-        self._workers = Workers(self._worker_count, "infer")
-        self._unloader = Workers(1, "unload")
-        self._rota: deque[LoadedVersion] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._leaders: dict[bytes, Inference] = {}
+        self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
+        self.sequences = Sequences(sequences, time.monotonic, scheduler.close_if_done)
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended."""
         left_out = set(self.table.versions) - set(table.versions)
         self.table = table
-        self._cache.keep({loaded.plan.sha256 for loaded in table.versions})
+        for loaded in table.versions:
+            loaded.batching = batching(table.plan.policy(loaded.plan.model).batching, loaded.batch_limit)
+        self._cache.keep(
+            {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
+            {policy.model: policy.cache_share for policy in table.plan.policies},
+        )
         for loaded in left_out:
-            loaded.is_retired = True
-            self._close_if_done(loaded)
+            self._scheduler.retire(loaded)
 
-    def infer(
-        self,
-        model: str,
-        version: str | None,
-        body: bytes,
-        header_length: bytes | None,
-        unit: bytes | None,
-        reply: Reply,
-    ) -> None:
-        """Answer a request to a model, or to one version of it, at once or later.
-
-        `unit` is the value of the header Edge-Unit. Raises NotFoundError, RequestError or UnavailableError for
-        what cannot be begun.
-        """
-        started_s = perf_counter()
+    def refuse(self, model: str, version: str | None, error: EdgeAgentError, started_ns: int) -> None:
+        """Count a request that cannot even be read: for the version that would most likely have answered it."""
         route = self.table.route(model)
-        # What cannot be read is assigned to nobody; it counts for the version that it would most likely be.
         first = route.versions[0] if version is None else route.named(version)
+        self._accounts.note_unread(model, first.plan.version, error, started_ns)
+
+    def recall(self, question: Question, started_ns: int) -> tuple[Choice, Written | None, str]:
+        """Answer a known question from the cache: return who answers, the answer, and its prediction id.
+
+        Without an answer the request is to be read, and answered by who was chosen: to choose again would give
+        those arms more than their share whose answers are remembered.
+        """
+        choice = self._choose(question.table.route(question.model), question.version, question.unit)
+        plan = choice.loaded.plan
+        written = question.answers.get((plan.version, choice.arm))
+        worth = self._cache.worth(plan.sha256)
+        if written is None or not worth.allow():
+            return choice, None, ""
+        looked_up_ns = perf_counter_ns()
+        remembered = self._cache.get(question.keys[plan.sha256], choice.policy.cache_ttl_s)
+        if remembered is not written.remembered:
+            return choice, None, ""
+        lookup_ns = perf_counter_ns() - looked_up_ns
+        worth.note_lookup(lookup_ns)
+        if choice.loaded.mean_run_ns < math.inf:
+            worth.note_saved(choice.loaded.mean_run_ns)
+        counters = self._accounts.of(choice)
+        self._accounts.note_hit(choice, counters, lookup_ns)
+        prediction_id = self._ids.issue(choice.policy, choice.arm, choice.bucket)
+        self._accounts.note_answer(choice, counters, None, started_ns)
+        return choice, written, prediction_id
+
+    def infer(self, model: str, version: str | None, call: Call, choice: Choice | None = None) -> None:
+        """Answer a request to a model, or to one version of it, at once or later; as `choice` if that is made.
+
+        Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
+        """
+        route = self.table.route(model)
         try:
-            unbound = oip.read(body, header_length)
-            choice = self._choose(route, version, unbound, unit)
+            if model in self.holding.held:
+                self.holding.take(model, version, call)
+                return
+            parameters = call.parameters
+            unit = unit_of(parameters.get("unit"), call.unit)
+            if _SEQUENCE in parameters and (order := order_of(parameters)) is not None:
+                self._infer_in_sequence(route, version, unit, call, order)
+                return
+            choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
-            _count_refusal(self._counters.of(model, first.plan.version), error, started_s)
+            self.refuse(model, version, error, call.started_ns)
             raise
-        counters = self._counters.of(model, choice.loaded.plan.version)
         try:
-            job = self._job(choice, counters, unbound, started_s, reply)
-            if not self._is_spared(job):
-                self._begin(job)
+            inference = self._inference(choice, call)
+            if (remembered := self._remembered(inference)) is not None:
+                call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
+                return
+            if not self._follows(inference):
+                self._run(inference)
+            if inference.deadline_ns is not None and not inference.is_answered:
+                self._watch(inference)
         except EdgeAgentError as error:
-            counters.note_arm(choice.arm)
-            _count_refusal(counters, error, started_s)
+            self._accounts.note_refusal(choice, error, call.started_ns)
             raise
 
-    def _choose(self, route: Route, version: str | None, unbound: oip.Unbound, header: bytes | None) -> Choice:
-        unit = unit_of(unbound.parameters.get("unit"), header)
+    def _infer_in_sequence(
+        self, route: Route, version: str | None, unit: str | None, call: Call, order: Order
+    ) -> None:
+        """Answer a request of a sequence, in its turn."""
+        model = route.policy.model
+        sequence = self.sequences.enter(model, order, lambda: self._choose(route, version, unit))
+        if version not in (None, sequence.choice.loaded.plan.version):
+            raise RequestError(
+                f"Sequence '{order.id}' goes on with version {sequence.choice.loaded.plan.version} alone."
+            )
+        if sequence.is_running:
+            sequence.wait(call, order)
+            return
+        try:
+            self._step(sequence, call, order)
+        except EdgeAgentError as error:
+            call.fail(error)
+
+    def _step(self, sequence: Sequence, call: Call, order: Order) -> None:
+        """Run a request of a sequence; raises, and goes on with the next one, where it cannot be begun."""
+        choice, loaded = sequence.choice, sequence.choice.loaded
+        try:
+            request = call.bind(loaded.in_sequence, loaded.state_inputs)
+            inference = Inference(
+                loaded=loaded,
+                inputs=sequence.inputs(request.inputs),
+                wanted=[*request.outputs, *(pair.output for pair in loaded.plan.state)],
+                size_bytes=sum(tensor.nbytes for tensor in request.inputs.values()),
+                priority=priority_of(request),
+                deadline_ns=deadline_ns(request.parameters, call.started_ns),
+                pipeline=self,
+                choice=choice,
+                counters=self._accounts.of(choice),
+                request=request,
+                call=call,
+                key=None,
+                followers=[],
+                sequence=sequence,
+                is_end=order.is_end,
+            )
+            self._scheduler.check(inference)
+        except EdgeAgentError as error:
+            self._accounts.note_refusal(choice, error, call.started_ns)
+            self._end_step(sequence, order.is_end)
+            raise
+        sequence.is_running = True
+        inference.counters.cache_bypasses += 1
+        self._run(inference)
+        if inference.deadline_ns is not None and not inference.is_answered:
+            self._watch(inference)
+
+    def _end_step(self, sequence: Sequence, is_end: bool) -> None:
+        """Begin the next request of a sequence that waits, now that one has ended."""
+        sequence.is_running = False
+        self.sequences.leave(sequence, is_end)
+        while sequence.waiting and not sequence.is_running:
+            call, order = sequence.waiting.popleft()
+            if call.is_abandoned:
+                continue
+            try:
+                self._step(sequence, call, order)
+            except EdgeAgentError as error:
+                call.fail(error)
+
+    def finish(self, inference: Inference, result: Result, times: Times) -> None:
+        """Answer an inference that has run and those that waited for it, and remember the result."""
+        sequence = inference.sequence
+        if sequence is not None:
+            if not isinstance(result, EdgeAgentError):
+                result = self.sequences.advance(sequence, result, inference.is_end)
+            self._conclude(inference, result, times, "bypass")
+            self._loop.call_soon(self._end_step, sequence, inference.is_end)
+            return
+        is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
+        if inference.key is None:
+            return
+        self._leaders.pop(inference.key, None)
+        # What could not be written once need not be remembered: a plug-in's results may be anything.
+        if is_sound and not isinstance(result, EdgeAgentError):
+            self._remember(inference.key, inference, result)
+        for follower in inference.followers:
+            self._scheduler.note_waiting(follower.loaded, -1)
+            self._conclude(follower, result, None, "hit")
+
+    def drop(self, inference: Inference) -> None:
+        """Forget an inference that nobody waits for any more."""
+        if inference.sequence is not None:
+            self._loop.call_soon(self._end_step, inference.sequence, inference.is_end)
+        if inference.key is not None:
+            self._leaders.pop(inference.key, None)
+        for each in (inference, *inference.followers):
+            each.counters.in_flight -= 1
+            if each.timer is not None:
+                each.timer.cancel()
+        self._scheduler.note_waiting(inference.loaded, -len(inference.followers))
+
+    def _choose(self, route: Route, version: str | None, unit: str | None) -> Choice:
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
 
-    def _job(
-        self, choice: Choice, counters: VersionCounters, unbound: oip.Unbound, started_s: float, reply: Reply
-    ) -> _Job:
-        request = oip.bind(unbound, choice.loaded.signature)
+    def _inference(self, choice: Choice, call: Call) -> Inference:
+        started_ns = perf_counter_ns()
+        request = call.bind(choice.loaded.signature, _NO_STATE)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes
+        bound_ns = perf_counter_ns()
         key = self._key(choice, request, size_bytes)
-        return _Job(choice, counters, request, size_bytes, started_s, reply, key, [])
+        return Inference(
+            loaded=choice.loaded,
+            inputs=request.inputs,
+            wanted=list(request.outputs),
+            size_bytes=size_bytes,
+            rows=rows_of(request) if choice.loaded.batch_limit else 0,
+            priority=priority_of(request),
+            deadline_ns=deadline_ns(request.parameters, call.started_ns),
+            pipeline=self,
+            choice=choice,
+            counters=self._accounts.of(choice),
+            request=request,
+            call=call,
+            key=key,
+            followers=[],
+            bound_ns=bound_ns - started_ns,
+            lookup_ns=perf_counter_ns() - bound_ns,
+        )
 
-    def _key(self, choice: Choice, request: oip.InferRequest, size_bytes: int) -> bytes | None:
+    def _key(self, choice: Choice, request: InferRequest, size_bytes: int) -> bytes | None:
         """Return what the request's result is remembered by, None if it bypasses the cache."""
         plan, signature = choice.loaded.plan, choice.loaded.signature
         worth = self._cache.worth(plan.sha256)
-        if not oip.flag(request.parameters, "cache", True) or not worth.allow():
+        if not request.is_cacheable or not flag(request.parameters, "cache", True) or not worth.allow():
             return None
         started_ns = perf_counter_ns()
         key = self._cache.key(plan, choice.policy, signature, request, size_bytes)
@@ -156,194 +277,121 @@ class Pipeline:
             worth.note_lookup(perf_counter_ns() - started_ns)
         return key
 
-    def _is_spared(self, job: _Job) -> bool:
-        """Answer the job from the cache, or have it wait for the run of an equal one, if there is either."""
-        if job.key is None:
-            job.counters.cache_bypasses += 1
-            return False
-        results = self._cache.get(job.key, job.choice.policy.cache_ttl_s)
-        if results is not None:
-            self._note_hit(job)
-            job.reply.send(self._respond(job, results, 0, "hit"))
-            return True
-        leader = self._leaders.get(job.key)
-        if leader is not None:
-            self._check_queue(job.loaded)
-            self._note_hit(job)
-            leader.followers.append(job)
-            job.loaded.followers += 1
-            job.counters.in_flight += 1
-            return True
-        job.counters.cache_misses += 1
-        return False
+    def _remembered(self, inference: Inference) -> tuple[bytes, Remembered] | None:
+        """Answer from the cache, if that can; return the key and what was remembered."""
+        if inference.key is None:
+            return None
+        remembered = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
+        if remembered is None:
+            return None
+        self._note_hit(inference)
+        self._answer(inference, remembered.results, "hit")
+        return inference.key, remembered
 
-    def _note_hit(self, job: _Job) -> None:
-        loaded = job.loaded
-        job.counters.cache_hits += 1
-        self._page.count(loaded.slot, exposures=int(job.choice.is_exposure))
+    def _follows(self, inference: Inference) -> bool:
+        """Have it wait for the run of an equal one, if there is one; raises UnavailableError if too many do."""
+        if inference.key is None:
+            inference.counters.cache_bypasses += 1
+            return False
+        leader = self._leaders.get(inference.key)
+        if leader is None:
+            inference.counters.cache_misses += 1
+            return False
+        self._scheduler.check_room(inference.loaded)
+        self._note_hit(inference)
+        leader.followers.append(inference)
+        self._scheduler.note_waiting(inference.loaded, 1)
+        inference.counters.in_flight += 1
+        return True
+
+    def _note_hit(self, inference: Inference) -> None:
+        loaded = inference.loaded
+        self._accounts.note_hit(inference.choice, inference.counters, inference.lookup_ns)
         if loaded.mean_run_ns < math.inf:
             self._cache.worth(loaded.plan.sha256).note_saved(loaded.mean_run_ns)
 
-    def _begin(self, job: _Job) -> None:
-        if self._runs_inline(job):
-            self._run_inline(job)
+    def _run(self, inference: Inference) -> None:
+        """Hand the inference to the scheduler; raises UnavailableError when too many wait."""
+        self._scheduler.check(inference)
+        inference.counters.in_flight += 1
+        if inference.key is not None:
+            self._leaders[inference.key] = inference
+        self._accounts.note_exposure(inference.choice)
+        limit = inference.loaded.batch_limit
+        if limit and inference.rows > limit:
+            SlicedRun(inference, limit, self._scheduler.submit).start()
         else:
-            self._admit(job)
+            self._scheduler.submit(inference)
 
-    def _runs_inline(self, job: _Job) -> bool:
-        loaded = job.loaded
-        return (
-            loaded.mean_run_ns < INLINE_LIMIT_NS
-            and job.size_bytes <= loaded.largest_run_bytes
-            and not loaded.waiting
-        )
+    def _watch(self, inference: Inference) -> None:
+        """See to it that the request is answered when its time is over, whatever has become of its run."""
+        assert inference.deadline_ns is not None
+        left_s = (inference.deadline_ns - perf_counter_ns()) / 1e9
+        inference.timer = self._loop.call_later(max(left_s, 0.0), self._expire, inference)
 
-    def _run_inline(self, job: _Job) -> None:
-        self._page.count(job.loaded.slot, exposures=int(job.choice.is_exposure))
-        result, run_ns = job.loaded.run(job.request.inputs, list(job.request.outputs))
-        job.loaded.note_run(run_ns, job.size_bytes)
-        self._answer(job, result, run_ns)
-
-    def _admit(self, job: _Job) -> None:
-        """Give the job to an idle worker, or let it wait; raises UnavailableError when too many do."""
-        loaded = job.loaded
-        if not self._idle_workers:
-            self._check_queue(loaded)
-        self._page.count(loaded.slot, exposures=int(job.choice.is_exposure))
-        loaded.in_flight += 1
-        job.counters.in_flight += 1
-        if job.key is not None:
-            self._leaders[job.key] = job
-        if self._idle_workers:
-            self._start(job)
+    def _expire(self, inference: Inference) -> None:
+        assert inference.deadline_ns is not None
+        if inference.call.is_abandoned:
             return
-        if not loaded.waiting:
-            self._rota.append(loaded)
-        loaded.waiting.append(job)
+        timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
+        is_late = exceeded if inference.loaded.is_resident else waited_too_long
+        self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
+        if not inference.is_wanted:
+            self._scheduler.withdraw(inference)
 
-    def _check_queue(self, loaded: LoadedVersion) -> None:
-        """Raise UnavailableError when too many requests to the model wait already."""
-        model = loaded.plan.model
-        waiting = sum(len(other.waiting) + other.followers for other in self.table.of_model(model))
-        if waiting >= self._queue_limit:
-            raise UnavailableError(
-                f"{waiting} requests to model '{model}' wait already; try again later.",
-                self._retry_after_s(loaded, waiting),
-            )
+    def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
+        """Answer, unless that was done when its time was over; say whether the result may be remembered."""
+        inference.counters.in_flight -= 1
+        if inference.timer is not None:
+            inference.timer.cancel()
+        if times is not None and not isinstance(result, EdgeAgentError):
+            rows = max(inference.rows, 1)
+            self._accounts.note_run(inference.choice, inference.counters, times, rows, inference.bound_ns)
+        if not inference.is_answered:
+            return self._answer(inference, result, cache, times)
+        if times is not None:
+            self._accounts.note_late_run(inference.choice, times)
+        return True
 
-    def _retry_after_s(self, loaded: LoadedVersion, waiting: int) -> float:
-        run_s = loaded.mean_run_ns / 1e9
-        return 1.0 if run_s == math.inf else min(max(1.0, waiting * run_s / self._worker_count), 60.0)
+    def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
+        started_ns = perf_counter_ns()
+        sha256 = inference.loaded.plan.sha256
+        self._cache.put(key, sha256, results)
+        took_ns = perf_counter_ns() - started_ns
+        self._cache.worth(sha256).note_spent(took_ns)
+        inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
 
-    def _start(self, job: _Job) -> None:
-        self._idle_workers -= 1
-        self._workers.submit(self._work, job)
-
-    def _work(self, job: _Job) -> None:
-        """Run a job, on a worker's thread."""
-        result, run_ns = job.loaded.run(job.request.inputs, list(job.request.outputs))
-        self._loop.call_soon_threadsafe(self._finish, job, result, run_ns)
-
-    def _finish(self, job: _Job, result: _Result, run_ns: int) -> None:
-        self._idle_workers += 1
-        job.loaded.note_run(run_ns, job.size_bytes)
-        self._start_next()
-        self._answer(job, result, run_ns)
-        self._leave(job)
-
-    def _answer(self, job: _Job, result: _Result, run_ns: int) -> None:
-        """Answer a job that has run and those that waited for it, and remember the result."""
-        response = self._respond(job, result, run_ns, "bypass" if job.key is None else "miss")
-        job.reply.send(response)
-        if job.key is None:
-            return
-        self._leaders.pop(job.key, None)
-        # What could not be written once need not be remembered: a plug-in's results may be anything.
-        if response.status == 200 and not isinstance(result, EdgeAgentError):
-            started_ns = perf_counter_ns()
-            sha256 = job.loaded.plan.sha256
-            self._cache.put(job.key, sha256, result)
-            self._cache.worth(sha256).note_spent(perf_counter_ns() - started_ns)
-        for follower in job.followers:
-            follower.reply.send(self._respond(follower, result, 0, "hit"))
-            self._release(follower)
-
-    def _release(self, follower: _Job) -> None:
-        follower.loaded.followers -= 1
-        follower.counters.in_flight -= 1
-
-    def _start_next(self) -> None:
-        """Start what has waited longest of the version whose turn it is: each gets its share of the workers."""
-        while self._rota and self._idle_workers:
-            loaded = self._rota.popleft()
-            job = loaded.waiting.popleft()
-            if loaded.waiting:
-                self._rota.append(loaded)
-            if job.is_abandoned:
-                self._drop(job)
-            else:
-                self._start(job)
-
-    def _drop(self, job: _Job) -> None:
-        """Forget a job that nobody waits for any more."""
-        if job.key is not None:
-            self._leaders.pop(job.key, None)
-        for follower in job.followers:
-            self._release(follower)
-        self._leave(job)
-
-    def _leave(self, job: _Job) -> None:
-        job.loaded.in_flight -= 1
-        job.counters.in_flight -= 1
-        self._close_if_done(job.loaded)
-
-    def _close_if_done(self, loaded: LoadedVersion) -> None:
-        if loaded.is_retired and not loaded.in_flight:
-            self._unloader.submit(LoadedVersion.close, loaded)
-
-    def _respond(self, job: _Job, result: _Result, run_ns: int, cache: str) -> Response:
-        """Render the answer, and count it on the health page and for the metrics."""
+    def _answer(self, inference: Inference, result: Result, cache: str, times: Times | None = None) -> bool:
+        """Send the answer, and count it; say whether it was a result."""
+        inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
         if not isinstance(result, EdgeAgentError):
-            try:
-                response = self._render(job, result, cache)
-            except RequestError as refusal:
-                error = refusal
-            # A plug-in's results that are none, or no memory: this client must be answered all the same.
-            except Exception as failed:
-                error = ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+            error = self._send(inference, result, cache)
         if error is not None:
-            response = failure(error)
-            job.counters.fail(_kind(error))
-        job.counters.observe(perf_counter() - job.started_s)
-        job.counters.note_arm(job.choice.arm)
-        is_fault = error is not None and not isinstance(error, RequestError)
-        self._page.count(job.loaded.slot, requests=1, errors=int(is_fault), run_ns=run_ns)
-        return response
+            inference.call.fail(error)
+        started_ns = inference.call.started_ns
+        self._accounts.note_answer(inference.choice, inference.counters, error, started_ns, times)
+        return error is None
 
-    def _render(self, job: _Job, results: Results, cache: str) -> Response:
-        choice = job.choice
-        plan = choice.loaded.plan
+    def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:
+        """Send the results; return why that is not possible."""
+        choice, plan = inference.choice, inference.loaded.plan
         parameters = {
             "prediction_id": self._ids.issue(choice.policy, choice.arm, choice.bucket),
             "arm": choice.arm,
             "cache": cache,
         }
-        body, header_length = oip.render(
-            job.request, plan.model, plan.version, choice.loaded.signature, results, parameters
-        )
-        if header_length is None:
-            return Response(200, body)
-        return Response(200, body, "application/octet-stream", ((HEADER_LENGTH, str(header_length)),))
-
-
-def _count_refusal(counters: VersionCounters, error: EdgeAgentError, started_s: float) -> None:
-    counters.fail(_kind(error))
-    counters.observe(perf_counter() - started_s)
-
-
-def _kind(error: EdgeAgentError) -> str:
-    """Return the label under which an error is counted."""
-    if isinstance(error, RequestError):
-        return "request"
-    return "unavailable" if isinstance(error, UnavailableError) else "engine"
+        loaded = inference.loaded
+        signature = loaded.signature if inference.sequence is None else loaded.in_sequence
+        started_ns = perf_counter_ns()
+        answer = Answer(inference.request, plan.model, plan.version, signature, results, parameters)
+        try:
+            inference.call.answer(answer)
+        except RequestError as refusal:
+            return refusal
+        # A plug-in's results that are none, or no memory: this client must be answered all the same.
+        except Exception as failed:
+            return ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+        if cache != "hit":
+            inference.counters.statistics.compute_output.add(perf_counter_ns() - started_ns)
+        return None

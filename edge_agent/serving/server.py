@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -19,34 +20,48 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
 
+from edge_agent.documents.errors import OperatorError
 from edge_agent.documents.ipc import (
     Apply,
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Link,
     Metrics,
+    ModelChanged,
     Ready,
     StateDamaged,
     ToServing,
 )
+from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.app import App
 from edge_agent.serving.applier import Applier
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http1 import Connection
 from edge_agent.serving.http_messages import Application, Limits
+from edge_agent.serving.intake import Intake
+from edge_agent.serving.memo import Memo
 from edge_agent.serving.memory import keep_pages_between_runs
 from edge_agent.serving.metrics_report import metrics_message
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
+from edge_agent.serving.repository import Repository
+from edge_agent.serving.residency import Residency
+from edge_agent.serving.rpc import start as rpc
+from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.shared_memory import Regions
 from edge_agent.telemetry.counters import Counters, LinkState
 from edge_agent.telemetry.health_page import HealthPage
+
+if TYPE_CHECKING:
+    from edge_agent.serving.rpc.server import RpcServer
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted; with asyncio's 100 a restart under load refuses thousands."""
@@ -59,6 +74,8 @@ DRAIN_LIMIT_S: Final = 25.0
 _SWEEP_S: Final = 1.0
 _TELL_S: Final = 2.0
 """How often the supervisor is told what was counted."""
+_OTHER_DESCRIPTORS: Final = 256
+"""What models, databases, regions of shared memory and the refusal of clients may need beside connections."""
 _MAX_LINE_BYTES: Final = 64 * 2**20
 log = logging.getLogger(__name__)
 _MESSAGES: Final = msgspec.json.Decoder(ToServing)
@@ -84,6 +101,7 @@ class Server:
         self._listeners: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
         self._plans: asyncio.Queue[Apply] = asyncio.Queue()
+        self._rpc: RpcServer | None = None
 
     async def run(self) -> None:
         """Serve until the supervisor, a signal or the end of the channel says to stop; then drain."""
@@ -100,23 +118,42 @@ class Server:
         counters.cache.max_bytes = first.cache.max_bytes
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
-        pipeline = Pipeline(self._page, counters, cache, ids, first.http.queue_limit, random.random)
+        scheduler = Scheduler(first.http.queue_limit)
+        residency = Residency(scheduler, counters, first.engines, first.memory, self._page)
+        pipeline = Pipeline(
+            Accounts(self._page, counters),
+            cache,
+            ids,
+            scheduler,
+            first.sequences,
+            random.random,
+            first.http.queue_limit,
+            first.memory.wait_limit_s,
+        )
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),
             first.outcomes,
             lambda message: _send(writer, StateDamaged(message=message)),
         )
-        app = App(pipeline, outcomes, counters, time.time(), first.unsigned, first.http.queue_limit)
+        repository = Repository(lambda message: _send(writer, message))
+        regions = Regions(first.shared_memory)
+        app = App(pipeline, Memo(cache), outcomes, counters, repository, regions, first)
         await self._listen(app, first)
+        try:
+            self._rpc = await rpc.start(first, pipeline, app, regions)
+        except OperatorError as error:
+            log.error("%s", error)  # noqa: TRY400
+            _send(writer, Impaired(message=str(error)))
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
-        applier = Applier(pipeline, first.engines, self._page, first.device)
+        applier = Applier(pipeline, residency, first.device)
         tasks = [
-            asyncio.create_task(self._obey(reader, counters), name="obey"),
+            asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._sweep(pipeline), name="sweep"),
+            asyncio.create_task(residency.rest(), name="rest"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
@@ -129,19 +166,25 @@ class Server:
     async def _listen(self, app: App, configure: Configure) -> None:
         applications: dict[str, Application] = {"infer": app, "http": app, "metrics": app.metrics_only}
         http = configure.http
+        intake = Intake(http.max_bodies_bytes)
+        max_connections = _connection_limit(http.max_connections)
         for purpose, descriptor in self._options.listeners:
             listening = socket.socket(fileno=descriptor)
             is_unix = listening.family == socket.AF_UNIX
             limits = Limits(
-                http.max_body_bytes, http.idle_timeout_s, http.request_timeout_s, refuse_origins=not is_unix
+                max_connections,
+                http.max_body_bytes,
+                http.idle_timeout_s,
+                http.request_timeout_s,
+                refuse_origins=not is_unix,
             )
-            self._listeners.append(await self._serve(listening, is_unix, applications[purpose], limits))
+            self._listeners.append(await self._serve(listening, is_unix, applications[purpose], limits, intake))
 
     async def _serve(
-        self, listening: socket.socket, is_unix: bool, application: Application, limits: Limits
+        self, listening: socket.socket, is_unix: bool, application: Application, limits: Limits, intake: Intake
     ) -> asyncio.AbstractServer:
         def connect() -> Connection:
-            return Connection(application, limits, self._connections)
+            return Connection(application, limits, self._connections, intake)
 
         if not is_unix:
             return await self._loop.create_server(connect, sock=listening, backlog=BACKLOG)
@@ -162,11 +205,13 @@ class Server:
                 _send(writer, Metrics(metrics=dataclasses.replace(now, time_s=time.time())))
             await asyncio.sleep(_TELL_S)
 
-    async def _obey(self, reader: asyncio.StreamReader, counters: Counters) -> None:
+    async def _obey(self, reader: asyncio.StreamReader, counters: Counters, repository: Repository) -> None:
         while not self._stopping.is_set():
             match await _read(reader):
                 case Apply() as apply:
                     self._plans.put_nowait(apply)
+                case ModelChanged() as changed:
+                    repository.settle(changed)
                 case Link() as link:
                     counters.link = LinkState(link.up, link.outbox_events)
                 case Drain():
@@ -184,6 +229,8 @@ class Server:
             outcome = await applier.apply(apply)
             app.is_ready = app.is_ready or applier.has_applied
             app.open()
+            if self._rpc is not None:
+                self._rpc.open()
             _send(writer, outcome)
 
     async def _beat(self) -> None:
@@ -191,10 +238,11 @@ class Server:
             self._page.heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, pipeline: Pipeline) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now_s = self._loop.time()
+            pipeline.sequences.sweep()
             for connection in tuple(self._connections):
                 connection.check_deadline(now_s)
 
@@ -208,6 +256,7 @@ class Server:
         """Accept no more, give every connection its last answer, and wait for them to end, up to a limit."""
         for listener in self._listeners:
             listener.close()
+        calls = asyncio.create_task(self._rpc.stop(DRAIN_LIMIT_S), name="gRPC drain") if self._rpc else None
         for connection in self._connections:
             connection.drain()
         await asyncio.sleep(DRAIN_GRACE_S if self._connections else 0)
@@ -219,6 +268,16 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in tuple(self._connections):
             connection.abort()
+        if calls is not None:
+            await calls
+
+
+def _connection_limit(wanted: int) -> int:
+    """Have the kernel allow as many descriptors as that takes; return how many connections it does allow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = hard if hard != resource.RLIM_INFINITY else wanted + _OTHER_DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(allowed, wanted + _OTHER_DESCRIPTORS), hard))
+    return max(min(wanted, allowed - _OTHER_DESCRIPTORS), 1)
 
 
 async def _read(reader: asyncio.StreamReader) -> ToServing | None:

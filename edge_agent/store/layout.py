@@ -81,6 +81,11 @@ class RuntimeLayout:
         return self.base / "infer.sock"
 
     @property
+    def grpc_socket(self) -> Path:
+        """The Open Inference Protocol over gRPC."""
+        return self.base / "grpc.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """The operator's commands, JSON lines."""
         return self.base / "admin.sock"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pymicro_wakeword
 import pytest
@@ -71,7 +72,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]) ->
     stale.mkdir(parents=True)
     with (folder / "out").open("w") as out, (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [EDGE_AGENT, "serve", str(model), str(WAKE_WORD), "--port", "0", "--threads", "1"],
+            [
+                EDGE_AGENT,
+                "serve",
+                str(model),
+                str(WAKE_WORD),
+                "--port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--threads",
+                "1",
+            ],
             stdout=out,
             stderr=log,
             text=True,
@@ -106,6 +118,13 @@ def test_serve_says_that_it_is_for_development(served: Served) -> None:
     assert "Unsigned, development only." in served.printed
     assert "Serving doubler-v1 (onnx, " in served.printed
     assert "Serving okay-nabu (tflite, " in served.printed
+
+
+def test_serve_answers_grpc_where_it_says(served: Served) -> None:
+    (url,) = (line.strip() for line in served.printed.splitlines() if "grpc://" in line)
+    with grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+        assert ready(b"", timeout=30.0) == b"\x08\x01"
 
 
 def test_every_printed_command_works(served: Served) -> None:
@@ -183,6 +202,21 @@ def test_status_models_and_events(served: Served) -> None:
         assert done.returncode == 0, done.stderr
         assert "okay-nabu" in done.stdout
     assert "started" in served.run("events", "-n", "5").stdout
+
+
+def test_top_joins_what_serving_and_the_supervisor_say(served: Served) -> None:
+    tick = served.json("top", "--once", "--interval", "0.1")
+    assert {(version["model"], version["state"], version["traffic"]) for version in tick["versions"]} == {
+        ("doubler-v1", "serving", 1.0), ("okay-nabu", "serving", 1.0),
+    }  # fmt: skip
+    assert tick["serving_problem"] == tick["admin_problem"] == ""
+    assert tick["agent"]["serving_pid"] == served.json("status")["process"]["serving_pid"]
+    assert tick["supervisor_bytes"] > 2**20 < tick["serving_bytes"]
+    admin = served.json("status")["sockets"]["infer"].replace("infer.sock", "admin.sock")
+    done = served.run("top", "--count", "1", "--interval", "0.1", "--socket", admin)
+    assert done.returncode == 0, done.stderr
+    for part in ("doubler-v1", "Device ", "Cache ", "supervisor "):
+        assert part in done.stdout
 
 
 def test_doctor_finds_the_server_healthy(served: Served) -> None:

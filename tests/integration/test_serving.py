@@ -176,7 +176,7 @@ class TestProtocol:
     def test_the_server_tells_about_itself(self, serving):
         _, _, body = ask(serving.tcp, "GET", "/v2")
         assert json.loads(body).keys() == {"name", "version", "extensions"}
-        assert json.loads(body)["extensions"] == ["binary_tensor_data"]
+        assert "binary_tensor_data" in json.loads(body)["extensions"]
         for path in (
             "/v2/health/live",
             "/v2/health/ready",
@@ -218,11 +218,11 @@ class TestProtocol:
         if status == 405:
             assert answer[1]["Allow"] in ("POST", "GET, HEAD")
 
-    def test_a_compressed_body_is_refused(self, serving):
-        answer = ask(serving.tcp, "POST", "/v2/models/m/infer", b"x", {"Content-Encoding": "gzip"})
+    def test_a_body_in_an_unknown_encoding_is_refused(self, serving):
+        answer = ask(serving.tcp, "POST", "/v2/models/m/infer", b"x", {"Content-Encoding": "br"})
         status, message = error(answer)
         assert status == 415
-        assert "'gzip' is not supported" in message
+        assert "'br' is not supported" in message
 
     def test_browsers_are_refused_on_tcp(self, serving):
         assert error(ask(serving.tcp, "GET", "/v2", headers={"Origin": "https://example.org"}))[0] == 403

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,10 @@ from typing import Any, Self
 
 import flatbuffers
 import msgspec
+import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.documents.ipc import (
     Applied,
@@ -23,13 +25,20 @@ from edge_agent.documents.ipc import (
     Configure,
     Drain,
     FromServing,
+    Impaired,
     Metrics,
     Ready,
     Refused,
     ToServing,
 )
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
-from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings
+from edge_agent.documents.settings import (
+    CacheSettings,
+    EngineSettings,
+    GrpcSettings,
+    HttpSettings,
+    OutcomeSettings,
+)
 from edge_agent.telemetry.health_page import HealthPage
 
 LIMIT_S = 20.0
@@ -45,6 +54,7 @@ ONNX_TYPES = {
     "INT32": TensorProto.INT32,
     "INT64": TensorProto.INT64,
     "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
@@ -93,6 +103,35 @@ def slow_onnx(path: Path, size: int = 512, rounds: int = 6) -> Path:
     nodes = [helper.make_node("MatMul", [before, "x"], [after]) for before, after in itertools.pairwise(names)]
     tensor = ("FP32", [size, size])
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
+    """Write y = factor * x on FP32 [n, 2], by way of a matrix of width * width: 3 MB."""
+    there, square = np.eye(2, width, dtype=np.float32), np.eye(width, dtype=np.float32)
+    weights = {"there": there, "square": square, "back": np.ascontiguousarray(there.T) * np.float32(factor)}
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+        for name, array in weights.items()
+    ]
+    nodes += [
+        helper.make_node("MatMul", ["x", "there"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "square"], ["same"]),
+        helper.make_node("MatMul", ["same", "back"], ["y"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def summing_onnx(path: Path, factor: float = 1.0) -> Path:
+    """Write total = total_before + factor * x, on FP32 [n, 2]."""
+    nodes = [
+        helper.make_node("Constant", [], ["factor"], value_float=factor),
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Add", ["before", "scaled"], ["after"]),
+        helper.make_node("Identity", ["after"], ["total"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"total": tensor, "after": tensor})
 
 
 def doubling_tflite(path: Path) -> Path:
@@ -153,7 +192,10 @@ def version_plan(path: Path, model: str = "m", version: str = "1", weight: float
 class ServingProcess:
     """A serving process with its own sockets, channel and health page; a context manager."""
 
-    def __init__(self, folder: Path, http: HttpSettings | None = None) -> None:
+    def __init__(
+        self, folder: Path, http: HttpSettings | None = None, grpc: GrpcSettings | None = None, **settings: Any
+    ) -> None:
+        """Further settings are fields of `Configure`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "infer.sock"
         self.page = HealthPage.create()
@@ -167,7 +209,11 @@ class ServingProcess:
         for listener in (self._infer, self._tcp, self._metrics):
             listener.listen(4096)
         self._http = http or HttpSettings()
+        self._settings = settings
+        self._grpc = grpc or GrpcSettings()
         self._slots: dict[str, int] = {}
+        self.impaired: list[str] = []
+        """What the process has said that it cannot serve."""
         self._socket: socket.socket | None = None
         self.start()
 
@@ -191,14 +237,16 @@ class ServingProcess:
 
     def configuration(self) -> Configure:
         """Return how the process serves; nothing is remembered, so that every request runs the model."""
+        usual: dict[str, Any] = {"cache": CacheSettings(max_bytes=0), "engines": EngineSettings(threads=1)}
         return Configure(
             device="test",
             http=self._http,
-            engines=EngineSettings(threads=1),
-            cache=CacheSettings(max_bytes=0),
             outcomes=OutcomeSettings(),
             outcomes_db=str(self.path.parent / "outcomes.db"),
             secret=bytes(32).hex(),
+            grpc=self._grpc,
+            grpc_socket=str(self.path.with_name("grpc.sock")) if self._grpc.socket else None,
+            **usual | self._settings,
         )
 
     def __enter__(self) -> Self:
@@ -212,6 +260,21 @@ class ServingProcess:
             listener.close()
         self.page.close()
         assert "Traceback" not in self.log, self.log
+
+    @property
+    def proc(self) -> Path:
+        """What the kernel says of the process."""
+        return Path(f"/proc/{self.process.pid}")
+
+    @property
+    def grpc_tcp(self) -> str:
+        """Where gRPC is served on TCP, which the latest process has logged."""
+        return re.findall(r"gRPC is served on .*?([\w.]+:\d+)", self.log)[-1]
+
+    @property
+    def grpc_unix(self) -> str:
+        """Where gRPC is served on a Unix socket, as clients take it."""
+        return f"unix:{self.path.with_name('grpc.sock')}"
 
     @property
     def log(self) -> str:
@@ -229,7 +292,9 @@ class ServingProcess:
             line = self._channel.readline()
             assert line, self.log
             message: FromServing = msgspec.json.decode(line, type=FromServing)
-            if not isinstance(message, Metrics):
+            if isinstance(message, Impaired):
+                self.impaired.append(message.message)
+            elif not isinstance(message, Metrics):
                 return message
 
     def apply(self, *versions: VersionPlan) -> Applied | Refused:

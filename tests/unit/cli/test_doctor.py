@@ -15,7 +15,7 @@ from edge_agent.cli.checks import RUNTIMES, Finding
 from edge_agent.cli.doctor import guarded
 from edge_agent.cli.launch import lock_holder
 from edge_agent.cli.main import main
-from edge_agent.documents.settings import Settings, StoreSettings
+from edge_agent.documents.settings import GrpcSettings, Settings, StoreSettings
 from edge_agent.store.layout import StateLayout
 
 NOW_S = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
@@ -74,6 +74,16 @@ def test_no_runtime_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = checks.runtimes()
     assert finding.outcome == "fail"
     assert "pip install 'edge-inference-agent[onnx]'" in finding.message
+
+
+def test_grpc_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(checks.grpc(GrpcSettings())) == []
+    (finding,) = checks.grpc(GrpcSettings(tcp_port=8001))
+    assert finding.outcome == "ok"
+    monkeypatch.setattr(checks, "installed", lambda name: None)
+    (finding,) = checks.grpc(GrpcSettings(socket=True))
+    assert finding.outcome == "fail"
+    assert "pip install 'edge-inference-agent[grpc]'" in finding.message
 
 
 def test_the_state_folder_and_who_holds_it(tmp_path: Path) -> None:

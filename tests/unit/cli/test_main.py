@@ -77,7 +77,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["events", "-n", "0"],
             "argument -n: '0' is no whole number of at least 1; see 'edge-agent events --help'.",
         ),
-        (["infer", "m"], "one of the arguments --input --zeros is required; see 'edge-agent infer --help'."),
+        (
+            ["infer", "m"],
+            "one of the arguments --input --text --zeros is required; see 'edge-agent infer --help'.",
+        ),
         (["serve", "m.onnx", "--port", "-1"], "argument --port: '-1' is no whole number of at least 0"),
     ],
 )
@@ -134,6 +137,29 @@ def test_completion_scripts_know_every_command(capsys: pytest.CaptureFixture[str
         assert main(["completion", shell]) == 0
         script = capsys.readouterr().out
         assert all(name in script for name in COMMANDS)
+
+
+def test_a_shell_completes_the_files_and_options_of_a_command(tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").touch()
+    script = subprocess.run(
+        [EDGE_AGENT, "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
+
+    def completed(*words: str) -> list[str]:
+        typed = f"COMP_WORDS=(edge-agent {' '.join(words)}); COMP_CWORD={len(words)}"
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{typed}; _shtab_edge_agent; printf '%s\\n' \"${{COMPREPLY[@]}}\""],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        return done.stdout.split()
+
+    assert "top" in completed("to")
+    assert "--interval" in completed("top", "--i")
+    assert completed("infer", "m", "--input", "ro") == ["rows.npy"]
+    assert completed("serve", "ro") == ["rows.npy"]
 
 
 def test_completion_without_shtab_says_how_to_get_it(

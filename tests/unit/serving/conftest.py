@@ -1,6 +1,7 @@
 """The HTTP server of serving with a small application, on its own loop in a thread."""
 
 import asyncio
+import dataclasses
 import json
 import queue
 import socket
@@ -15,6 +16,7 @@ import uvloop
 
 from edge_agent.serving.http1 import Connection
 from edge_agent.serving.http_messages import Limits, Reply, Request, Response
+from edge_agent.serving.intake import Intake
 
 LIMIT_S = 10.0
 
@@ -27,6 +29,7 @@ class HttpServer:
     tcp: tuple[str, int]
     loop: asyncio.AbstractEventLoop
     connections: set[Connection]
+    intake: Intake = field(default_factory=lambda: Intake(300_000))
     held: list[tuple[Reply, Response]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -75,7 +78,13 @@ class HttpServer:
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(max_body_bytes=100_000, idle_timeout_s=30, request_timeout_s=30, refuse_origins=False)
+    return Limits(
+        max_connections=100,
+        max_body_bytes=100_000,
+        idle_timeout_s=30,
+        request_timeout_s=30,
+        refuse_origins=False,
+    )
 
 
 @pytest.fixture
@@ -88,12 +97,14 @@ def server(tmp_path: Path, limits: Limits) -> Iterator[HttpServer]:
         loop.set_exception_handler(lambda _, context: faults.append(context))
         listener = socket.create_server(("127.0.0.1", 0))
         served = HttpServer(tmp_path / "s", listener.getsockname(), loop, set())
-        browsers = Limits(limits.max_body_bytes, limits.idle_timeout_s, limits.request_timeout_s, True)
+        browsers = dataclasses.replace(limits, refuse_origins=True)
         servers = [
             await loop.create_unix_server(
-                lambda: Connection(served, limits, served.connections), str(served.path)
+                lambda: Connection(served, limits, served.connections, served.intake), str(served.path)
             ),
-            await loop.create_server(lambda: Connection(served, browsers, served.connections), sock=listener),
+            await loop.create_server(
+                lambda: Connection(served, browsers, served.connections, served.intake), sock=listener
+            ),
         ]
         done = asyncio.Event()
         ready.put((served, done))

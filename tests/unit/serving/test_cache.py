@@ -15,7 +15,7 @@ from edge_agent.documents.plan import ModelPlan, VersionPlan
 from edge_agent.documents.settings import CacheSettings
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.cache import ARRAY_BYTES, ENTRY_BYTES, REST, WINDOW, ResultCache, Worth
-from edge_agent.serving.oip import InferRequest, Signature
+from edge_agent.serving.calls import IN_BINARY, InferRequest, Signature
 from edge_agent.telemetry.counters import CacheCounters
 
 BYTES = bytes(range(24))
@@ -37,13 +37,14 @@ class Remembering:
         self.counters = CacheCounters()
         self.clock = Clock()
         self.cache = ResultCache(CacheSettings(**settings), b"s" * 64, self.counters, self.clock)
-        self.cache.keep({"a", "b"})
+        self.cache.keep({"a": "m", "b": "n"}, {})
 
     def put(self, key: bytes, size: int = 1, sha256: str = "a") -> None:
         self.cache.put(key, sha256, {"y": np.zeros(size, np.uint8)})
 
     def get(self, key: bytes, ttl_s: float | None = None) -> Any:
-        return self.cache.get(key, ttl_s)
+        remembered = self.cache.get(key, ttl_s)
+        return None if remembered is None else remembered.results
 
 
 def request(
@@ -52,7 +53,7 @@ def request(
     parameters: dict[str, Any] | None = None,
     request_id: str | None = None,
 ) -> InferRequest:
-    return InferRequest(request_id, parameters or {}, inputs, dict.fromkeys(outputs, True))
+    return InferRequest(request_id, parameters or {}, inputs, dict.fromkeys(outputs, IN_BINARY))
 
 
 def key(
@@ -208,12 +209,64 @@ def test_results_of_a_file_that_is_not_served_any_more_are_forgotten() -> None:
     held = Remembering()
     held.put(b"1", sha256="a")
     held.put(b"2", sha256="b")
-    held.cache.keep({"b"})
+    held.cache.keep({"b": "n"}, {})
     assert held.get(b"1") is None
     assert held.get(b"2") is not None
     held.put(b"3", sha256="a")
     assert held.get(b"3") is None
     assert held.counters.entries == 1
+
+
+class TestShares:
+    ENTRY = ENTRY_BYTES + ARRAY_BYTES + 1
+
+    def shared(self) -> Remembering:
+        """Return a cache of ten results, of which two may be of the first model."""
+        held = Remembering(max_bytes=10 * self.ENTRY)
+        held.cache.keep({"a": "m", "b": "n"}, {"m": 0.2, "n": None})
+        return held
+
+    def test_a_model_makes_room_among_its_own_results(self) -> None:
+        held = self.shared()
+        held.put(b"n", sha256="b")
+        for name in (b"1", b"2"):
+            held.put(name)
+        assert held.get(b"1") is not None
+        held.put(b"3")
+        assert [held.get(name) is not None for name in (b"n", b"1", b"2", b"3")] == [True, True, False, True]
+        assert held.counters == CacheCounters(bytes=3 * self.ENTRY, entries=3, evictions=1)
+
+    def test_the_others_make_room_for_a_share_that_is_not_used_up(self) -> None:
+        held = self.shared()
+        for number in range(10):
+            held.put(bytes([number]), sha256="b")
+        held.put(b"1")
+        assert held.get(b"\x00") is None
+        assert held.get(b"1") is not None
+
+    def test_a_result_larger_than_the_share_is_not_kept(self) -> None:
+        held = self.shared()
+        held.put(b"1", size=2 * self.ENTRY)
+        held.put(b"2", size=2 * self.ENTRY, sha256="b")
+        assert held.get(b"1") is None
+        assert held.get(b"2") is not None
+
+    def test_a_new_plan_changes_the_shares_of_what_is_remembered(self) -> None:
+        held = Remembering(max_bytes=10 * self.ENTRY)
+        for number in range(5):
+            held.put(bytes([number]))
+        held.cache.keep({"a": "m", "b": "n"}, {"m": 0.3})
+        assert [held.get(bytes([number])) is not None for number in range(5)] == [
+            False,
+            False,
+            True,
+            True,
+            True,
+        ]
+        held.cache.keep({"a": "m", "b": "n"}, {})
+        for number in range(5):
+            held.put(bytes([number]))
+        assert held.counters.entries == 5
 
 
 @given(

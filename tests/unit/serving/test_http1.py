@@ -3,12 +3,13 @@ import json
 import random
 import socket
 import time
+from contextlib import ExitStack
 
 import h11
 import pytest
 
-from edge_agent.serving.http1 import HEAD_LIMIT_BYTES
 from edge_agent.serving.http_messages import Limits
+from edge_agent.serving.http_reader import HEAD_LIMIT_BYTES
 
 
 def wait_until(condition, limit_s=10.0):
@@ -294,6 +295,32 @@ def test_a_malformed_request_is_refused_and_the_connection_closed(server, conten
     assert server.asked == []
 
 
+@pytest.mark.parametrize(
+    "lines", [b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked"]
+)
+def test_a_body_in_a_coding_that_is_not_known_is_refused(server, lines):
+    with server.connect() as connection:
+        content = b"POST / HTTP/1.1\r\n" + lines + b"\r\n\r\n1\r\na\r\n0\r\n\r\n"
+        assert refusal(ask(connection, content)) == 501
+        assert is_closed(connection)
+
+
+def test_spaces_around_a_value_are_no_part_of_it(server):
+    content = b"POST / HTTP/1.1\r\nX:  a b\t \r\nTransfer-Encoding: chunked \r\n\r\n1\r\na\r\n0\r\n\r\n"
+    with server.connect() as connection:
+        assert told(ask(connection, content))["headers"] == {"x": "a b", "transfer-encoding": "chunked"}
+
+
+def test_who_has_no_more_to_send_reads_the_refusal_too(server):
+    for _ in range(20):
+        with server.connect() as connection:
+            connection.sendall(b"GET /a HTTP/1.1\r\n\r\nNONSENSE /b HTTP/1.1\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            answers = Answers(connection)
+            assert told(answers.next())["path"] == "/a"
+            assert refusal(answers.next()) == 400
+
+
 def test_what_came_before_a_malformed_request_is_answered(server):
     with server.connect() as connection:
         connection.sendall(b"GET /a HTTP/1.1\r\n\r\nGET /later HTTP/1.1\r\n\r\nnonsense\r\n\r\n")
@@ -341,10 +368,62 @@ def test_a_client_that_goes_abandons_its_request(server):
     server.release()
 
 
+def test_bodies_of_all_clients_together_are_limited(server):
+    """What waits for an answer counts until it has one; then there is room again."""
+    content = b"POST /later HTTP/1.1\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(server.connect()) for _ in range(3)]
+        for connection in waiting:
+            connection.sendall(content)
+        wait_until(lambda: len(server.held) == 3)
+        with server.connect() as late:
+            status, headers, body = ask(late, content)
+            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+            assert b"together are too large" in body
+        server.release()
+        for connection in waiting:
+            assert told(Answers(connection).next())["size"] == 90_000
+        with server.connect() as again:
+            for _ in range(10):
+                again.sendall(content.replace(b"/later", b"/now12"))
+                assert told(Answers(again).next())["size"] == 90_000
+    wait_until(lambda: not server.connections)
+    assert server.intake.bytes == 0
+
+
+def test_who_goes_in_the_middle_of_a_body_leaves_nothing_behind(server):
+    with server.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000)
+        wait_until(lambda: server.intake.bytes == 50_000)
+    wait_until(lambda: server.intake.bytes == 0)
+
+
+def test_one_connection_too_many_is_told_so_and_closed(server):
+    with ExitStack() as stack:
+        for _ in range(100):
+            connection = stack.enter_context(server.connect())
+            told(ask(connection, b"GET /x HTTP/1.1\r\n\r\n"))
+        late = stack.enter_context(server.connect())
+        status, headers, body = Answers(late).next()
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert b"too many connections" in body
+        assert is_closed(late)
+        told(ask(connection, b"GET /x HTTP/1.1\r\n\r\n"))
+    wait_until(lambda: not server.connections)
+    with server.connect() as connection:
+        told(ask(connection, b"GET /x HTTP/1.1\r\n\r\n"))
+
+
 class TestDeadlines:
     @pytest.fixture
     def limits(self) -> Limits:
-        return Limits(max_body_bytes=1000, idle_timeout_s=10, request_timeout_s=5, refuse_origins=False)
+        return Limits(
+            max_connections=100,
+            max_body_bytes=1000,
+            idle_timeout_s=10,
+            request_timeout_s=5,
+            refuse_origins=False,
+        )
 
     def sweep(self, server, after_s):
         def check():
@@ -364,7 +443,7 @@ class TestDeadlines:
     def test_half_a_request_is_told_before_it_is_closed(self, server):
         with server.connect() as connection:
             connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na")
-            wait_until(lambda: any(peer._body_bytes for peer in server.connections))
+            wait_until(lambda: any(peer._reader._body_bytes for peer in server.connections))
             self.sweep(server, 4)
             self.sweep(server, 6)
             assert refusal(Answers(connection).next()) == 408

@@ -10,21 +10,31 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, TensorSpec
+from edge_agent.documents.tensors import DATATYPES, NUMPY_NAME, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import oip
+from edge_agent.serving.calls import IN_BINARY, Answer, InferRequest, Signature
+from edge_agent.serving.calls import IN_JSON as IN_JSON_FORM
 
-IN_JSON = [datatype for datatype in DATATYPES if datatype != "FP16"]
+IN_JSON = [datatype for datatype in DATATYPES if datatype not in WITHOUT_JSON]
+
+
+def parse(body: bytes, header_length: bytes | None, signature: Signature) -> InferRequest:
+    return oip.bind(oip.read(body, header_length), signature)
+
+
+def render(request, model, version, signature, results):
+    return oip.render(Answer(request, model, version, signature, results, {}))
 
 
 def signature(datatype="FP32", shape=(-1, 2)):
-    return oip.Signature(
+    return Signature(
         {"x": TensorSpec("x", datatype, shape)},
         {"y": TensorSpec("y", datatype, shape), "z": TensorSpec("z", "FP16", ())},
     )
 
 
 def one(datatype="FP32", shape=(-1, 2)):
-    return oip.Signature({"x": TensorSpec("x", datatype, shape)}, {"y": TensorSpec("y", datatype, shape)})
+    return Signature({"x": TensorSpec("x", datatype, shape)}, {"y": TensorSpec("y", datatype, shape)})
 
 
 def elements(datatype, *, in_json):
@@ -79,17 +89,17 @@ def test_json_comes_back_as_it_went(case, flat, request_id):
     dimensions = one(datatype, tuple(-1 for _ in array.shape))
     nested = plain(array.ravel() if flat or array.ndim == 0 else array)
     content = body(nested, datatype=datatype, shape=array.shape, id=request_id)
-    parsed = oip.parse(content, None, dimensions)
+    parsed = parse(content, None, dimensions)
     assert parsed.id == request_id
     assert parsed.inputs["x"].dtype == array.dtype
     np.testing.assert_array_equal(parsed.inputs["x"], array)
-    (rendered,), length = oip.render(parsed, "m", "7", dimensions, {"y": parsed.inputs["x"]})
+    (rendered,), length = render(parsed, "m", "7", dimensions, {"y": parsed.inputs["x"]})
     assert length is None
     answer = json.loads(rendered)
     assert answer["model_name"] == "m"
     assert answer["model_version"] == "7"
     assert answer.get("id") == request_id
-    again = oip.parse(
+    again = parse(
         body(answer["outputs"][0]["data"], datatype=datatype, shape=answer["outputs"][0]["shape"]),
         None,
         dimensions,
@@ -117,11 +127,11 @@ def test_binary_comes_back_as_it_went(case, padding):
     head = (
         json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode() + b" " * padding
     )
-    parsed = oip.parse(head + content, str(len(head)).encode(), dimensions)
+    parsed = parse(head + content, str(len(head)).encode(), dimensions)
     given = parsed.inputs["x"]
     assert given.flags.aligned
     np.testing.assert_array_equal(given, array)
-    parts, length = oip.render(parsed, "m", "7", dimensions, {"y": given})
+    parts, length = render(parsed, "m", "7", dimensions, {"y": given})
     whole = b"".join(parts)
     output = json.loads(whole[:length])["outputs"][0]
     assert output["parameters"] == {"binary_data_size": len(content)}
@@ -166,11 +176,13 @@ BAD_JSON = {
     "twice": (json.dumps({"inputs": [json.loads(body())["inputs"][0]] * 2}).encode(), "given twice"),
     "unknown output": (body(outputs=[{"name": "w"}]), "no output 'w'; its outputs are 'y', 'z'"),
     "output twice": (body(outputs=[{"name": "y"}] * 2), "asked for twice"),
-    "FP16 output": (body(outputs=[{"name": "z"}]), "'z' is FP16, which JSON has no form for"),
+    "FP16 output": (body(outputs=[{"name": "z"}]), "'z' is FP16, which JSON cannot carry"),
     "FP16 output by default": (body(), "'z' is FP16"),
     "flag": (body(parameters={"binary_data_output": 1}), "binary_data_output must be true or false"),
     "output flag": (body(outputs=[{"name": "y", "parameters": {"binary_data": "yes"}}]), "binary_data must be"),
-    "classification": (body(outputs=[{"name": "y", "parameters": {"classification": 3}}]), "is not supported"),
+    "no classes": (body(outputs=[{"name": "y", "parameters": {"classification": 0}}]), "must be 1 to 65536"),
+    "too many classes": (body(outputs=[{"name": "y", "parameters": {"classification": 10**6}}]), "1 to 65536"),
+    "classes of text": (body(outputs=[{"name": "y", "parameters": {"classification": "3"}}]), "a whole number"),
 }  # fmt: skip
 
 
@@ -178,7 +190,7 @@ BAD_JSON = {
 def test_bad_json_is_refused_in_one_sentence(case):
     content, message = BAD_JSON[case]
     with pytest.raises(RequestError, match=message) as caught:
-        oip.parse(content, None, signature())
+        parse(content, None, signature())
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
 
@@ -195,7 +207,7 @@ def test_bad_json_is_refused_in_one_sentence(case):
 def test_an_element_that_is_none_of_its_datatype_is_refused(datatype, value):
     content = body([value, value], datatype=datatype)
     with pytest.raises(RequestError, match=f"cannot be {datatype}"):
-        oip.parse(content, None, one(datatype))
+        parse(content, None, one(datatype))
 
 
 @pytest.mark.parametrize(
@@ -203,13 +215,13 @@ def test_an_element_that_is_none_of_its_datatype_is_refused(datatype, value):
     [("UINT64", 2**64 - 1), ("INT64", -(2**63)), ("INT64", 2**63 - 1), ("FP64", 1e308), ("UINT8", 255)],
 )
 def test_the_extremes_of_a_datatype_are_kept(datatype, value):
-    parsed = oip.parse(body([value, value], datatype=datatype), None, one(datatype))
+    parsed = parse(body([value, value], datatype=datatype), None, one(datatype))
     assert parsed.inputs["x"].tolist() == [[value, value]]
 
 
 def test_fp16_needs_binary_data():
     with pytest.raises(RequestError, match="send it as binary data"):
-        oip.parse(body(datatype="FP16"), None, one("FP16"))
+        parse(body(datatype="FP16"), None, one("FP16"))
 
 
 FLOATS = np.ones((1, 2), np.float32)
@@ -235,7 +247,7 @@ BAD_BINARY = {
 def test_bad_binary_data_are_refused_in_one_sentence(case):
     (content, length), message = BAD_BINARY[case]
     with pytest.raises(RequestError, match=message):
-        oip.parse(content, length, one())
+        parse(content, length, one())
 
 
 @pytest.mark.parametrize(
@@ -252,20 +264,20 @@ def test_bytes_that_do_not_add_up_are_refused(content, message):
     array = np.frombuffer(content, np.uint8)
     whole, length = binary(array, shape=[1, 2], datatype="BYTES")
     with pytest.raises(RequestError, match=message):
-        oip.parse(whole, length, one("BYTES"))
+        parse(whole, length, one("BYTES"))
 
 
 def test_a_count_that_lies_costs_no_memory():
     array = np.frombuffer(b"\0\0\0\0", np.uint8)
     whole, length = binary(array, shape=[2**31 - 1, 2**31 - 1], datatype="BYTES")
     with pytest.raises(RequestError, match="too few"):
-        oip.parse(whole, length, one("BYTES", (-1, -1)))
+        parse(whole, length, one("BYTES", (-1, -1)))
 
 
 def test_a_bool_is_0_or_1():
     whole, length = binary(np.array([[0, 2]], np.uint8), datatype="BOOL")
     with pytest.raises(RequestError, match="a byte other than 0 and 1"):
-        oip.parse(whole, length, one("BOOL"))
+        parse(whole, length, one("BOOL"))
 
 
 def test_data_and_binary_data_exclude_each_other():
@@ -273,40 +285,41 @@ def test_data_and_binary_data_exclude_each_other():
     request["inputs"][0]["parameters"] = {"binary_data_size": 8}
     content = json.dumps(request).encode()
     with pytest.raises(RequestError, match="either data, or a binary_data_size"):
-        oip.parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
+        parse(content + FLOATS.tobytes(), str(len(content)).encode(), one())
 
 
-def test_shared_memory_is_refused():
+def test_shared_memory_is_refused_where_there_is_none():
     request = json.loads(body())
+    del request["inputs"][0]["data"]
     request["inputs"][0]["parameters"] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
-    with pytest.raises(RequestError, match="Shared memory is not supported"):
-        oip.parse(json.dumps(request).encode(), None, one())
+    with pytest.raises(RequestError, match="Shared memory is not served here"):
+        parse(json.dumps(request).encode(), None, one())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_json_does_not_carry_nan_and_binary_does(value):
     result = {"y": np.array([[value, 1]], np.float32)}
-    in_json = oip.parse(body(), None, one())
+    in_json = parse(body(), None, one())
     with pytest.raises(RequestError, match=r"Output 'y' has NaN or infinity.*binary_data"):
-        oip.render(in_json, "m", "1", one(), result)
-    in_binary = oip.parse(body(outputs=[{"name": "y", "parameters": {"binary_data": True}}]), None, one())
-    parts, length = oip.render(in_binary, "m", "1", one(), result)
+        render(in_json, "m", "1", one(), result)
+    in_binary = parse(body(outputs=[{"name": "y", "parameters": {"binary_data": True}}]), None, one())
+    parts, length = render(in_binary, "m", "1", one(), result)
     assert b"".join(parts)[length:] == result["y"].tobytes()
 
 
 def test_json_does_not_carry_bytes_that_are_no_text():
-    parsed = oip.parse(body(["a", "b"], datatype="BYTES"), None, one("BYTES"))
+    parsed = parse(body(["a", "b"], datatype="BYTES"), None, one("BYTES"))
     with pytest.raises(RequestError, match=r"not UTF-8.*binary_data"):
-        oip.render(parsed, "m", "1", one("BYTES"), {"y": np.array([[b"\xff", b""]], np.object_)})
+        render(parsed, "m", "1", one("BYTES"), {"y": np.array([[b"\xff", b""]], np.object_)})
 
 
 def test_outputs_are_chosen_and_mixed():
     outputs = [{"name": "z", "parameters": {"binary_data": True}}, {"name": "y"}]
-    parsed = oip.parse(body(outputs=outputs, parameters={"unit": "u1"}), None, signature())
-    assert parsed.outputs == {"z": True, "y": False}
+    parsed = parse(body(outputs=outputs, parameters={"unit": "u1"}), None, signature())
+    assert parsed.outputs == {"z": IN_BINARY, "y": IN_JSON_FORM}
     assert parsed.parameters == {"unit": "u1"}
     results = {"y": FLOATS, "z": np.array(1.5, np.float16)}
-    parts, length = oip.render(parsed, "m", "1", signature(), results)
+    parts, length = render(parsed, "m", "1", signature(), results)
     whole = b"".join(parts)
     assert [output["name"] for output in json.loads(whole[:length])["outputs"]] == ["z", "y"]
     assert whole[length:] == np.float16(1.5).tobytes()
@@ -315,7 +328,7 @@ def test_outputs_are_chosen_and_mixed():
 @given(st.binary(max_size=300), st.one_of(st.none(), st.binary(max_size=4)))
 def test_garbage_is_only_ever_refused(content, length):
     with pytest.raises(RequestError):
-        oip.parse(content, length, signature())
+        parse(content, length, signature())
 
 
 @given(st.data())
@@ -327,8 +340,39 @@ def test_a_mutated_request_is_parsed_or_refused(data):
     for _ in range(data.draw(st.integers(1, 4))):
         mutable[data.draw(st.integers(0, len(mutable) - 1))] = data.draw(st.integers(0, 255))
     try:
-        parsed = oip.parse(bytes(mutable), length, one())
+        parsed = parse(bytes(mutable), length, one())
     except RequestError:
         return
     assert parsed.inputs["x"].dtype == np.float32
     msgspec.json.encode(parsed.parameters)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size_bytes", "found"),
+    [((-1, 2), 8, (1, 2)), ((2, 2), 16, (2, 2)), ((-1, -1), 12, (1, 3)), ((-1,), 20, (5,)), ((), 4, ())],
+)
+def test_a_body_without_json_is_the_only_input(shape, size_bytes, found):
+    content = np.arange(size_bytes // 4, dtype=np.float32).tobytes()
+    parsed = parse(content, b"0", one("FP32", shape))
+    assert parsed.inputs["x"].shape == found
+    assert parsed.inputs["x"].tobytes() == content
+    assert parsed.outputs == {"y": IN_BINARY}
+
+
+@pytest.mark.parametrize(
+    ("signature", "content", "message"),
+    [
+        (one("FP32", (-1, 2)), b"123", "3 bytes of data"),
+        (one("FP32", (-1, -1, -1)), bytes(24), "cannot be told from its size"),
+        (one("FP32", (2, 2)), bytes(20), "needs 16"),
+        (one("BYTES", (2,)), b"text", "one element"),
+        (Signature({"a": None, "b": None}, {}), b"", "models with one input"),
+    ],
+)
+def test_a_body_without_json_that_does_not_fit_is_refused(signature, content, message):
+    with pytest.raises(RequestError, match=message):
+        parse(content, b"0", signature)
+
+
+def test_text_without_json_is_one_element():
+    assert parse(b"a text", b"0", one("BYTES", (-1,))).inputs["x"].tolist() == [b"a text"]

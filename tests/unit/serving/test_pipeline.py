@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.plan import Plan, VersionPlan
-from edge_agent.documents.settings import CacheSettings, EngineSettings
+from edge_agent.documents.settings import CacheSettings, EngineSettings, SequenceSettings
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.cache import ResultCache
-from edge_agent.serving.http_messages import Response
+from edge_agent.serving.http_infer import HttpCall
+from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Table
+from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
 
@@ -61,6 +64,9 @@ class Waiter:
     def __init__(self) -> None:
         self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
+    def peer_uid(self) -> int | None:
+        return None
+
     def send(self, response: Response) -> None:
         self.answer.set_result(response)
 
@@ -71,7 +77,9 @@ def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
     loaded = LoadedVersion(plan, Engine(run), 0, page)
     counters = Counters()
     cache = ResultCache(CacheSettings(max_bytes=0), bytes(64), counters.cache, lambda: 0.0)
-    pipeline = Pipeline(page, counters, cache, PredictionIds(bytes(32)), 8, lambda: 0.0)
+    pipeline = Pipeline(
+        Accounts(page, counters), cache, PredictionIds(bytes(32)), Scheduler(8), SequenceSettings(), lambda: 0.0
+    )
     pipeline.switch(Table(Plan(versions=(plan,)), (loaded,), "device"))
     return pipeline, loaded
 
@@ -79,7 +87,9 @@ def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
 async def infer(pipeline: Pipeline, size: int) -> Response:
     waiter = Waiter()
     tensor = {"name": "x", "datatype": "FP32", "shape": [size], "data": [0.0] * size}
-    pipeline.infer("m", None, json.dumps({"inputs": [tensor]}).encode(), None, None, waiter)
+    body = json.dumps({"inputs": [tensor]}).encode()
+    request = Request("POST", "/v2/models/m/infer", {}, body, keep_alive=True, is_http10=False)
+    pipeline.infer("m", None, HttpCall(request, waiter))
     return await asyncio.wait_for(waiter.answer, 10)
 
 

@@ -1,0 +1,106 @@
+"""Inference requests that come by HTTP."""
+
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import Any
+
+from edge_agent.documents.binary_tensors import HEADER_LENGTH
+from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.serving import oip
+from edge_agent.serving.calls import Answer, InferRequest, Signature
+from edge_agent.serving.codec import Codec
+from edge_agent.serving.encodings import SMALLEST_BYTES
+from edge_agent.serving.http_messages import Reply, Request, Response, failure, render_head
+from edge_agent.serving.memo import Hit, Memo, Written
+from edge_agent.serving.shared_memory import RegionAccess, Regions
+
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_UNIT = b"edge-unit"
+
+
+class HttpCall:
+    """One request to `…/infer`; see `calls.Call`. Raises RequestError for a body that is none."""
+
+    __slots__ = (
+        "_accepted",
+        "_answer",
+        "_codec",
+        "_memo",
+        "_memory",
+        "_raw",
+        "_reply",
+        "_response",
+        "_unbound",
+        "started_ns",
+        "unit",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        reply: Reply,
+        memo: Memo | None = None,
+        codec: Codec | None = None,
+        regions: Regions | None = None,
+    ) -> None:
+        self.started_ns = perf_counter_ns()
+        self._memory: RegionAccess | None = None
+        if regions is not None and regions.is_enabled:
+            self._memory = RegionAccess(regions, reply.peer_uid)
+        self._codec = codec
+        self._accepted = request.headers.get(b"accept-encoding")
+        self._memo = memo
+        self._raw = request.raw
+        self._answer: Answer | None = None
+        self._response: Response | None = None
+        self._reply = reply
+        self.unit = request.headers.get(_UNIT)
+        self._unbound = oip.read(request.body, request.headers.get(_HEADER_LENGTH))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters of the request as a whole."""
+        return self._unbound.parameters
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the client has gone."""
+        return self._reply.is_abandoned
+
+    def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
+        """Return the request to a model with this signature; raises RequestError where it does not fit."""
+        return oip.bind(self._unbound, signature, state_inputs, self._memory)
+
+    def answer(self, answer: Answer) -> None:
+        """Send the answer; raises RequestError where it cannot be sent as it was asked for."""
+        body, header_length = oip.render(answer, self._memory)
+        if header_length is None:
+            response = Response(200, body)
+        else:
+            headers = ((HEADER_LENGTH, str(header_length)),)
+            response = Response(200, body, "application/octet-stream", headers)
+        self._answer, self._response = answer, response
+        if self._accepted is None or self._codec is None:
+            self._reply.send(response)
+        else:
+            self._codec.send(self._reply, response, self._accepted)
+
+    def note_hit(self, hit: Hit) -> None:
+        """Remember the request by its bytes, if it came in one piece and the answer is nothing but bytes."""
+        answer, response = self._answer, self._response
+        if self._memo is None or self._raw is None or answer is None or response is None:
+            return
+        prediction_id = answer.parameters["prediction_id"].encode()
+        body = b"".join(response.body)
+        if self._accepted is not None and len(body) >= SMALLEST_BYTES:
+            return
+        before, found, after = body.partition(prediction_id)
+        is_pure = all(delivery.region is None for delivery in answer.request.outputs.values())
+        if found and prediction_id not in after and is_pure:
+            self._memo.learn(
+                self._raw, hit, Written(hit.remembered, render_head(response, False, False), before, after)
+            )
+
+    def fail(self, error: EdgeAgentError) -> None:
+        """Send the error."""
+        self._reply.send(failure(error))

@@ -1,0 +1,165 @@
+"""Tasks: requests that are answered later. What there is of them, within bounds, until it expires.
+
+| status      | when                                                          | goes on to                    |
+|-------------|---------------------------------------------------------------|-------------------------------|
+| `pending`   | the request waits or runs                                     | `done`, `failed`, `cancelled` |
+| `done`      | the answer is kept, for `tasks.keep_s`                        | gone                          |
+| `failed`    | the error is kept, as long                                    | gone                          |
+| `cancelled` | a client has cancelled it; what waited for its turn never runs | gone                         |
+
+Nothing of it outlives the process. For the event loop's thread.
+"""
+
+import asyncio
+import secrets
+import time
+from typing import Any, Final, Literal
+
+from edge_agent.documents.errors import NotFoundError, TooLateError, UnavailableError
+from edge_agent.documents.settings import TaskSettings
+from edge_agent.serving.http_messages import Reply, Response, failure
+
+Status = Literal["pending", "done", "failed", "cancelled"]
+
+_TASK_BYTES: Final = 1000
+"""What a task takes beside its request and its answer."""
+_RUN_CHARACTERS: Final = 8
+_ID_CHARACTERS: Final = 40
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+class Task:
+    """One request that is answered later; it is also the `Reply` that the request's call sends to."""
+
+    __slots__ = ("_tasks", "created_s", "ended_s", "id", "response", "size_bytes", "status", "uid", "waiting")
+
+    def __init__(self, tasks: "Tasks", number: str, uid: int | None, size_bytes: int) -> None:
+        self._tasks = tasks
+        self.id = number
+        self.uid = uid
+        self.size_bytes = size_bytes
+        self.status: Status = "pending"
+        self.response: Response | None = None
+        self.created_s = time.time()
+        self.ended_s: float | None = None
+        self.waiting: list[tuple[Reply, asyncio.TimerHandle]] = []
+        """Clients that wait for the end."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody wants the answer any more."""
+        return self.status == "cancelled"
+
+    def peer_uid(self) -> int | None:
+        """Return the user who sent the request."""
+        return self.uid
+
+    def send(self, response: Response) -> None:
+        """Keep the answer."""
+        self._tasks.end(self, response)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Return what a client is told of it; times are Unix time."""
+        told = {"task_id": self.id, "status": self.status, "created_s": round(self.created_s, 3)}
+        return told if self.ended_s is None else told | {"ended_s": round(self.ended_s, 3)}
+
+
+class Tasks:
+    """All tasks, bounded in number and bytes."""
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        # Ids tell the runs of the server apart, and are not to be guessed.
+        self._run = secrets.token_hex(_RUN_CHARACTERS // 2)
+        self._tasks: dict[str, Task] = {}
+        self.bytes = 0
+
+    def create(self, uid: int | None, size_bytes: int) -> Task:
+        """Return a new task for a request of this size; raises UnavailableError where there are too many."""
+        size_bytes += _TASK_BYTES
+        self._make_room(1, size_bytes)
+        if len(self._tasks) >= self._settings.max_count or self.bytes + size_bytes > self._settings.max_bytes:
+            raise UnavailableError(
+                f"{len(self._tasks)} tasks of {self.bytes} bytes leave no room for another; "
+                "fetch and delete results, or try again later."
+            )
+        number = self._run + secrets.token_hex((_ID_CHARACTERS - _RUN_CHARACTERS) // 2)
+        task = self._tasks[number] = Task(self, number, uid, size_bytes)
+        self.bytes += size_bytes
+        return task
+
+    def find(self, number: str, uid: int | None) -> Task:
+        """Return a task of this user; raises NotFoundError, or TooLateError for one of an earlier run."""
+        task = self._tasks.get(number)
+        if task is not None and task.uid == uid:
+            return task
+        if len(number) == _ID_CHARACTERS and set(number) <= _HEX and not number.startswith(self._run):
+            raise TooLateError(
+                f"Task '{number}' is of an earlier run of the server and ended with it; send it again."
+            )
+        raise NotFoundError(
+            f"There is no task '{number}' of yours; results are kept for {self._settings.keep_s:g} s."
+        )
+
+    def end(self, task: Task, response: Response) -> None:
+        """Keep an answer, and give it to those who wait for it."""
+        if task.id not in self._tasks or task.status != "pending":
+            return
+        # The request's body is not needed any more; the answer's is copied, as it may be part of a larger one.
+        body = b"".join(response.body)
+        self._resize(task, _TASK_BYTES + len(body))
+        task.response = Response(response.status, (body,), response.content_type, response.headers)
+        task.status = "done" if response.status < 400 else "failed"
+        self._make_room(0, 0, but=task)
+        if self.bytes > self._settings.max_bytes:
+            error = UnavailableError("The answer is larger than tasks.max_bytes; ask without respond-async.")
+            task.response, task.status = failure(error), "failed"
+            self._resize(task, _TASK_BYTES)
+        self._conclude(task)
+
+    def cancel(self, task: Task) -> None:
+        """End a pending task, so that it will not run if it has not begun; forget one that has ended."""
+        if task.status != "pending":
+            self.remove(task)
+            return
+        task.status = "cancelled"
+        task.response = failure(TooLateError(f"Task '{task.id}' was cancelled."))
+        self._resize(task, _TASK_BYTES)
+        self._conclude(task)
+
+    def remove(self, task: Task) -> None:
+        """Forget a task."""
+        if self._tasks.pop(task.id, None) is not None:
+            self.bytes -= task.size_bytes
+
+    def wait(self, task: Task, reply: Reply, wait_s: float, otherwise: Response) -> None:
+        """Answer with the task's answer once there is one, or with `otherwise` after so many seconds."""
+
+        def give_up() -> None:
+            task.waiting = [one for one in task.waiting if one[0] is not reply]
+            reply.send(otherwise)
+
+        task.waiting.append((reply, self._loop.call_later(wait_s, give_up)))
+
+    def _conclude(self, task: Task) -> None:
+        task.ended_s = time.time()
+        assert task.response is not None
+        waiting, task.waiting = task.waiting, []
+        for reply, timer in waiting:
+            timer.cancel()
+            reply.send(task.response)
+        self._loop.call_later(self._settings.keep_s, self.remove, task)
+
+    def _resize(self, task: Task, size_bytes: int) -> None:
+        self.bytes += size_bytes - task.size_bytes
+        task.size_bytes = size_bytes
+
+    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> None:
+        """Forget what has ended longest ago, as far as so many tasks and bytes more need that."""
+        ended = [task for task in self._tasks.values() if task.ended_s is not None and task is not but]
+        for task in sorted(ended, key=lambda one: one.ended_s or 0.0):
+            has_room = len(self._tasks) + count <= self._settings.max_count
+            if has_room and self.bytes + size_bytes <= self._settings.max_bytes:
+                return
+            self.remove(task)

@@ -1,0 +1,103 @@
+"""What Triton's statistics extension tells of a version: how often, and how long by the parts of a request.
+
+Source: Triton Inference Server, protocol/extension_statistics.md. For one thread.
+"""
+
+import time
+from typing import Any
+
+DURATIONS = (
+    "success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss",
+)  # fmt: skip
+BATCH_DURATIONS = ("compute_input", "compute_infer", "compute_output")
+
+
+class Duration:
+    """How often something was done, and the nanoseconds that it took together."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+
+    def add(self, ns: int) -> None:
+        """Count it once more."""
+        self.count += 1
+        self.ns += ns
+
+    def to_builtins(self) -> dict[str, int]:
+        """Return it as the protocol has it."""
+        return {"count": self.count, "ns": self.ns}
+
+
+class BatchStatistics:
+    """The runs with one number of rows."""
+
+    __slots__ = ("infer", "input", "output")
+
+    def __init__(self) -> None:
+        self.input, self.infer, self.output = Duration(), Duration(), Duration()
+
+
+class VersionStatistics:
+    """One version since the process started.
+
+    `success` and `fail` are whole requests, from their last byte to their answer. A request that is answered
+    from the cache has no `queue` and no `compute_…`.
+    """
+
+    __slots__ = (
+        "_batches", "cache_hit", "cache_miss", "compute_infer", "compute_input", "compute_output",
+        "execution_count", "fail", "inference_count", "last_inference_ms", "queue", "success",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.success, self.fail = Duration(), Duration()
+        self.queue, self.compute_input = Duration(), Duration()
+        self.compute_infer, self.compute_output = Duration(), Duration()
+        self.cache_hit, self.cache_miss = Duration(), Duration()
+        self.inference_count = 0
+        """Rows of all requests that were run; a model without a batch dimension has one a request."""
+        self.execution_count = 0
+        """Runs of the model."""
+        self.last_inference_ms = 0
+        """Unix time of the newest request."""
+        self._batches: dict[int, BatchStatistics] = {}
+
+    def note_request(self, took_ns: int, is_success: bool) -> None:
+        """Count a request that was answered."""
+        (self.success if is_success else self.fail).add(took_ns)
+        self.last_inference_ms = time.time_ns() // 1_000_000
+
+    def note_executions(self, count: int, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count runs of the model that served so many rows together, of one request or several."""
+        self.execution_count += count
+        batch = self._batches.get(rows)
+        if batch is None:
+            batch = self._batches[rows] = BatchStatistics()
+        batch.input.add(input_ns)
+        batch.infer.add(infer_ns)
+        batch.output.add(output_ns)
+
+    def to_builtins(self, model: str, version: str) -> dict[str, Any]:
+        """Return an entry of `model_stats`."""
+        return {
+            "name": model,
+            "version": version,
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {name: getattr(self, name).to_builtins() for name in DURATIONS},
+            "response_stats": {},
+            "batch_stats": [
+                {
+                    "batch_size": rows,
+                    "compute_input": batch.input.to_builtins(),
+                    "compute_infer": batch.infer.to_builtins(),
+                    "compute_output": batch.output.to_builtins(),
+                }
+                for rows, batch in sorted(self._batches.items())
+            ],
+            "memory_usage": [],
+        }
