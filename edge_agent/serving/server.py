@@ -153,7 +153,7 @@ class Server:
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
             asyncio.create_task(self._sweep(pipeline), name="sweep"),
-            asyncio.create_task(residency.rest(), name="rest"),
+            asyncio.create_task(residency.stay_lean(), name="lean"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:

@@ -346,7 +346,7 @@ def test_two_hundred_loads_leave_no_memory_behind(serve: Serve, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_what_runs_leave_goes_back_at_rest(serve: Serve) -> None:
+def test_what_runs_leave_goes_back(serve: Serve) -> None:
     serving = serve()
     serving.apply(version_plan(magika(), "magika"))
     with Client(serving.path) as client:
