@@ -7,15 +7,12 @@ Taken off is a bare `session.run` of the same model in this process, and an exch
 same machine.
 """
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,8 @@ import onnxruntime
 
 from benchmarks.serving import models
 from benchmarks.serving.agent import MODEL, Agent, pinned, serving
+from benchmarks.serving.echo import echoing
 from benchmarks.serving.exchanges import answer, binary, connect, exchanging, medians_us, post
-from benchmarks.serving.latency import ECHO
 from benchmarks.serving.rows import Row, main, progress
 from edge_agent.documents.settings import SharedMemorySettings
 
@@ -51,14 +48,14 @@ def tiny(folder: Path, rounds: int) -> Iterator[Row]:
         echoes = {}
         for name, request in (("fresh", fresh), ("cached", cached)):
             size, _ = _settled(agent, request)
-            echoes[name] = stack.enter_context(echoing(_made(folder / name), len(request), size))
+            echoes[name] = stack.enter_context(echoing(folder / name, request, size))
         found = medians_us(
             {
                 "fresh": exchanging(agent.path, fresh),
                 "cached": exchanging(agent.path, cached),
                 "run": bare(model, arrays),
-                "fresh echo": exchanging_plain(echoes["fresh"], fresh),
-                "cached echo": exchanging_plain(echoes["cached"], cached),
+                "fresh echo": echoes["fresh"],
+                "cached echo": echoes["cached"],
             },
             rounds,
         )
@@ -76,16 +73,17 @@ def image(folder: Path, rounds: int) -> Iterator[Row]:
     picture = models.random(models.IMAGE)
     model = models.image(folder)
     with ExitStack() as stack:
-        settings = {"shared_memory": SharedMemorySettings(enabled=True)}
-        agent = stack.enter_context(serving(_made(folder / "image"), model, threads=1, **settings))
+        agent = stack.enter_context(
+            serving(_made(folder / "image"), model, threads=1, shared_memory=SharedMemorySettings(enabled=True))
+        )
         request = in_memory(stack, agent, picture)
         size, _ = _settled(agent, request)
-        echo = stack.enter_context(echoing(_made(folder / "image echo"), len(request), size))
+        echo = stack.enter_context(echoing(folder / "image echo", request, size))
         found = medians_us(
             {
                 "request": exchanging(agent.path, request),
                 "run": bare(model, {"x": picture}),
-                "echo": exchanging_plain(echo, request),
+                "echo": echo,
             },
             rounds,
         )
@@ -120,40 +118,6 @@ def bare(model: Path, arrays: dict[str, Any]) -> Any:
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, arrays)
-
-
-@contextmanager
-def echoing(folder: Path, asked_bytes: int, answer_bytes: int) -> Iterator[Path]:
-    """A server that answers so many bytes to so many."""
-    path = folder / "echo.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        arguments = [str(listener.fileno()), str(asked_bytes), str(answer_bytes)]
-        process = subprocess.Popen([sys.executable, "-c", ECHO, *arguments], pass_fds=[listener.fileno()])
-        try:
-            yield path
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-
-
-def exchanging_plain(path: Path, request: bytes) -> Any:
-    """Return a call that asks the echo, whose answers are no HTTP."""
-    connection = connect(path)
-    connection.sendall(request)
-    connection.settimeout(5)
-    size = len(connection.recv(2**20))
-    connection.settimeout(None)
-
-    def exchange() -> None:
-        connection.sendall(request)
-        missing = size
-        while missing:
-            missing -= len(connection.recv(missing))
-
-    return exchange
 
 
 def _settled(agent: Agent, request: bytes) -> tuple[int, bytes]:
