@@ -23,6 +23,7 @@ from benchmarks.serving import models
 from benchmarks.serving.agent import MODEL, Agent, pinned, serving
 from benchmarks.serving.echo import echoing
 from benchmarks.serving.exchanges import answer, binary, connect, exchanging, medians_us, post
+from benchmarks.serving.packaged import MAGIKA, packaged
 from benchmarks.serving.rows import Row, main, progress
 from edge_agent.documents.settings import SharedMemorySettings
 
@@ -35,6 +36,7 @@ def measure(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name, pinned(cpus):
         yield from tiny(Path(name), 300 if quick else 5000)
         yield from image(Path(name), 100 if quick else 1000)
+        yield from magika(Path(name), 50 if quick else 500)
 
 
 def tiny(folder: Path, rounds: int) -> Iterator[Row]:
@@ -92,6 +94,25 @@ def image(folder: Path, rounds: int) -> Iterator[Row]:
     yield Row(
         "added to session.run and echo, 1.2 MB in shared memory, p50", added, "µs", 160, False, parts, "µs"
     )
+
+
+def magika(folder: Path, rounds: int) -> Iterator[Row]:
+    """A real model: the calls take turns one by one, so that each meets the caches as a run leaves them."""
+    progress("What serving adds to Magika …")
+    arrays = {"bytes": np.random.default_rng(0).integers(0, 257, (1, 2048)).astype(np.int32)}
+    model = packaged(MAGIKA)
+    request = binary(PATH, arrays, cache=False)
+    with ExitStack() as stack:
+        agent = stack.enter_context(serving(_made(folder / "magika"), model, threads=1))
+        size, _ = _settled(agent, request)
+        calls = {
+            "request": exchanging(agent.path, request),
+            "session.run": bare(model, arrays),
+            "echo": stack.enter_context(echoing(folder / "magika echo", request, size)),
+        }
+        found = medians_us(calls, rounds, turn=1, warm_up=0)
+    added = found["request"] - found["session.run"] - found["echo"]
+    yield Row("added to session.run and echo, Magika, p50", added, "µs", 80, peers=found, peers_unit="µs")
 
 
 def in_memory(stack: ExitStack, agent: Agent, picture: Any) -> bytes:
