@@ -7,15 +7,12 @@ Taken off is a bare `session.run` of the same model in this process, and an exch
 same machine.
 """
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,9 @@ import onnxruntime
 
 from benchmarks.serving import models
 from benchmarks.serving.agent import MODEL, Agent, pinned, serving
+from benchmarks.serving.echo import echoing
 from benchmarks.serving.exchanges import answer, binary, connect, exchanging, medians_us, post
-from benchmarks.serving.latency import ECHO
+from benchmarks.serving.packaged import MAGIKA, packaged
 from benchmarks.serving.rows import Row, main, progress
 from edge_agent.documents.settings import SharedMemorySettings
 
@@ -38,6 +36,7 @@ def measure(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name, pinned(cpus):
         yield from tiny(Path(name), 300 if quick else 5000)
         yield from image(Path(name), 100 if quick else 1000)
+        yield from magika(Path(name), 50 if quick else 500)
 
 
 def tiny(folder: Path, rounds: int) -> Iterator[Row]:
@@ -51,14 +50,14 @@ def tiny(folder: Path, rounds: int) -> Iterator[Row]:
         echoes = {}
         for name, request in (("fresh", fresh), ("cached", cached)):
             size, _ = _settled(agent, request)
-            echoes[name] = stack.enter_context(echoing(_made(folder / name), len(request), size))
+            echoes[name] = stack.enter_context(echoing(folder / name, request, size))
         found = medians_us(
             {
                 "fresh": exchanging(agent.path, fresh),
                 "cached": exchanging(agent.path, cached),
                 "run": bare(model, arrays),
-                "fresh echo": exchanging_plain(echoes["fresh"], fresh),
-                "cached echo": exchanging_plain(echoes["cached"], cached),
+                "fresh echo": echoes["fresh"],
+                "cached echo": echoes["cached"],
             },
             rounds,
         )
@@ -76,16 +75,17 @@ def image(folder: Path, rounds: int) -> Iterator[Row]:
     picture = models.random(models.IMAGE)
     model = models.image(folder)
     with ExitStack() as stack:
-        settings = {"shared_memory": SharedMemorySettings(enabled=True)}
-        agent = stack.enter_context(serving(_made(folder / "image"), model, threads=1, **settings))
+        agent = stack.enter_context(
+            serving(_made(folder / "image"), model, threads=1, shared_memory=SharedMemorySettings(enabled=True))
+        )
         request = in_memory(stack, agent, picture)
         size, _ = _settled(agent, request)
-        echo = stack.enter_context(echoing(_made(folder / "image echo"), len(request), size))
+        echo = stack.enter_context(echoing(folder / "image echo", request, size))
         found = medians_us(
             {
                 "request": exchanging(agent.path, request),
                 "run": bare(model, {"x": picture}),
-                "echo": exchanging_plain(echo, request),
+                "echo": echo,
             },
             rounds,
         )
@@ -94,6 +94,25 @@ def image(folder: Path, rounds: int) -> Iterator[Row]:
     yield Row(
         "added to session.run and echo, 1.2 MB in shared memory, p50", added, "µs", 160, False, parts, "µs"
     )
+
+
+def magika(folder: Path, rounds: int) -> Iterator[Row]:
+    """A real model: the calls take turns one by one, so that each meets the caches as a run leaves them."""
+    progress("What serving adds to Magika …")
+    arrays = {"bytes": np.random.default_rng(0).integers(0, 257, (1, 2048)).astype(np.int32)}
+    model = packaged(MAGIKA)
+    request = binary(PATH, arrays, cache=False)
+    with ExitStack() as stack:
+        agent = stack.enter_context(serving(_made(folder / "magika"), model, threads=1))
+        size, _ = _settled(agent, request)
+        calls = {
+            "request": exchanging(agent.path, request),
+            "session.run": bare(model, arrays),
+            "echo": stack.enter_context(echoing(folder / "magika echo", request, size)),
+        }
+        found = medians_us(calls, rounds, turn=1, warm_up=0)
+    added = found["request"] - found["session.run"] - found["echo"]
+    yield Row("added to session.run and echo, Magika, p50", added, "µs", 80, peers=found, peers_unit="µs")
 
 
 def in_memory(stack: ExitStack, agent: Agent, picture: Any) -> bytes:
@@ -120,40 +139,6 @@ def bare(model: Path, arrays: dict[str, Any]) -> Any:
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, arrays)
-
-
-@contextmanager
-def echoing(folder: Path, asked_bytes: int, answer_bytes: int) -> Iterator[Path]:
-    """A server that answers so many bytes to so many."""
-    path = folder / "echo.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        arguments = [str(listener.fileno()), str(asked_bytes), str(answer_bytes)]
-        process = subprocess.Popen([sys.executable, "-c", ECHO, *arguments], pass_fds=[listener.fileno()])
-        try:
-            yield path
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-
-
-def exchanging_plain(path: Path, request: bytes) -> Any:
-    """Return a call that asks the echo, whose answers are no HTTP."""
-    connection = connect(path)
-    connection.sendall(request)
-    connection.settimeout(5)
-    size = len(connection.recv(2**20))
-    connection.settimeout(None)
-
-    def exchange() -> None:
-        connection.sendall(request)
-        missing = size
-        while missing:
-            missing -= len(connection.recv(missing))
-
-    return exchange
 
 
 def _settled(agent: Agent, request: bytes) -> tuple[int, bytes]:

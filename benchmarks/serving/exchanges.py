@@ -99,19 +99,21 @@ def exchanging(address: Address, request: bytes) -> Callable[[], None]:
     return exchange
 
 
-def medians_us(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median of each call in µs.
+def medians_us(
+    calls: Mapping[str, Callable[[], object]], rounds: int, turn: int = TURN, warm_up: int = WARM_UP
+) -> dict[str, float]:
+    """Return the median of each call in µs, of at least so many rounds.
 
     The calls take turns of 50 in a row, of which the first ten do not count: all of them see the same machine,
     and each the processor's caches as its own calls leave them, as when a client asks one server in a loop.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(max(rounds // TURN, 3)):
+    for _ in range(max(rounds // turn, 3)):
         for name, call in calls.items():
-            for number in range(TURN + WARM_UP):
+            for number in range(turn + warm_up):
                 started_ns = time.perf_counter_ns()
                 call()
                 elapsed_us = (time.perf_counter_ns() - started_ns) / 1000
-                if number >= WARM_UP:
+                if number >= warm_up:
                     times[name].append(elapsed_us)
     return {name: statistics.median(values) for name, values in times.items()}

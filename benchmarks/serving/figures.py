@@ -14,11 +14,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
-def sums_of(values: Sequence[float], count: int) -> list[float]:
-    """Return the sum of every `count` consecutive values."""
-    return [sum(values[start : start + count]) for start in range(len(values) - count + 1)]
-
-
 def growth(values: Sequence[float]) -> float:
     """Return by how much the last quarter's median exceeds that of the second quarter.
 

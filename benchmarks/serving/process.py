@@ -3,92 +3,89 @@
     python -m benchmarks.serving.process [--json] [--quick]
 
 `edge-agent serve` with Magika, a 3 MB ONNX model: supervisor and serving together. Memory is the proportional
-set size (PSS) of all processes of the agent, from /proc/<pid>/smaps_rollup.
+set size (PSS) of all processes of the agent. Half of the requests are remembered ones, the others run the
+model, from four clients. This process itself loads neither numpy nor a runtime: pages that it shared with the
+agent would count for half.
 """
 
-import contextlib
-import os
-import signal
-import subprocess
+import json
+import random
+import socket
+import statistics
+import struct
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import psutil
-
-from benchmarks.serving.latency import magika_model
+from benchmarks.serving.command import pss_mb, served
+from benchmarks.serving.generators import h2load
+from benchmarks.serving.packaged import MAGIKA, packaged
 from benchmarks.serving.rows import Row, main, progress
-from edge_agent.client import Client
-from edge_agent.documents.errors import EdgeAgentError
 
-TOKENS = np.random.default_rng(0).integers(0, 256, (64, 1, 2048)).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Served:
-    """An agent that answers: its socket, its supervisor, and when it was started."""
-
-    path: Path
-    pid: int
-    first_answer_s: float
+CLIENTS = 4
+REST_S = 10.0
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    progress("Start and memory of the agent with Magika …")
-    starts = []
-    for _ in range(1 if quick else 5):
-        with served() as agent:
-            starts.append(agent.first_answer_s)
+    model = packaged(MAGIKA)
+    progress("Start of the agent with Magika …")
+    starts = [start_s(model) for _ in range(1 if quick else 5)]
+    yield Row("exec to first answer", statistics.median(starts), "s", 1.2)
     requests = 500 if quick else 10_000
-    with served() as agent, Client(agent.path) as client:
-        for number in range(requests):
-            client.infer("magika", TOKENS[number % len(TOKENS)])
-        memory = pss_mb(agent.pid)
-    yield Row(f"PSS of all processes, one 3 MB ONNX model, after {requests} requests", memory, "MB", 95)
-    yield Row("exec to first answer", sorted(starts)[len(starts) // 2], "s", 1.2)
+    progress(f"Memory of the agent with Magika, after {requests:,} requests …")
+    after, rested = memory_mb(model, requests)
+    name = f"PSS of all processes, one 3 MB ONNX model, after {requests:,} requests"
+    yield Row(name, after, "MB", 95)
+    yield Row(f"the same {REST_S:g} s later", rested, "MB", 95)
 
 
-@contextmanager
-def served() -> Iterator[Served]:
-    """Run `edge-agent serve` until it has answered once."""
-    with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, "-P", "-m", "edge_agent.cli.main", "serve", str(magika_model())]
-        command += ["--name", "magika", "--port", "0", "--runtime", name]
-        started_s = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        path = Path(name) / "infer.sock"
+def start_s(model: Path) -> float:
+    """Return the seconds from starting `edge-agent serve` until it has answered a request to the model."""
+    started_s = time.perf_counter()
+    with served(model) as agent:
+        _wait_for_answer(agent.path)
+        return time.perf_counter() - started_s
+
+
+def memory_mb(model: Path, requests: int) -> tuple[float, float]:
+    """Return the memory right after so many requests, and after a rest."""
+    with served(model) as agent, tempfile.TemporaryDirectory() as name:
+        _wait_for_answer(agent.path)
+        for is_cached in (True, False):
+            load = h2load(
+                Path(name), agent.path, magika_request(is_cached=is_cached), CLIENTS, requests=requests // 2
+            )
+            assert not load.failures, load
+        after = pss_mb(agent.pid)
+        time.sleep(REST_S)
+        return after, pss_mb(agent.pid)
+
+
+def magika_request(*, is_cached: bool) -> bytes:
+    """Return a request to Magika with binary tensors: INT32 [1, 2048], each 0 to 256."""
+    tokens = struct.pack("<2048i", *random.Random(0).choices(range(257), k=2048))
+    size = {"binary_data_size": len(tokens)}
+    tensor = {"name": "bytes", "datatype": "INT32", "shape": [1, 2048], "parameters": size}
+    parameters = {"binary_data_output": True, "cache": is_cached}
+    head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    lines = ["POST /v2/models/magika/infer HTTP/1.1", "Host: localhost"]
+    lines += [f"Inference-Header-Content-Length: {len(head)}", f"Content-Length: {len(head) + len(tokens)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + head + tokens
+
+
+def _wait_for_answer(path: Path) -> None:
+    while True:
         try:
-            with Client(path) as client:
-                while not _answers(client):
-                    time.sleep(0.005)
-                yield Served(path, process.pid, time.monotonic() - started_s)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-            process.wait(60)
-
-
-def _answers(client: Client) -> bool:
-    try:
-        client.infer("magika", {"bytes": TOKENS[0]})
-    except EdgeAgentError:
-        return False
-    return True
-
-
-def pss_mb(root: int) -> float:
-    """Return the PSS of a process and all below it, in MB."""
-    processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
-    total_kb = 0
-    for process in processes:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        total_kb += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total_kb * 1024 / 1e6
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(magika_request(is_cached=True))
+                if connection.recv(64).startswith(b"HTTP/1.1 200 "):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.005)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,12 @@ def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
 
 
 def _to_array(values: Any, datatype: str, depth: int) -> NDArray[Any]:
-    if datatype != "BYTES":
+    if datatype == "FP32":
+        # What is too large for it becomes infinite, without a warning, and is refused afterwards.
         with np.errstate(over="ignore"):
-            return np.array(values, NUMPY_NAME[datatype])
+            return np.array(values, np.float32)
+    if datatype != "BYTES":
+        return np.array(values, NUMPY_NAME[datatype])
     text: NDArray[Any] = np.array(values, np.object_)
     if text.ndim != depth:
         raise ValueError("rows of different lengths")

@@ -20,15 +20,25 @@ START_LIMIT_S = 90.0
 
 
 def environment(name: str, *packages: str) -> Path:
-    """Return the folder of an environment with these packages, which is made at its first use."""
+    """Return the folder of an environment with just these packages, which is made if it is not there."""
     folder = FOLDER / name
-    done = folder / ".installed"
-    if not done.exists():
+    done, wanted = folder / ".installed", "\n".join(packages)
+    if not done.exists() or done.read_text() != wanted:
         print(f"Installing {name} for the comparison …", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, *packages], check=True, stdout=sys.stderr)
-        done.touch()
+        install: list[str | Path] = [
+            folder / "bin/python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
+        installed = subprocess.run([*install, *packages], check=False, capture_output=True, text=True)
+        if installed.returncode:
+            said = installed.stderr.strip()[-600:]
+            sys.exit(f"{name} could not be installed; check the network, then try again. pip says: {said}")
+        done.write_text(wanted)
     return folder
 
 
@@ -52,7 +62,7 @@ def running(
             command, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **(environ or {})}
         )
     try:
-        _wait(process, f"http://127.0.0.1:{port}{ready}", log)
+        _wait(process, command, f"http://127.0.0.1:{port}{ready}", log)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -60,13 +70,13 @@ def running(
         process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], command: Sequence[str | Path], url: str, log: Path) -> None:
     deadline_s = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline_s and process.poll() is None:
         if _answers(url):
             return
         time.sleep(0.2)
-    raise RuntimeError(f"{process.args} did not start; its log ends with: {log.read_text()[-800:]}")
+    raise RuntimeError(f"{command[0]} did not start; its log ends with: {log.read_text()[-800:]}")
 
 
 def _answers(url: str) -> bool:

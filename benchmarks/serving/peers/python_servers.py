@@ -9,6 +9,12 @@ from typing import Any
 
 from benchmarks.serving.peers.environment import environment, free_port, running
 
+PACKAGES = {
+    "mlserver": ("mlserver==1.7.1", "onnxruntime==1.32.0", "numpy==2.4.6"),
+    "litserve": ("litserve==0.2.19", "onnxruntime==1.32.0", "numpy==2.4.6"),
+    "fastapi": ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", "onnxruntime==1.32.0", "numpy==2.4.6"),
+}
+
 _SESSION = """
 import numpy as np, onnxruntime
 options = onnxruntime.SessionOptions()
@@ -80,7 +86,7 @@ class Peer:
 
 @contextmanager
 def fastapi(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]:
-    packages = environment("fastapi", "fastapi==0.165.0", "uvicorn[standard]==0.54.0", "onnxruntime==1.32.0")
+    packages = environment("fastapi", *PACKAGES["fastapi"])
     (folder / "served.py").write_text(_FASTAPI.format(model=str(model)))
     port = free_port()
     command: list[Any] = [packages / "bin/uvicorn", "served:app", "--port", str(port), "--log-level", "warning"]
@@ -90,7 +96,7 @@ def fastapi(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]:
 
 @contextmanager
 def litserve(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]:
-    packages = environment("litserve", "litserve==0.2.19", "onnxruntime==1.32.0")
+    packages = environment("litserve", *PACKAGES["litserve"])
     port = free_port()
     session = _SESSION.format(model=str(model)).strip().replace("\n", "\n        ")
     (folder / "served.py").write_text(_LITSERVE.format(session=session, port=port))
@@ -101,7 +107,7 @@ def litserve(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]
 
 @contextmanager
 def mlserver(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]:
-    packages = environment("mlserver", "mlserver==1.7.1", "onnxruntime==1.32.0")
+    packages = environment("mlserver", *PACKAGES["mlserver"])
     (folder / "served.py").write_text(_MLSERVER.format(model=str(model)))
     port = free_port()
     ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
@@ -110,7 +116,7 @@ def mlserver(folder: Path, model: Path, cpus: set[int] | None) -> Iterator[Peer]
     (folder / "model-settings.json").write_text(
         json.dumps({"name": "addsub", "implementation": "served.AddSub"})
     )
-    command = [packages / "bin/mlserver", "start", folder]
+    command: list[str | Path] = [packages / "bin/mlserver", "start", folder]
     with running(command, port, "/v2/health/ready", cpus, folder / "log", {"PYTHONPATH": str(folder)}):
         yield Peer(port, "/v2/models/addsub/infer", speaks_protocol=True)
 

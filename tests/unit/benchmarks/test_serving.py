@@ -1,12 +1,25 @@
 """The pure parts of the serving benchmark: figures, what load generators print, the table."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.__main__ import chosen
+from benchmarks.serving.__main__ import parse
+from benchmarks.serving.exchanges import post
 from benchmarks.serving.figures import growth, percentile
+from benchmarks.serving.generators import parts
 from benchmarks.serving.load_output import LoadError, h2load, seconds, wrk
-from benchmarks.serving.rows import Row, as_json, ratio, text
+from benchmarks.serving.peers.triton import add_sub, write
+from benchmarks.serving.plot import draw, panels
+from benchmarks.serving.process import magika_request
+from benchmarks.serving.rows import Row, as_json, from_json, ratio, text
+from benchmarks.serving.soak import report
 
 WRK = """Running 1s test @ http://127.0.0.1:8000/v2
   1 threads and 16 connections
@@ -68,3 +81,94 @@ def test_a_row_says_whether_its_target_is_met() -> None:
     assert lines[0].split() == ["a", "name", "0.50", "x", "Triton's", "<=", "0.4", "MISSED"]
     assert "edge-agent 20.0, Triton 40.0 µs" in lines[1]
     assert as_json(Row("x", 1.0, "s", 2.0))["met"] is True
+
+
+def test_a_row_survives_its_way_between_processes() -> None:
+    rows = [
+        Row("x", 1.5, "x Triton's", 2, True, {"edge-agent": 3.0, "Triton": 2.0}, "1/s", "a note"),
+        Row("y", None, "µs", note="not available"),
+    ]
+    assert [from_json(json.loads(json.dumps(as_json(row)))) for row in rows] == rows
+
+
+def test_generators_are_given_what_a_request_says() -> None:
+    request = post("/v2/models/m/infer", b"\r\n\r\n{}", "Inference-Header-Content-Length: 2\r\n")
+    path, headers, body = parts(request)
+    assert (path, body) == ("/v2/models/m/infer", b"\r\n\r\n{}")
+    assert headers == {"Content-Type": "application/json", "Inference-Header-Content-Length": "2"}
+
+
+def test_the_picture_compares_servers_and_leaves_out_other_rows() -> None:
+    rows = [
+        Row(
+            "tiny model uncached, JSON: p50",
+            0.5,
+            "x",
+            peers={"edge-agent": 1.0, "Triton": 2.0},
+            peers_unit="µs",
+        ),
+        Row("tiny model uncached: faster than FastAPI", 5, "x", peers={"edge-agent": 1.0, "FastAPI": 5.0}),
+        Row("exec to first answer", 1.0, "s", 1.2),
+        Row("cached answers a second, 16 connections, Unix socket", 9.0, "1/s"),
+    ]
+    assert panels(rows) == {
+        "tiny model, one request (less is better), µs": {"edge-agent": 1.0, "Triton": 2.0, "FastAPI": 5.0}
+    }
+
+
+def test_the_picture_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
+    rows = [Row("cached answer, p50", 0.5, "x", peers={"edge-agent": 1.0, "Triton": 2.0}, peers_unit="µs")]
+    for name in ("one.svg", "other.svg"):
+        draw(rows, tmp_path / name)
+    content = (tmp_path / "one.svg").read_text()
+    assert content == (tmp_path / "other.svg").read_text()
+    assert "Triton" in content
+    draw([], tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
+
+
+def test_parts_are_chosen_by_name_and_the_plot_has_a_place() -> None:
+    args = parse(["--only", "busy", "process", "--plot", "--soak", "30"])
+    assert (args.only, args.soak, args.plot.name) == (["busy", "process"], 30.0, "serving.svg")
+    with pytest.raises(SystemExit):
+        parse(["--only", "nothing"])
+
+
+def test_memory_is_measured_by_a_process_that_holds_no_runtime() -> None:
+    code = "import sys, benchmarks.serving.process; print({'numpy', 'onnxruntime'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_request_to_magika_has_the_length_that_it_names() -> None:
+    _, headers, body = parts(magika_request(is_cached=False))
+    size = int(headers["Inference-Header-Content-Length"])
+    assert json.loads(body[:size])["parameters"]["cache"] is False
+    assert len(body) - size == 4 * 2048
+
+
+def test_a_soak_that_lost_memory_or_a_request_has_missed_its_targets() -> None:
+    calm = report(30, [80, 90, 90, 90, 90, 90, 90, 90], done=1000, failed=0)
+    assert [row.met for row in calm] == [True, True]
+    leaky = report(30, [80, 81, 82, 83, 84, 85, 86, 87], done=1000, failed=1)
+    assert [row.met for row in leaky] == [False, False]
+
+
+def test_triton_is_told_a_models_tensors(tmp_path: Path) -> None:
+    write(tmp_path, "plain", add_sub(is_cached=True))
+    config = (tmp_path / "config.pbtxt").read_text()
+    assert 'input [ { name: "INPUT1" data_type: TYPE_INT32 dims: [-1, 16] } ]' in config
+    assert "response_cache { enable: true }" in config
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["serving"], ["benchmarks.serving.swap", "benchmarks.serving"]),
+        (["added"], ["benchmarks.serving.added"]),
+        (["footprint", "hint"], ["benchmarks.footprint", "benchmarks.update_hint"]),
+    ],
+)
+def test_a_benchmark_that_is_part_of_another_runs_once(names: list[str], expected: list[str]) -> None:
+    assert chosen(names) == expected
+    assert "benchmarks.serving" not in chosen([])
