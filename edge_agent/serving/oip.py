@@ -62,6 +62,8 @@ class Unbound(msgspec.Struct, frozen=True, gc=False):
     binary: memoryview
     is_raw: bool = False
     """Whether the body is nothing but the content of the model's only input."""
+    tensors: Mapping[str, NDArray[Any] | RequestError] = {}
+    """What large inputs in JSON are by their descriptions, where that is known; or why they are nothing."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def bind(
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs, memory),
+        inputs=_inputs(unbound, signature, state_inputs, memory),
         outputs=_outputs(infer, signature, memory),
         is_cacheable=not any(_REGION in given.parameters for given in infer.inputs),
     )
@@ -245,15 +247,14 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
 
 
 def _inputs(
-    inputs: list[_Input],
-    binary: memoryview,
+    unbound: Unbound,
     signature: Signature,
     state_inputs: frozenset[str],
     memory: RegionAccess | None,
 ) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
-    position = 0
-    for given in inputs:
+    position, binary = 0, unbound.binary
+    for given in unbound.infer.inputs:
         spec = signature.inputs.get(given.name)
         if spec is None:
             known = _names(signature.inputs)
@@ -270,7 +271,7 @@ def _inputs(
             continue
         size = _binary_size(given)
         if size is None:
-            tensors[spec.name] = json_tensors.decode(given.data, spec, shape)
+            tensors[spec.name] = _from_json(unbound, given, spec, shape)
             continue
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
@@ -294,6 +295,15 @@ def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
             f"not {list(shape)}."
         )
     return shape
+
+
+def _from_json(unbound: Unbound, given: _Input, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+    known = unbound.tensors.get(given.name) if unbound.tensors else None
+    if known is None:
+        return json_tensors.decode(given.data, spec, shape)
+    if isinstance(known, RequestError):
+        raise known
+    return known
 
 
 def _from_memory(

@@ -280,6 +280,33 @@ class TestFairness:
         assert max(took_s) < slow_s / 3
 
 
+class TestLargeJson:
+    """What is read on another thread, over the network."""
+
+    def test_it_is_answered_as_small_json_is(self, serving: Serving, tmp_path: Path) -> None:
+        serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+        rows = [float(number) for number in range(50_000)]
+        for wanted in (rows, rows[:3]):
+            assert outputs(answer_of(serving.post(body(*wanted, wanted=["z"]))))["z"] == [
+                -row for row in wanted
+            ]
+
+    def test_what_is_wrong_with_it_is_told_and_counted(self, serving: Serving, tmp_path: Path) -> None:
+        serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+        for content, message in (
+            (body(*[1e9] * 50_000, datatype="INT8"), "must be FP32, not 'INT8'"),
+            (body(*[1e9] * 50_000, "x"), "cannot be FP32"),
+            ({"inputs": "x" * 300_000}, "not an inference request"),
+        ):
+            status, answer = answer_of(serving.post(content))
+            assert status == 400
+            assert message in answer["error"]
+        samples = serving.metrics()
+        assert samples['edge_agent_request_errors_total{model="m",version="1",kind="request"}'] == 3
+        status, _ = answer_of(serving.post(body(*[1e9] * 50_000), path="/v2/models/none/infer"))
+        assert status == 404
+
+
 def test_who_has_gone_makes_room_for_others(tmp_path: Path) -> None:
     with Serving(tmp_path, http=HttpSettings(queue_limit=2)) as serving:
         model = version_plan(queued_onnx(tmp_path / "m.onnx"))
