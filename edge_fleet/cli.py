@@ -173,6 +173,13 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache", choices=["on", "off"], help="whether devices remember results")
     parser.add_argument("--cache-ttl", type=float, metavar="SECONDS", help="how long they remember a result")
+    parser.add_argument(
+        "--batch",
+        action="append",
+        default=[],
+        metavar="MODEL=SIZE[:DELAY_US]",
+        help="run waiting requests together, up to so many rows; 1 is never (default: as before)",
+    )
 
 
 def _add_spread(parser: argparse.ArgumentParser) -> None:
@@ -260,6 +267,7 @@ def _deploy(options: argparse.Namespace) -> deploy.Deployed:
             experiment=options.experiment,
             cache=None if options.cache is None else options.cache == "on",
             cache_ttl_s=options.cache_ttl,
+            batching=dict(map(deploy.parse_batching, options.batch)),
         ),
     )
     if change == deploy.Change():

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from edge_agent.documents.deployment import CachePolicy, Deployment, Experiment, ModelDeployment
+from edge_agent.documents.deployment import Batching, CachePolicy, Deployment, Experiment, ModelDeployment
 from edge_agent.documents.errors import RequestError
 
 Unit = Literal["request", "key", "device"]
@@ -28,6 +28,8 @@ class Terms:
     """Name of the experiment; the default is the former one's, else the model's."""
     cache: bool | None = None
     cache_ttl_s: float | None = None
+    batching: Mapping[str, Batching] = field(default_factory=dict)
+    """How waiting requests are run together, by model; a model without one is left as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def settle(
         update={
             "unit": terms.unit or (wanted if "unit" in explicit else base).unit,
             "cache": _cache((wanted if "cache" in explicit else base).cache, terms),
+            "batching": terms.batching.get(name) or (wanted if "batching" in explicit else base).batching,
         }
     )
     if "experiment" in explicit:
@@ -82,7 +85,9 @@ def _cache(before: CachePolicy, terms: Terms) -> CachePolicy:
     enabled = before.enabled if terms.cache is None else terms.cache
     ttl_s = before.ttl_s if terms.cache_ttl_s is None else terms.cache_ttl_s
     try:
-        return CachePolicy(enabled=enabled, ttl_s=ttl_s, max_input_bytes=before.max_input_bytes)
+        return CachePolicy(
+            enabled=enabled, ttl_s=ttl_s, max_input_bytes=before.max_input_bytes, share=before.share
+        )
     except ValidationError as error:
         raise RequestError(f"--cache-ttl is {ttl_s}: give a number of seconds above 0.") from error
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from edge_agent.cli.examples import curl_line
 from edge_agent.cli.launch import execute, prepare_runtime_folder
-from edge_agent.cli.model_files import Served, inspect, named
-from edge_agent.cli.options import natural
+from edge_agent.cli.model_files import Served, batched, inspect, named
+from edge_agent.cli.options import batch, natural
 from edge_agent.cli.output import Output, size
 from edge_agent.cli.sockets import process_exists, serve_base, served_folders
 from edge_agent.documents.errors import OperatorError, RequestError
 from edge_agent.documents.ipc import Launch
 from edge_agent.documents.places import default_device_id
-from edge_agent.documents.plan import Plan, with_id
+from edge_agent.documents.plan import BatchingPlan, ModelPlan, Plan, VersionPlan, with_id
 from edge_agent.documents.settings import (
     DeviceSettings,
     EngineSettings,
@@ -36,6 +36,7 @@ EXAMPLES = """\
   edge-agent serve model.onnx
   edge-agent serve detector.tflite classifier.onnx --port 9000
   edge-agent serve model.onnx --name magika --threads 2
+  edge-agent serve model.onnx --batch 16:2000
 """
 
 
@@ -54,6 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--provider", action="append", metavar="NAME", help="ONNX Runtime execution provider; may be repeated"
     )
     parser.add_argument("--delegate", metavar="PATH", help="TFLite delegate library")
+    parser.add_argument(
+        "--batch",
+        type=batch,
+        metavar="N[:DELAY_US]",
+        help="run up to N rows of waiting requests together; how long one may wait for others (default: never)",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
 
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         log=LogSettings(level=args.log_level),
     )
     prepare_runtime_folder(folder)
-    plan = with_id(Plan(origin="file", versions=tuple(model.plan for model in served)))
+    plan = planned([model.plan for model in served], args.batch)
     url, infer_socket = base_url(args.host, port), str(RuntimeLayout(folder).infer_socket)
     grpc_url = None if grpc_port is None else base_url(args.host, grpc_port).replace("http", "grpc", 1)
     if output.as_json:
@@ -87,6 +94,20 @@ def run(args: argparse.Namespace) -> int:
         for line in lines(served, url, infer_socket, output, grpc_url):
             output.line(line)
     execute(Launch(settings=settings, plan=plan))
+
+
+def planned(versions: Sequence[VersionPlan], batching: BatchingPlan | None) -> Plan:
+    """Return the plan of these files; raises RequestError where none can be batched as it is asked for."""
+    policies: tuple[ModelPlan, ...] = ()
+    if batching is not None:
+        versions = [batched(version, batching.max_size) for version in versions]
+        policies = tuple(ModelPlan(each.model, batching=batching) for each in versions if each.max_batch)
+        if not policies:
+            raise RequestError(
+                "--batch needs a model whose first dimension is free in all inputs and outputs; export it with "
+                "a dynamic batch."
+            )
+    return with_id(Plan(origin="file", versions=tuple(versions), policies=policies))
 
 
 def free_port(host: str, port: int, option: str = "--port") -> int:
