@@ -9,7 +9,6 @@ from edge_agent import __version__
 from edge_agent.documents.deployment import (
     GROUPS_TARGET,
     Arm,
-    Batching,
     Candidate,
     Choice,
     Deployment,
@@ -70,18 +69,6 @@ def parse_arms(text: str) -> tuple[str, ModelDeployment]:
     except ValueError as error:
         raise RequestError(f"'{text}' is not valid: write NAME=VERSION or NAME=V1:50,V2:50.") from error
     return name, chosen.models[name]
-
-
-def parse_batching(text: str) -> tuple[str, Batching]:
-    """Read `MODEL=SIZE` or `MODEL=SIZE:DELAY_US`; raises RequestError."""
-    name, _, sizes = text.partition("=")
-    size, _, delay_us = sizes.partition(":")
-    try:
-        return name, Batching(max_size=int(size), max_delay_us=int(delay_us or 0))
-    except ValueError as error:
-        raise RequestError(
-            f"'{text}' is not valid: write --batch MODEL=SIZE or MODEL=SIZE:DELAY_US, for example m=8:2000."
-        ) from error
 
 
 def parse_rule(text: str) -> GroupRule:
@@ -183,18 +170,12 @@ def _next_serial(before: Deployment | None, wanted: int | None) -> int:
 
 
 def _settled(before: Deployment | None, change: Change, draw: Draw) -> Change:
-    """Return the change with unit, experiment, cache and batching of each of its models decided."""
+    """Return the change with unit, experiment and cache of each of its models decided."""
     if change.terms.experiment is not None and len({*change.models, *change.candidate}) > 1:
         raise RequestError("An experiment compares versions of one model: name a single model with it.")
     if change.terms != Terms() and not change.models and not change.candidate:
         raise RequestError(
-            "Unit, experiment, cache and batching belong to a model: name its versions with --model "
-            "NAME=VERSION."
-        )
-    named = change.models.keys() | change.candidate.keys()
-    if unnamed := sorted(change.terms.batching.keys() - named):
-        raise RequestError(
-            f"--batch is for '{unnamed[0]}', which this does not deploy: name its version with --model, too."
+            "Unit, experiment and cache belong to a model: name its versions with --model NAME=VERSION."
         )
     stable = {} if before is None else before.stable.models
     candidate = {} if before is None or before.candidate is None else before.candidate.models

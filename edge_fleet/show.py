@@ -216,8 +216,6 @@ def _terms(model: ModelDeployment) -> str:
         terms.append("cache off")
     elif model.cache.ttl_s is not None:
         terms.append(f"cached for {model.cache.ttl_s:g} s")
-    if model.batching.max_size > 1:
-        terms.append(f"batches of {model.batching.max_size}")
     return "".join(f"; {term}" for term in terms)
 
 

@@ -1,6 +1,5 @@
 """Model files that are served as they are: what to call them, and what they take and give."""
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
@@ -75,12 +74,6 @@ def inspect(path: Path, name: str, settings: EngineSettings) -> Served:
         return Served(plan, _takes_zeros(engine))
     finally:
         engine.close()
-
-
-def batched(plan: VersionPlan, rows: int) -> VersionPlan:
-    """Return the plan with runs of so many rows, if all tensors have a free first dimension; else as it is."""
-    specs = (*plan.inputs, *plan.outputs)
-    return dataclasses.replace(plan, max_batch=rows) if all(spec.shape[:1] == (-1,) for spec in specs) else plan
 
 
 def _takes_zeros(engine: Engine) -> bool:

@@ -2,10 +2,8 @@
 
 import argparse
 import os
-import re
 from pathlib import Path
 
-from edge_agent.documents.plan import BatchingPlan
 from edge_agent.documents.settings_file import Loaded, load
 
 
@@ -44,15 +42,6 @@ def seconds(text: str) -> float:
     if not 0.1 <= number <= 86400:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0.1 to 86400")
     return number
-
-
-def batch(text: str) -> BatchingPlan:
-    """Read `N` or `N:DELAY_US`, how requests are run together, as an argparse type."""
-    found = re.fullmatch(r"([0-9]{1,5})(?::([0-9]{1,7}))?", text)
-    size, delay_us = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
-    if not 2 <= size <= 65_536 or delay_us > 1_000_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is not N or N:DELAY_US, such as 8 or 8:2000")
-    return BatchingPlan(size, delay_us)
 
 
 def _at_least(low: int, text: str) -> int:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from edge_agent.cli.examples import curl_line
 from edge_agent.cli.launch import execute, prepare_runtime_folder
-from edge_agent.cli.model_files import Served, batched, inspect, named
-from edge_agent.cli.options import batch, natural
+from edge_agent.cli.model_files import Served, inspect, named
+from edge_agent.cli.options import natural
 from edge_agent.cli.output import Output, size
+from edge_agent.cli.serving_options import with_batching, with_states
 from edge_agent.cli.sockets import process_exists, serve_base, served_folders
 from edge_agent.documents.errors import OperatorError, RequestError
 from edge_agent.documents.ipc import Launch
 from edge_agent.documents.places import default_device_id
-from edge_agent.documents.plan import BatchingPlan, ModelPlan, Plan, VersionPlan, with_id
+from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.settings import (
     DeviceSettings,
     EngineSettings,
@@ -25,6 +26,7 @@ from edge_agent.documents.settings import (
     LogSettings,
     PathSettings,
     Settings,
+    SharedMemorySettings,
 )
 from edge_agent.store.layout import RuntimeLayout
 
@@ -36,7 +38,8 @@ EXAMPLES = """\
   edge-agent serve model.onnx
   edge-agent serve detector.tflite classifier.onnx --port 9000
   edge-agent serve model.onnx --name magika --threads 2
-  edge-agent serve model.onnx --batch 16:2000
+  edge-agent serve classifier.onnx --batch 32:500
+  edge-agent serve silero_vad.onnx --state state=stateN
 """
 
 
@@ -54,13 +57,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", action="append", metavar="NAME", help="ONNX Runtime execution provider; may be repeated"
     )
-    parser.add_argument("--delegate", metavar="PATH", help="TFLite delegate library")
     parser.add_argument(
         "--batch",
-        type=batch,
-        metavar="N[:DELAY_US]",
-        help="run up to N rows of waiting requests together; how long one may wait for others (default: never)",
+        metavar="SIZE[:DELAY_US]",
+        help="run requests together, where the first dimension is a batch",
     )
+    parser.add_argument(
+        "--state", action="append", metavar="INPUT=OUTPUT", help="a streaming model's state; may be repeated"
+    )
+    parser.add_argument(
+        "--shared-memory", action="store_true", help="let local apps pass tensors in system shared memory"
+    )
+    parser.add_argument("--delegate", metavar="PATH", help="TFLite delegate library")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
 
@@ -75,17 +83,19 @@ def run(args: argparse.Namespace) -> int:
     port = free_port(args.host, args.port)
     grpc_port = None if args.grpc_port is None else free_port(args.host, args.grpc_port, "--grpc-port")
     served = [inspect(path, name, engines) for name, path in named(args.models, args.name)]
+    served, policies = with_batching(with_states(served, args.state or ()), args.batch)
     folder = args.runtime.absolute() if args.runtime else _own_folder()
     settings = Settings(
         device=DeviceSettings(id=default_device_id()),
         paths=PathSettings(state=str(folder / "state"), runtime=str(folder)),
         http=HttpSettings(tcp_host=args.host, tcp_port=port),
         engines=engines,
+        shared_memory=SharedMemorySettings(enabled=args.shared_memory),
         grpc=GrpcSettings(tcp_host=args.host, tcp_port=grpc_port),
         log=LogSettings(level=args.log_level),
     )
     prepare_runtime_folder(folder)
-    plan = planned([model.plan for model in served], args.batch)
+    plan = with_id(Plan(origin="file", versions=tuple(model.plan for model in served), policies=policies))
     url, infer_socket = base_url(args.host, port), str(RuntimeLayout(folder).infer_socket)
     grpc_url = None if grpc_port is None else base_url(args.host, grpc_port).replace("http", "grpc", 1)
     if output.as_json:
@@ -94,20 +104,6 @@ def run(args: argparse.Namespace) -> int:
         for line in lines(served, url, infer_socket, output, grpc_url):
             output.line(line)
     execute(Launch(settings=settings, plan=plan))
-
-
-def planned(versions: Sequence[VersionPlan], batching: BatchingPlan | None) -> Plan:
-    """Return the plan of these files; raises RequestError where none can be batched as it is asked for."""
-    policies: tuple[ModelPlan, ...] = ()
-    if batching is not None:
-        versions = [batched(version, batching.max_size) for version in versions]
-        policies = tuple(ModelPlan(each.model, batching=batching) for each in versions if each.max_batch)
-        if not policies:
-            raise RequestError(
-                "--batch needs a model whose first dimension is free in all inputs and outputs; export it with "
-                "a dynamic batch."
-            )
-    return with_id(Plan(origin="file", versions=tuple(versions), policies=policies))
 
 
 def free_port(host: str, port: int, option: str = "--port") -> int:

@@ -19,7 +19,8 @@ from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import Remembered, ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
-from edge_agent.serving.deadlines import deadline_ns, exceeded
+from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
+from edge_agent.serving.holding import Holding
 from edge_agent.serving.inference import Inference, priority_of, rows_of
 from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
@@ -45,6 +46,8 @@ class Pipeline:
         scheduler: Scheduler,
         sequences: SequenceSettings,
         random: Callable[[], float],
+        queue_limit: int = 256,
+        wait_limit_s: float = 30.0,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -54,6 +57,7 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
+        self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
         self.sequences = Sequences(sequences, time.monotonic, scheduler.close_if_done)
 
     def switch(self, table: Table) -> None:
@@ -108,8 +112,12 @@ class Pipeline:
         """
         route = self.table.route(model)
         try:
-            unit = unit_of(call.parameters.get("unit"), call.unit)
-            if _SEQUENCE in call.parameters and (order := order_of(call.parameters)) is not None:
+            if model in self.holding.held:
+                self.holding.take(model, version, call)
+                return
+            parameters = call.parameters
+            unit = unit_of(parameters.get("unit"), call.unit)
+            if _SEQUENCE in parameters and (order := order_of(parameters)) is not None:
                 self._infer_in_sequence(route, version, unit, call, order)
                 return
             choice = choice or self._choose(route, version, unit)
@@ -326,7 +334,8 @@ class Pipeline:
         if inference.call.is_abandoned:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
-        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
+        is_late = exceeded if inference.loaded.is_resident else waited_too_long
+        self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
         # Where it waits for the run of another one, it may have been the last who did.
         leader = inference if inference.key is None else self._leaders.get(inference.key, inference)
         if not leader.is_wanted:
@@ -340,7 +349,11 @@ class Pipeline:
         if times is not None and not isinstance(result, EdgeAgentError):
             rows = max(inference.rows, 1)
             self._accounts.note_run(inference.choice, inference.counters, times, rows, inference.bound_ns)
-        return inference.is_answered or self._answer(inference, result, cache)
+        if not inference.is_answered:
+            return self._answer(inference, result, cache, times)
+        if times is not None:
+            self._accounts.note_late_run(inference.choice, times)
+        return True
 
     def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
         started_ns = perf_counter_ns()
@@ -350,7 +363,7 @@ class Pipeline:
         self._cache.worth(sha256).note_spent(took_ns)
         inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
 
-    def _answer(self, inference: Inference, result: Result, cache: str) -> bool:
+    def _answer(self, inference: Inference, result: Result, cache: str, times: Times | None = None) -> bool:
         """Send the answer, and count it; say whether it was a result."""
         inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
@@ -358,7 +371,8 @@ class Pipeline:
             error = self._send(inference, result, cache)
         if error is not None:
             inference.call.fail(error)
-        self._accounts.note_answer(inference.choice, inference.counters, error, inference.call.started_ns)
+        started_ns = inference.call.started_ns
+        self._accounts.note_answer(inference.choice, inference.counters, error, started_ns, times)
         return error is None
 
     def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:

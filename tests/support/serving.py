@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import flatbuffers
 import msgspec
+import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.documents.ipc import (
     Applied,
@@ -102,6 +103,35 @@ def slow_onnx(path: Path, size: int = 512, rounds: int = 6) -> Path:
     nodes = [helper.make_node("MatMul", [before, "x"], [after]) for before, after in itertools.pairwise(names)]
     tensor = ("FP32", [size, size])
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
+    """Write y = factor * x on FP32 [n, 2], by way of a matrix of width * width: 3 MB."""
+    there, square = np.eye(2, width, dtype=np.float32), np.eye(width, dtype=np.float32)
+    weights = {"there": there, "square": square, "back": np.ascontiguousarray(there.T) * np.float32(factor)}
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+        for name, array in weights.items()
+    ]
+    nodes += [
+        helper.make_node("MatMul", ["x", "there"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "square"], ["same"]),
+        helper.make_node("MatMul", ["same", "back"], ["y"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def summing_onnx(path: Path, factor: float = 1.0) -> Path:
+    """Write total = total_before + factor * x, on FP32 [n, 2]."""
+    nodes = [
+        helper.make_node("Constant", [], ["factor"], value_float=factor),
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Add", ["before", "scaled"], ["after"]),
+        helper.make_node("Identity", ["after"], ["total"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"total": tensor, "after": tensor})
 
 
 def doubling_tflite(path: Path) -> Path:

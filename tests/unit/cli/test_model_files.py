@@ -1,5 +1,3 @@
-import argparse
-import dataclasses
 import socket
 from pathlib import Path
 
@@ -9,11 +7,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from edge_agent.cli.model_files import inspect, name_of, named
-from edge_agent.cli.options import batch
-from edge_agent.cli.serve import base_url, free_port, planned
+from edge_agent.cli.serve import base_url, free_port
 from edge_agent.documents.errors import ModelLoadError, NotFoundError, OperatorError, RequestError
 from edge_agent.documents.manifest import ModelName
-from edge_agent.documents.plan import BatchingPlan, ModelPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import TensorSpec
 from support.models import affine_onnx
@@ -43,25 +39,6 @@ def test_a_file_that_cannot_be_served_is_told_in_one_sentence(tmp_path: Path) ->
         inspect(tmp_path / "absent.tflite", "m", SETTINGS)
     with pytest.raises(RequestError, match=r"neither \.onnx nor \.tflite; convert it first"):
         inspect(tmp_path / "model.pt", "m", SETTINGS)
-
-
-def test_batches_are_for_models_whose_first_dimension_is_free(tmp_path: Path) -> None:
-    free = inspect(affine_onnx(tmp_path / "m.onnx", 2.0), "m", SETTINGS).plan
-    fixed = dataclasses.replace(free, model="fixed", outputs=(TensorSpec("y", "FP32", (1, 3)),))
-    plan = planned([free, fixed], BatchingPlan(8, 2000))
-    assert [version.max_batch for version in plan.versions] == [8, 0]
-    assert plan.policies == (ModelPlan("m", batching=BatchingPlan(8, 2000)),)
-    assert planned([free], None).policies == ()
-    with pytest.raises(RequestError, match="first dimension is free"):
-        planned([fixed], BatchingPlan(8))
-
-
-@pytest.mark.parametrize("text", ["", "1", "0", "8:", "8:x", "x", "8:2000000", "99999", "-8", "8:-1"])
-def test_what_is_no_batch_is_refused(text: str) -> None:
-    assert batch("8:2000") == BatchingPlan(8, 2000)
-    assert batch("65536") == BatchingPlan(65536)
-    with pytest.raises(argparse.ArgumentTypeError, match="is not N or N:DELAY_US"):
-        batch(text)
 
 
 def test_names() -> None:

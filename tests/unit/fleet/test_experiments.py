@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.documents.deployment import CachePolicy, Deployment, Experiment, ModelDeployment
+from edge_agent.documents.deployment import Arm, Batching, CachePolicy, Deployment, Experiment, ModelDeployment
 from edge_agent.documents.errors import RequestError
-from edge_fleet.deploy import Change, parse_arms, parse_batching, revise
-from edge_fleet.experiments import Draw, Terms, past_epochs
+from edge_fleet.deploy import Change, parse_arms, revise
+from edge_fleet.experiments import Draw, Terms, parse_batching, past_epochs, settle
 from support.tiny_fleet import Fleet
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -70,26 +70,6 @@ class TestExperiments:
             (True, 2.5),
         ]
 
-    def test_batching_stays_until_it_is_changed(self) -> None:
-        found = deployments(
-            change("m=1", batching=dict([parse_batching("m=8:2000")])),
-            change("m=2"),
-            change("m=2", batching=dict([parse_batching("m=1")])),
-        )
-        policies = [deployment.stable.models["m"].batching for deployment in found]
-        assert [(policy.max_size, policy.max_delay_us) for policy in policies] == [(8, 2000), (8, 2000), (1, 0)]
-
-    def test_a_share_of_the_cache_is_kept(self) -> None:
-        name, model = parse_arms("m=1")
-        own = model.model_copy(update={"cache": CachePolicy(share=0.5)})
-        first, second = deployments(Change(models={name: own}), change("m=2", cache_ttl_s=3.0))
-        assert [each.stable.models["m"].cache.share for each in (first, second)] == [0.5, 0.5]
-
-    @pytest.mark.parametrize("text", ["m", "m=", "m=0", "m=x", "m=8:x", "m=8:-1", "m=8:2:3", "m=1e3"])
-    def test_what_is_no_batching_is_refused(self, text: str) -> None:
-        with pytest.raises(RequestError, match="write --batch MODEL=SIZE"):
-            parse_batching(text)
-
     def test_a_candidate_with_an_experiment_becomes_stable_with_it(self) -> None:
         tried = Change(candidate=dict([parse_arms("m=1,2")]), percentage=10.0)
         first, second, third = deployments(change("m=1"), tried, change("m=1,2"))
@@ -115,7 +95,6 @@ class TestExperiments:
             (change("m=1", cache_ttl_s=0.0), "seconds above 0"),
             (change("m=1", cache_ttl_s=float("nan")), "seconds above 0"),
             (change(unit="key"), "belong to a model"),
-            (change("m=1", batching=dict([parse_batching("n=8")])), "for 'n', which this does not deploy"),
             (
                 Change(models=dict(map(parse_arms, ("m=1,2", "n=1,2"))), terms=Terms(experiment="e")),
                 "one model",
@@ -144,3 +123,33 @@ def test_an_experiment_that_begins_again_has_a_new_epoch_and_salt(tmp_path: Path
     (fleet.store / "targets/deployments/00.default.json").write_text("{")
     assert past_epochs(fleet.store, "default") == {"digits": 2}
     assert past_epochs(fleet.store, "other") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "batching"),
+    [
+        ("8", Batching(max_size=8)),
+        ("8:500", Batching(max_size=8, max_delay_us=500)),
+        ("off", Batching()),
+    ],
+)
+def test_batching_is_read(text: str, batching: Batching) -> None:
+    assert parse_batching(text) == batching
+
+
+@pytest.mark.parametrize("text", ["", "x", "8:x", "0", "-1", "8:-1", "1000000"])
+def test_what_is_no_batching_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="write SIZE or SIZE:DELAY_US, or off"):
+        parse_batching(text)
+
+
+def test_batching_and_a_share_of_the_cache_stay_until_they_are_changed() -> None:
+    known = ModelDeployment(
+        arms=(Arm(version="1"),), batching=Batching(max_size=8), cache=CachePolicy(share=0.5, max_input_bytes=7)
+    )
+    wanted = ModelDeployment(arms=(Arm(version="2"),))
+    kept = settle("m", wanted, [known], Terms(cache_ttl_s=3.0), Draw("salt"))
+    assert (kept.batching.max_size, kept.cache.share, kept.cache.max_input_bytes) == (8, 0.5, 7)
+    assert kept.cache.ttl_s == 3.0
+    off = settle("m", wanted, [known], Terms(batching=parse_batching("off")), Draw("salt"))
+    assert off.batching.max_size == 1

@@ -44,6 +44,16 @@ def version(function: Run) -> tuple[LoadedVersion, Engine]:
     return LoadedVersion(plan, engine, 0, HealthPage.create()), engine
 
 
+class Keeper:
+    """Unloads at once what is released."""
+
+    def want(self, loaded: LoadedVersion, job: Job) -> None:
+        raise NotImplementedError
+
+    def release(self, loaded: LoadedVersion) -> None:
+        loaded.close()
+
+
 def noting(runs: list[int]) -> Run:
     """Return a run that notes how many rows it had."""
 
@@ -106,6 +116,7 @@ def test_a_version_is_unloaded_after_the_last_slice_and_no_sooner() -> None:
     async def scenario() -> None:
         loaded, engine = version(lambda x: {"x": x})
         scheduler = Scheduler(8)
+        scheduler.keeper = Keeper()
         job = whole(loaded, 20)
         SlicedRun(job, 2, scheduler).start()
         scheduler.retire(loaded)
