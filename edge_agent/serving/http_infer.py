@@ -65,7 +65,9 @@ class HttpCall:
         self._response: Response | None = None
         self._reply = reply
         self.unit = request.headers.get(_UNIT)
-        self._unbound = unbound or oip.read(request.body, header_length(request))
+        self._unbound = (
+            oip.read(request.body, request.headers.get(_HEADER_LENGTH)) if unbound is None else unbound
+        )
 
     @property
     def parameters(self) -> Mapping[str, Any]:

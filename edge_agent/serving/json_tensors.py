@@ -51,7 +51,11 @@ def decode(
     if depth not in (1, len(shape)):
         raise RequestError(f"The data of input '{name}' must be a flat list, or nested as its shape is.")
     try:
-        tensor = _decode(text, datatype, shape, depth, pause)
+        tensor = None
+        if len(text) >= json_pieces.LARGE_BYTES:
+            tensor = _in_pieces(text, datatype, shape, depth, pause)
+        if tensor is None:
+            tensor = _to_array(_decoder(datatype, depth).decode(text), datatype, depth)
     except (msgspec.MsgspecError, json_pieces.PieceError, UnicodeDecodeError, OverflowError) as error:
         raise RequestError(f"The data of input '{name}' cannot be {datatype}: {error}.") from error
     except ValueError as error:
@@ -86,20 +90,18 @@ def encode(tensor: NDArray[Any], name: str) -> list[Any]:
         ) from error
 
 
-def _decode(
+def _in_pieces(
     text: memoryview, datatype: str, shape: tuple[int, ...], depth: int, pause: Callable[[], None] | None
-) -> NDArray[Any]:
-    if text.nbytes >= json_pieces.LARGE_BYTES and datatype not in ("BYTES", "BOOL"):
-        flat = _decoder(datatype, 1)
-        tensor = json_pieces.decode(
-            text,
-            shape if depth > 1 else (1,),
-            lambda piece: _to_array(flat.decode(piece), datatype, 1),
-            pause,
-        )
-        if tensor is not None:
-            return tensor.reshape(shape) if depth > 1 else tensor
-    return _to_array(_decoder(datatype, depth).decode(text), datatype, depth)
+) -> NDArray[Any] | None:
+    if datatype in ("BYTES", "BOOL"):
+        return None
+    decoder = _decoder(datatype, 1)
+
+    def decode_piece(piece: bytes) -> NDArray[Any]:
+        return _to_array(decoder.decode(piece), datatype, 1)
+
+    tensor = json_pieces.decode(text, shape if depth > 1 else (1,), decode_piece, pause)
+    return tensor.reshape(shape) if tensor is not None and depth > 1 else tensor
 
 
 @cache

@@ -62,7 +62,7 @@ class Unbound(msgspec.Struct, frozen=True, gc=False):
     binary: memoryview
     is_raw: bool = False
     """Whether the body is nothing but the content of the model's only input."""
-    tensors: Mapping[str, NDArray[Any] | RequestError] = {}
+    tensors: Mapping[str, NDArray[Any] | RequestError] | None = None
     """What large inputs in JSON are by their descriptions, where that is known; or why they are nothing."""
 
     @property
@@ -279,7 +279,10 @@ def _inputs(
             continue
         size = _binary_size(given)
         if size is None:
-            tensors[spec.name] = _from_json(unbound, given, spec, shape)
+            known = None if unbound.tensors is None else unbound.tensors.get(given.name)
+            if isinstance(known, RequestError):
+                raise known
+            tensors[spec.name] = json_tensors.decode(given.data, spec, shape) if known is None else known
             continue
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)
@@ -303,15 +306,6 @@ def _check_input(given: _Input, spec: TensorSpec) -> tuple[int, ...]:
             f"not {list(shape)}."
         )
     return shape
-
-
-def _from_json(unbound: Unbound, given: _Input, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
-    known = unbound.tensors.get(given.name) if unbound.tensors else None
-    if known is None:
-        return json_tensors.decode(given.data, spec, shape)
-    if isinstance(known, RequestError):
-        raise known
-    return known
 
 
 def _from_memory(

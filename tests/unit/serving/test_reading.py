@@ -66,6 +66,7 @@ def test_tensors_are_decoded_by_then(data: Any, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(unbound, oip.Unbound)
     assert set(threads) == {"read-0"}
     bound = oip.bind(unbound, SIGNATURE)
+    assert unbound.tensors is not None
     assert bound.inputs["x"] is unbound.tensors["x"]
     assert np.array_equal(bound.inputs["x"], X.astype(np.float32))
 
