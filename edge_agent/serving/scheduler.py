@@ -58,7 +58,8 @@ class Scheduler:
         self._workers = Workers(self.worker_count, "infer")
         self._rota: deque[LoadedVersion] = deque()
         self._waiting: Counter[str] = Counter()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_s = 0.0
         self._drains: dict[LoadedVersion, asyncio.Future[None]] = {}
         self._ends: dict[LoadedVersion, asyncio.Future[None]] = {}
 
@@ -226,10 +227,11 @@ class Scheduler:
         """Dispatch after this time, if not before: there is one alarm for all that wait."""
         when_s = self._loop.time() + max(delay_s, 0.0)
         if self._alarm is not None:
-            if self._alarm.when() <= when_s + _SLACK_S:
+            # Asked here, since uvloop's alarms for less than half a millisecond do not know when they ring.
+            if self._alarm_s <= when_s + _SLACK_S:
                 return
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(when_s, self._ring)
+        self._alarm, self._alarm_s = self._loop.call_at(when_s, self._ring), when_s
 
     def _ring(self) -> None:
         self._alarm = None

@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
@@ -108,7 +109,7 @@ def test_slices_of_a_quick_model_run_inline_one_by_one_and_the_loop_turns_betwee
         assert not isinstance(result, EdgeAgentError | None)
         assert np.array_equal(result["x"], job.inputs["x"] * 2)
 
-    asyncio.run(scenario())
+    on_uvloop(scenario())
     assert len(turns) > 4000
 
 
@@ -173,6 +174,32 @@ def test_a_slice_that_waits_is_withdrawn_with_its_request() -> None:
             await ended(filler)
 
     asyncio.run(scenario())
+
+
+def on_uvloop(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run it on the loop that serving runs on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, on_uvloop])
+@pytest.mark.parametrize("delay_us", [0, 1, 100, 400, 600, 1000, 5000])
+def test_delays_of_any_length_end(run: Callable[[Any], None], delay_us: int) -> None:
+    async def scenario() -> None:
+        runs: list[int] = []
+        loaded, _ = version(noting(runs))
+        loaded.batching = Batching(4, delay_us * 1000)
+        scheduler = Scheduler(1000)
+        for count in (1, 3, 10):
+            jobs = [whole(loaded, 1) for _ in range(count)]
+            for job in jobs:
+                scheduler.submit(job)
+            for job in jobs:
+                assert not isinstance(await ended(job), EdgeAgentError | None)
+        assert sum(runs) == 14
+        assert max(runs) <= 4
+
+    run(scenario())
 
 
 def test_those_that_wait_for_more_share_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
