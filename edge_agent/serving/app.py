@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import Any, Final
 from urllib.parse import unquote
@@ -16,13 +16,15 @@ from edge_agent.documents.ipc import Configure
 from edge_agent.serving import descriptions, shared_memory_http, tasks_http
 from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
-from edge_agent.serving.http_infer import HttpCall
+from edge_agent.serving.http_infer import HttpCall, header_length
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
+from edge_agent.serving.oip import Unbound
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.preferences import preferences
+from edge_agent.serving.reading import Reader, is_large
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
 from edge_agent.serving.shared_memory import Regions
@@ -59,6 +61,7 @@ class App:
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
         self._tasks = Tasks(configure.tasks)
+        self._reader = Reader()
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -205,12 +208,40 @@ class App:
         self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
     ) -> None:
         started_ns = perf_counter_ns()
+        length = header_length(request)
+        if choice is None and is_large(request, length):
+            then = partial(self._infer_read, model, version, request, reply, started_ns)
+            self._reader.read(request, length, reply, then)
+            return
         try:
             call = HttpCall(request, reply, self._memo, self._codec, self._regions)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
         self._pipeline.infer(model, version, call, choice)
+
+    def _infer_read(
+        self,
+        model: str,
+        version: str | None,
+        request: Request,
+        reply: Reply,
+        started_ns: int,
+        unbound: Unbound | Exception,
+    ) -> None:
+        """Go on with a request that was read on another thread."""
+        if reply.is_abandoned:
+            return
+        try:
+            if isinstance(unbound, Exception):
+                if isinstance(unbound, RequestError):
+                    self._pipeline.refuse(model, version, unbound, started_ns)
+                reply.send(_refusal(request, unbound))
+                return
+            call = HttpCall(request, reply, None, self._codec, self._regions, unbound, started_ns)
+            self._pipeline.infer(model, version, call)
+        except Exception as error:
+            reply.send(_refusal(request, error))
 
     # --- the handlers -----------------------------------------------------------------------------------------
 

@@ -18,8 +18,16 @@ _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _UNIT = b"edge-unit"
 
 
+def header_length(request: Request) -> bytes | None:
+    """Return the header that says how much of the body is JSON, if it is there."""
+    return request.headers.get(_HEADER_LENGTH)
+
+
 class HttpCall:
-    """One request to `…/infer`; see `calls.Call`. Raises RequestError for a body that is none."""
+    """One request to `…/infer`; see `calls.Call`. Raises RequestError for a body that is none.
+
+    `unbound` is what `oip.read` has made of it, and `started_ns` when it came, where that was done before.
+    """
 
     __slots__ = (
         "_accepted",
@@ -42,8 +50,10 @@ class HttpCall:
         memo: Memo | None = None,
         codec: Codec | None = None,
         regions: Regions | None = None,
+        unbound: oip.Unbound | None = None,
+        started_ns: int = 0,
     ) -> None:
-        self.started_ns = perf_counter_ns()
+        self.started_ns = started_ns or perf_counter_ns()
         self._memory: RegionAccess | None = None
         if regions is not None and regions.is_enabled:
             self._memory = RegionAccess(regions, reply.peer_uid)
@@ -55,7 +65,9 @@ class HttpCall:
         self._response: Response | None = None
         self._reply = reply
         self.unit = request.headers.get(_UNIT)
-        self._unbound = oip.read(request.body, request.headers.get(_HEADER_LENGTH))
+        self._unbound = (
+            oip.read(request.body, request.headers.get(_HEADER_LENGTH)) if unbound is None else unbound
+        )
 
     @property
     def parameters(self) -> Mapping[str, Any]:

@@ -50,6 +50,8 @@ class Job(msgspec.Struct, eq=False, kw_only=True):
     """When nobody will want it any more, by `time.perf_counter_ns`."""
     queued_ns: int = 0
     """Set by the scheduler."""
+    part: "Job | None" = None
+    """The slice of it that waits or runs, where it is run in slices."""
 
     @property
     def is_wanted(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
 from types import GenericAlias
 from typing import Annotated, Any, Final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import NUMPY_NAME, WITHOUT_JSON, TensorSpec
+from edge_agent.serving import json_pieces
 
 _DEPTH: Final = re.compile(rb"[\[\s]*")
 
@@ -33,10 +35,13 @@ _ELEMENTS: Final[dict[str, Any]] = {
 """What each datatype's elements are in JSON; FP16 and BF16 have no form there."""
 
 
-def decode(data: msgspec.Raw, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+def decode(
+    data: msgspec.Raw, spec: TensorSpec, shape: tuple[int, ...], pause: Callable[[], None] | None = None
+) -> NDArray[Any]:
     """Return the tensor of this shape that the JSON text holds, BYTES as an object array of bytes.
 
-    Raises RequestError when it is not a list, flat or nested as the shape, of elements of the spec's datatype.
+    The text must be valid JSON. Where it is large `pause` is called now and then. Raises RequestError when it
+    is not a list, flat or nested as the shape, of elements of the spec's datatype.
     """
     name, datatype = spec.name, spec.datatype
     if datatype in WITHOUT_JSON:
@@ -46,9 +51,12 @@ def decode(data: msgspec.Raw, spec: TensorSpec, shape: tuple[int, ...]) -> NDArr
     if depth not in (1, len(shape)):
         raise RequestError(f"The data of input '{name}' must be a flat list, or nested as its shape is.")
     try:
-        values = _decoder(datatype, depth).decode(text)
-        tensor = _to_array(values, datatype, depth)
-    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError) as error:
+        tensor = None
+        if len(text) >= json_pieces.LARGE_BYTES:
+            tensor = _in_pieces(text, datatype, shape, depth, pause)
+        if tensor is None:
+            tensor = _to_array(_decoder(datatype, depth).decode(text), datatype, depth)
+    except (msgspec.MsgspecError, json_pieces.PieceError, UnicodeDecodeError, OverflowError) as error:
         raise RequestError(f"The data of input '{name}' cannot be {datatype}: {error}.") from error
     except ValueError as error:
         raise RequestError(f"The data of input '{name}' has rows of different lengths.") from error
@@ -80,6 +88,20 @@ def encode(tensor: NDArray[Any], name: str) -> list[Any]:
         raise RequestError(
             f"Output '{name}' has bytes that are not UTF-8, which JSON cannot carry; ask for binary_data."
         ) from error
+
+
+def _in_pieces(
+    text: memoryview, datatype: str, shape: tuple[int, ...], depth: int, pause: Callable[[], None] | None
+) -> NDArray[Any] | None:
+    if datatype in ("BYTES", "BOOL"):
+        return None
+    decoder = _decoder(datatype, 1)
+
+    def decode_piece(piece: bytes) -> NDArray[Any]:
+        return _to_array(decoder.decode(piece), datatype, 1)
+
+    tensor = json_pieces.decode(text, shape if depth > 1 else (1,), decode_piece, pause)
+    return tensor.reshape(shape) if tensor is not None and depth > 1 else tensor
 
 
 @cache

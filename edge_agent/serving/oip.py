@@ -84,6 +84,8 @@ class Unbound(msgspec.Struct, frozen=True, gc=False):
     binary: memoryview
     is_raw: bool = False
     """Whether the body is nothing but the content of the model's only input."""
+    tensors: Mapping[str, NDArray[Any] | RequestError] | None = None
+    """What large inputs in JSON are by their descriptions, where that is known; or why they are nothing."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def bind(
     return InferRequest(
         id=infer.id,
         parameters=infer.parameters,
-        inputs=_inputs(infer.inputs, unbound.binary, signature, state_inputs, memory),
+        inputs=_inputs(unbound, signature, state_inputs, memory),
         outputs=_outputs(infer, signature, memory),
         is_cacheable=not _is_shared(infer),
     )
@@ -254,15 +256,14 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[memoryview, memory
 
 
 def _inputs(
-    inputs: list[_Input],
-    binary: memoryview,
+    unbound: Unbound,
     signature: Signature,
     state_inputs: frozenset[str],
     memory: RegionAccess | None,
 ) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
-    position = 0
-    for given in inputs:
+    position, binary = 0, unbound.binary
+    for given in unbound.infer.inputs:
         spec = signature.inputs.get(given.name)
         if spec is None:
             known = _names(signature.inputs)
@@ -279,7 +280,10 @@ def _inputs(
             continue
         size = _binary_size(given)
         if size is None:
-            tensors[spec.name] = json_tensors.decode(given.data, spec, shape)
+            known = None if unbound.tensors is None else unbound.tensors.get(given.name)
+            if isinstance(known, RequestError):
+                raise known
+            tensors[spec.name] = json_tensors.decode(given.data, spec, shape) if known is None else known
             continue
         content = binary[position : position + size]
         tensors[spec.name] = binary_tensors.decode(content, spec.name, spec.datatype, shape)

@@ -322,7 +322,7 @@ class Pipeline:
         self._accounts.note_exposure(inference.choice)
         limit = inference.loaded.batch_limit
         if limit and inference.rows > limit:
-            SlicedRun(inference, limit, self._scheduler.submit).start()
+            SlicedRun(inference, limit, self._scheduler).start()
         else:
             self._scheduler.submit(inference)
 
@@ -339,8 +339,10 @@ class Pipeline:
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
         is_late = exceeded if inference.loaded.is_resident else waited_too_long
         self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
-        if not inference.is_wanted:
-            self._scheduler.withdraw(inference)
+        # Where it waits for the run of another one, it may have been the last who did.
+        leader = inference if inference.key is None else self._leaders.get(inference.key, inference)
+        if not leader.is_wanted:
+            self._scheduler.withdraw(leader)
 
     def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
         """Answer, unless that was done when its time was over; say whether the result may be remembered."""

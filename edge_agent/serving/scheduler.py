@@ -29,6 +29,8 @@ SLOW_INLINE_NS: Final = 1_000_000
 """A run on the loop's thread that takes longer sends the version to the pool, until it is quick again."""
 
 _MAX_WORKERS: Final = LANES // 2
+_SLACK_S: Final = 1e-4
+"""How much later than asked for an alarm may ring; uvloop's clock for them counts in milliseconds."""
 
 
 class Keeper(Protocol):
@@ -52,10 +54,12 @@ class Scheduler:
     def __init__(self, queue_limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue_limit = queue_limit
-        self._idle_workers = self._worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
-        self._workers = Workers(self._worker_count, "infer")
+        self._idle_workers = self.worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+        self._workers = Workers(self.worker_count, "infer")
         self._rota: deque[LoadedVersion] = deque()
         self._waiting: Counter[str] = Counter()
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_s = 0.0
         self._drains: dict[LoadedVersion, asyncio.Future[None]] = {}
         self._ends: dict[LoadedVersion, asyncio.Future[None]] = {}
 
@@ -88,7 +92,7 @@ class Scheduler:
 
     def withdraw(self, job: Job) -> None:
         """Let a job that nobody wants any more wait no longer; one that runs already is left to its end."""
-        loaded = job.loaded
+        loaded, job = job.loaded, job.part or job
         if loaded.queue.remove(job):
             if not loaded.queue and loaded.is_resident:
                 self._rota.remove(loaded)
@@ -172,7 +176,7 @@ class Scheduler:
 
     def _retry_after_s(self, loaded: LoadedVersion, waiting: int) -> float:
         run_s = loaded.mean_run_ns / 1e9
-        return 1.0 if run_s == math.inf else min(max(1.0, waiting * run_s / self._worker_count), 60.0)
+        return 1.0 if run_s == math.inf else min(max(1.0, waiting * run_s / self.worker_count), 60.0)
 
     def _start(self, jobs: Sequence[Job]) -> None:
         self._idle_workers -= 1
@@ -214,11 +218,24 @@ class Scheduler:
         while loaded.queue and not jobs:
             decision = decide(loaded.queue, loaded.batching, perf_counter_ns(), loaded.mean_run_ns)
             if not decision.count:
-                delay_s = (decision.wait_until_ns - perf_counter_ns()) / 1e9
-                self._loop.call_later(max(delay_s, 0.0), self._dispatch)
+                self._decide_again((decision.wait_until_ns - perf_counter_ns()) / 1e9)
                 break
             jobs = self._popped(loaded, decision.count)
         return jobs
+
+    def _decide_again(self, delay_s: float) -> None:
+        """Dispatch after this time, if not before: there is one alarm for all that wait."""
+        when_s = self._loop.time() + max(delay_s, 0.0)
+        if self._alarm is not None:
+            # Asked here, since uvloop's alarms for less than half a millisecond do not know when they ring.
+            if self._alarm_s <= when_s + _SLACK_S:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_s = self._loop.call_at(when_s, self._ring), when_s
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._dispatch()
 
     def _popped(self, loaded: LoadedVersion, count: int) -> list[Job]:
         """Take jobs from the front of a queue; those that nobody wants any more are forgotten."""

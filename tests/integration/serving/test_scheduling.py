@@ -4,6 +4,7 @@ import dataclasses
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from edge_agent.documents.errors import RequestError
 from edge_agent.documents.plan import BatchingPlan, ModelPlan, VersionPlan
 from edge_agent.documents.settings import HttpSettings
 from support.agent import wait_until
-from support.remembering import Serving, answer_of, noisy_onnx, version_plan
+from support.remembering import Serving, answer_of, identity_onnx, noisy_onnx, version_plan
 from support.serving import save_onnx
 
 BUSY = "edge_agent_requests_in_flight"
@@ -51,6 +52,11 @@ def outputs(answer: tuple[int, dict[str, Any]]) -> dict[str, list[float]]:
     status, content = answer
     assert status == 200, content
     return {output["name"]: output["data"] for output in content["outputs"]}
+
+
+def queued_onnx(path: Path) -> Path:
+    """Write the noisy model so that a run takes some milliseconds: too long for the event loop's thread."""
+    return noisy_onnx(path, size=512, rounds=1)
 
 
 class Busy:
@@ -92,7 +98,7 @@ class TestBatches:
     """The noisy model adds a random number to all rows of a run: equal numbers are one run's."""
 
     def test_those_that_wait_are_run_together(self, serving: Serving, tmp_path: Path) -> None:
-        model = batched(noisy_onnx(tmp_path / "m.onnx"))
+        model = batched(queued_onnx(tmp_path / "m.onnx"))
         with Busy(serving, tmp_path, model, policies=[policy(6)]) as busy:
             waiting = busy.post(
                 *[body(*range(10 * n, 10 * n + 1 + n % 2)) for n in range(5)], body(1.0, wanted=["y"])
@@ -106,17 +112,26 @@ class TestBatches:
         assert len({round(value, 4) for value in (noise[0], noise[4], noise[5])}) == 3
 
     def test_nothing_is_without_a_limit_in_the_manifest(self, serving: Serving, tmp_path: Path) -> None:
-        model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+        model = version_plan(queued_onnx(tmp_path / "m.onnx"))
         with Busy(serving, tmp_path, model, policies=[policy(6)]) as busy:
             waiting = busy.post(body(1.0), body(2.0))
         one, two = (outputs(answer_of(connection))["y"][0] for connection in waiting)
         assert two - one != pytest.approx(1.0, abs=1e-5)
 
     def test_a_poisoned_request_fails_alone(self, serving: Serving, tmp_path: Path) -> None:
-        table = numpy_helper.from_array(np.arange(10, dtype=np.float32), "table")
+        constants = {"table": np.arange(10, dtype=np.float32), "zero": np.zeros((), np.float32)}
         nodes = [
-            helper.make_node("Constant", [], ["table"], value=table),
-            helper.make_node("Gather", ["table", "x"], ["y"]),
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+            for name, value in constants.items()
+        ]
+        # It takes long enough not to run on the event loop's thread, and the noise is multiplied by 0.
+        nodes.append(helper.make_node("RandomNormal", [], ["t0"], shape=[512, 512]))
+        nodes += [helper.make_node("MatMul", [f"t{n}", "t0"], [f"t{n + 1}"]) for n in range(2)]
+        nodes += [
+            helper.make_node("ReduceMean", ["t2"], ["r"], keepdims=0),
+            helper.make_node("Mul", ["r", "zero"], ["nothing"]),
+            helper.make_node("Gather", ["table", "x"], ["found"]),
+            helper.make_node("Add", ["found", "nothing"], ["y"]),
         ]
         model = save_onnx(tmp_path / "m.onnx", nodes, {"x": ("INT64", ["n", 1])}, {"y": ("FP32", ["n", 1])})
         with Busy(serving, tmp_path, batched(model), policies=[policy(8)]) as busy:
@@ -156,7 +171,7 @@ class TestPriorities:
 
 class TestDeadlines:
     def test_one_that_waits_is_given_up_and_never_runs(self, serving: Serving, tmp_path: Path) -> None:
-        model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+        model = version_plan(queued_onnx(tmp_path / "m.onnx"))
         with Busy(serving, tmp_path, model) as busy:
             (waiting,) = busy.post(body(1.0, timeout=250_000))
             status, answer = answer_of(waiting)
@@ -175,11 +190,23 @@ class TestDeadlines:
         assert (status, answer["parameters"]["cache"]) == (200, "hit")
 
     def test_who_waits_for_the_same_run_has_its_own_deadline(self, serving: Serving, tmp_path: Path) -> None:
-        model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+        model = version_plan(queued_onnx(tmp_path / "m.onnx"))
         with Busy(serving, tmp_path, model) as busy:
             hasty, patient = busy.post(body(1.0, timeout=250_000, cache=True), body(1.0, cache=True))
             assert answer_of(hasty)[0] == 504
         assert outputs(answer_of(patient))["z"] == [-1.0]
+
+    def test_the_last_of_those_who_wait_for_a_run_takes_it_out_of_the_queue(self, tmp_path: Path) -> None:
+        with Serving(tmp_path, http=HttpSettings(queue_limit=2)) as serving:
+            model = version_plan(queued_onnx(tmp_path / "m.onnx"))
+            with Busy(serving, tmp_path, model) as busy:
+                waiting = busy.post(
+                    body(1.0, timeout=150_000, cache=True), body(1.0, timeout=300_000, cache=True)
+                )
+                assert [answer_of(each)[0] for each in waiting] == [504, 504]
+                busy.wait_for(f'{BUSY}{{model="m",version="1"}}', 0)
+                assert serving.metrics()[f'{BUSY}{{model="busy",version="1"}}'] == CPUS
+            assert serving.page.snapshot().slots[1].run_ns == 0
 
     def test_there_is_time_enough_as_a_rule(self, serving: Serving, tmp_path: Path) -> None:
         serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
@@ -222,10 +249,67 @@ class TestSlices:
         assert status == 504
         wait_until(lambda: serving.metrics()[f'{BUSY}{{model="m",version="1"}}'] == 0, "the slices to end", 5.0)
 
+    def test_one_that_waits_for_its_first_slice_is_given_up(self, serving: Serving, tmp_path: Path) -> None:
+        model = batched(queued_onnx(tmp_path / "m.onnx"), 1)
+        with Busy(serving, tmp_path, model) as busy:
+            (waiting,) = busy.post(body(1.0, 2.0, timeout=250_000))
+            assert answer_of(waiting)[0] == 504
+            busy.wait_for(f'{BUSY}{{model="m",version="1"}}', 0)
+            assert serving.metrics()[f'{BUSY}{{model="busy",version="1"}}'] == CPUS
+        assert serving.page.snapshot().slots[1].run_ns == 0
+
+
+class TestFairness:
+    def test_a_quick_model_and_health_checks_go_on_beside_a_slow_one(
+        self, serving: Serving, tmp_path: Path
+    ) -> None:
+        """None of them waits for a slow run: a health check or a quick run takes a fraction of one."""
+        quick = version_plan(identity_onnx(tmp_path / "quick.onnx", "FLOAT"), "quick")
+        with Busy(serving, tmp_path, quick):
+            took_s: list[float] = []
+            are_busy = True
+            while are_busy:
+                started_s = time.monotonic()
+                tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [float(len(took_s))]}
+                connection = serving.post({"inputs": [tensor]}, path="/v2/models/quick/infer")
+                assert answer_of(connection)[0] == 200
+                took_s.append(time.monotonic() - started_s)
+                are_busy = serving.metrics()[f'{BUSY}{{model="busy",version="1"}}'] == CPUS
+        slow_s = serving.page.snapshot().slots[0].run_ns / 1e9 / CPUS
+        assert len(took_s) > 5
+        assert max(took_s) < slow_s / 3
+
+
+class TestLargeJson:
+    """What is read on another thread, over the network."""
+
+    def test_it_is_answered_as_small_json_is(self, serving: Serving, tmp_path: Path) -> None:
+        serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+        rows = [float(number) for number in range(50_000)]
+        for wanted in (rows, rows[:3]):
+            assert outputs(answer_of(serving.post(body(*wanted, wanted=["z"]))))["z"] == [
+                -row for row in wanted
+            ]
+
+    def test_what_is_wrong_with_it_is_told_and_counted(self, serving: Serving, tmp_path: Path) -> None:
+        serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+        for content, message in (
+            (body(*[1e9] * 50_000, datatype="INT8"), "must be FP32, not 'INT8'"),
+            (body(*[1e9] * 50_000, "x"), "cannot be FP32"),
+            ({"inputs": "x" * 300_000}, "not an inference request"),
+        ):
+            status, answer = answer_of(serving.post(content))
+            assert status == 400
+            assert message in answer["error"]
+        samples = serving.metrics()
+        assert samples['edge_agent_request_errors_total{model="m",version="1",kind="request"}'] == 3
+        status, _ = answer_of(serving.post(body(*[1e9] * 50_000), path="/v2/models/none/infer"))
+        assert status == 404
+
 
 def test_who_has_gone_makes_room_for_others(tmp_path: Path) -> None:
     with Serving(tmp_path, http=HttpSettings(queue_limit=2)) as serving:
-        model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+        model = version_plan(queued_onnx(tmp_path / "m.onnx"))
         with Busy(serving, tmp_path, model) as busy:
             waiting = busy.post(body(1.0), body(2.0))
             assert answer_of(serving.post(body(3.0)))[0] == 503
@@ -237,7 +321,7 @@ def test_who_has_gone_makes_room_for_others(tmp_path: Path) -> None:
 
 
 def test_those_who_have_gone_do_not_hold_up_who_comes_after_them(serving: Serving, tmp_path: Path) -> None:
-    model = version_plan(noisy_onnx(tmp_path / "m.onnx"))
+    model = version_plan(queued_onnx(tmp_path / "m.onnx"))
     with Busy(serving, tmp_path, model) as busy:
         waiting = busy.post(*[body(float(number)) for number in range(8)])
         for connection in waiting[:-1]:

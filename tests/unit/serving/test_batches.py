@@ -181,7 +181,7 @@ class Model:
     """A version that runs a function of the test's."""
 
     def __init__(self, function: Any) -> None:
-        self.plan, self.batching, self.runs = plan(64), Batching(64), 0
+        self.plan, self.batching, self.batch_limit, self.runs = plan(64), Batching(64), 64, 0
         self._function = function
 
     def run(self, inputs: dict[str, Any], outputs: Any) -> Any:
@@ -206,6 +206,25 @@ def test_a_poisoned_request_fails_alone() -> None:
     outcomes = run_together(model, [job(name=name) for name in (1, 13, 2)])
     assert [isinstance(result, ModelLoadError) for _, result, _ in outcomes] == [False, True, False]
     assert [times.executions for _, _, times in outcomes] == [1, 1, 1]
+    assert model.batching == Batching(64)
+
+
+def test_a_model_that_only_fails_on_batches_gets_none_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    from edge_agent.documents.errors import ModelLoadError
+
+    model: Any = Model(lambda x: ModelLoadError("reshape") if len(x) > 1 else {"y": x})
+    for _ in range(2):
+        outcomes = run_together(model, [job(name=name) for name in (1, 2)])
+        assert [float(result["y"][0, 0]) for _, result, _ in outcomes] == [1, 2]  # type: ignore[index]
+    assert (model.batch_limit, model.batching) == (0, NEVER)
+    assert caplog.text.count("fails on a batch of 2 (reshape), not on its requests") == 1
+
+
+@pytest.mark.parametrize("result", [None, {"y": [[1.0, 1.0]] * 2}, {"y": 1.0}])
+def test_results_of_a_plug_in_that_are_none_end_the_batching(result: Any) -> None:
+    model: Any = Model(lambda x: result)
+    assert [each for _, each, _ in run_together(model, [job(), job()])] == [result, result]
+    assert model.batching == NEVER
 
 
 @pytest.mark.parametrize(
@@ -216,5 +235,5 @@ def test_outputs_that_are_no_rows_end_the_batching(function: Any, caplog: pytest
     outcomes = run_together(model, [job(2, name=name) for name in (1, 2)])
     for (_, result, _), name in zip(outcomes, (1, 2), strict=True):
         assert np.array_equal(result["y"], function(np.full((2, 2), name, np.float32))["y"])  # type: ignore[index]
-    assert model.batching == NEVER
+    assert (model.batch_limit, model.batching) == (0, NEVER)
     assert "run alone from now on" in caplog.text
