@@ -1,5 +1,6 @@
 """Loading a version beside those that are being served."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +38,19 @@ class LoadedVersion:
             {spec.name: spec for spec in plan.outputs or engine.outputs},
             plan.labels,
         )
+        self.state_inputs = frozenset(pair.input for pair in plan.state)
+        self.streaming = dataclasses.replace(
+            self.signature, hidden=frozenset(pair.output for pair in plan.state)
+        )
+        """The signature for requests of sequences, whose state is the agent's matter."""
         self.queue = JobQueue()
         self.batch_limit = batch_limit(plan, self.signature)
         """The most rows that one run takes; 0 where the first dimension is not known to be a batch."""
         self.batching = NEVER
         self.in_flight = 0
+        """Jobs that wait or run."""
+        self.holds = 0
+        """Sequences and others that will be back; a version with any is not idle."""
         self.is_retired = False
         self.mean_run_ns = math.inf
         self.largest_run_bytes = 0

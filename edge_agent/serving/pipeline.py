@@ -12,59 +12,26 @@ from typing import Final
 
 from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError
 from edge_agent.documents.plan import Plan
+from edge_agent.documents.settings import SequenceSettings
 from edge_agent.policy.assignment import unit_of
 from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
-from edge_agent.serving.cache import Remembered, ResultCache
+from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
 from edge_agent.serving.deadlines import deadline_ns, exceeded
-from edge_agent.serving.jobs import FIRST, NORMAL, Job, Result, Times
+from edge_agent.serving.inference import Inference, priority_of, rows_of, with_state
+from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
-from edge_agent.serving.parameters import flag, natural
+from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
+from edge_agent.serving.sequences import SequenceStore, Turn, is_of_sequence
 from edge_agent.serving.slices import SlicedRun
-from edge_agent.telemetry.counters import VersionCounters
+from edge_agent.serving.streams import Streams
 
 _NO_STATE: Final[frozenset[str]] = frozenset()
-
-
-class Inference(Job, eq=False, kw_only=True):
-    """A request on its way. `key` is what its result is remembered by, None where it bypasses the cache;
-    `followers` are equal requests that wait for its run."""
-
-    pipeline: "Pipeline"
-    choice: Choice
-    counters: VersionCounters
-    request: InferRequest
-    call: Call
-    key: bytes | None
-    followers: "list[Inference]"
-    bound_ns: int = 0
-    """What it took to make arrays of its inputs."""
-    lookup_ns: int = 0
-    """What it took to look its result up."""
-    timer: asyncio.TimerHandle | None = None
-    is_answered: bool = False
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether its own client still waits."""
-        return not self.is_answered and not self.call.is_abandoned
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether its client, or that of a follower, still waits."""
-        return self.is_awaited or any(follower.is_awaited for follower in self.followers)
-
-    def finish(self, result: Result, times: Times) -> None:
-        """Answer."""
-        self.pipeline.finish(self, result, times)
-
-    def drop(self) -> None:
-        """Forget it."""
-        self.pipeline.drop(self)
+_SEQUENCES: Final = SequenceSettings()
 
 
 class Pipeline:
@@ -77,6 +44,7 @@ class Pipeline:
         ids: PredictionIds,
         scheduler: Scheduler,
         random: Callable[[], float],
+        sequences: SequenceSettings = _SEQUENCES,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -86,9 +54,14 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
+        store = SequenceStore(sequences, scheduler.hold, scheduler.release, self._loop.time)
+        self.streams = Streams(store, scheduler, self._choose_for, self._begin, self.refuse)
 
     def switch(self, table: Table) -> None:
-        """Serve this table from the next request on; unload what is not in it once its last run has ended."""
+        """Serve this table from the next request on; unload what is not in it once its last run has ended.
+
+        And its last sequence, unless its slot on the health page is another version's from now on.
+        """
         left_out = set(self.table.versions) - set(table.versions)
         self.table = table
         for loaded in table.versions:
@@ -97,6 +70,7 @@ class Pipeline:
             {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
             {policy.model: policy.cache_share for policy in table.plan.policies},
         )
+        self.streams.note_switch(table, left_out)
         for loaded in left_out:
             self._scheduler.retire(loaded)
 
@@ -132,11 +106,16 @@ class Pipeline:
         self._accounts.note_answer(choice, counters, None, started_ns)
         return choice, written, prediction_id
 
-    def infer(self, model: str, version: str | None, call: Call, choice: Choice | None = None) -> None:
+    def infer(
+        self, model: str, version: str | None, call: Call, choice: Choice | None = None
+    ) -> Inference | None:
         """Answer a request to a model, or to one version of it, at once or later; as `choice` if that is made.
 
-        Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
+        Return it, unless it waits for others of its sequence. Raises NotFoundError, RequestError or
+        UnavailableError for what cannot be begun.
         """
+        if call.parameters and is_of_sequence(call.parameters):
+            return self.streams.take(model, version, call)
         route = self.table.route(model)
         try:
             unit = unit_of(call.parameters.get("unit"), call.unit)
@@ -144,21 +123,29 @@ class Pipeline:
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
             raise
+        inference = self._begin(choice, call)
+        if inference.remembered is not None and inference.key is not None:
+            call.note_hit(Hit(self.table, model, version, unit, choice, inference.key, inference.remembered))
+        return inference
+
+    def _begin(self, choice: Choice, call: Call, turn: Turn | None = None) -> Inference:
+        """Answer a request as `choice`, from the cache, by a run that is under way, or by one of its own."""
         try:
-            inference = self._inference(choice, call)
-            if (remembered := self._remembered(inference)) is not None:
-                call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
-                return
-            if not self._follows(inference):
+            inference = self._inference(choice, call, turn)
+            if not self._is_remembered(inference) and not self._follows(inference):
                 self._run(inference)
             if inference.deadline_ns is not None and not inference.is_answered:
                 self._watch(inference)
         except EdgeAgentError as error:
             self._accounts.note_refusal(choice, error, call.started_ns)
             raise
+        return inference
 
     def finish(self, inference: Inference, result: Result, times: Times) -> None:
         """Answer an inference that has run and those that waited for it, and remember the result."""
+        if inference.turn is not None:
+            self._finish_turn(inference, inference.turn, result, times)
+            return
         is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
         if inference.key is None:
             return
@@ -170,8 +157,15 @@ class Pipeline:
             self._scheduler.note_waiting(follower.loaded, -1)
             self._conclude(follower, result, None, "hit")
 
+    def withdraw(self, inference: Inference) -> None:
+        """See whether an inference is wanted still, and let it wait no longer if it is not."""
+        if not inference.is_wanted:
+            self._scheduler.withdraw(inference)
+
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
+        if inference.turn is not None:
+            self.streams.leave(inference.turn, False)
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
         for each in (inference, *inference.followers):
@@ -180,14 +174,28 @@ class Pipeline:
                 each.timer.cancel()
         self._scheduler.note_waiting(inference.loaded, -len(inference.followers))
 
+    def _finish_turn(self, inference: Inference, turn: Turn, result: Result, times: Times) -> None:
+        """Answer a request of a sequence, which goes on with its state if the client has got the result."""
+        is_awaited = inference.is_awaited
+        result = self.streams.checked(turn, result)
+        is_sound = self._conclude(inference, result, times, "bypass")
+        self.streams.leave(turn, is_awaited and is_sound)
+
+    def _choose_for(self, model: str, version: str | None, call: Call) -> Choice:
+        route = self.table.route(model)
+        return self._choose(route, version, unit_of(call.parameters.get("unit"), call.unit))
+
     def _choose(self, route: Route, version: str | None, unit: str | None) -> Choice:
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
 
-    def _inference(self, choice: Choice, call: Call) -> Inference:
+    def _inference(self, choice: Choice, call: Call, turn: Turn | None) -> Inference:
         started_ns = perf_counter_ns()
-        request = call.bind(choice.loaded.signature, _NO_STATE)
+        if turn is None:
+            request = call.bind(choice.loaded.signature, _NO_STATE)
+        else:
+            request = self.streams.bind(turn, choice)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes
@@ -196,10 +204,10 @@ class Pipeline:
         return Inference(
             loaded=choice.loaded,
             inputs=request.inputs,
-            wanted=list(request.outputs),
+            wanted=list(request.outputs) if turn is None else with_state(request, choice),
             size_bytes=size_bytes,
-            rows=_rows(request) if choice.loaded.batch_limit else 0,
-            priority=_priority(request),
+            rows=rows_of(request) if choice.loaded.batch_limit and turn is None else 0,
+            priority=priority_of(request),
             deadline_ns=deadline_ns(request.parameters, call.started_ns),
             pipeline=self,
             choice=choice,
@@ -208,6 +216,7 @@ class Pipeline:
             call=call,
             key=key,
             followers=[],
+            turn=turn,
             bound_ns=bound_ns - started_ns,
             lookup_ns=perf_counter_ns() - bound_ns,
         )
@@ -224,16 +233,17 @@ class Pipeline:
             worth.note_lookup(perf_counter_ns() - started_ns)
         return key
 
-    def _remembered(self, inference: Inference) -> tuple[bytes, Remembered] | None:
-        """Answer from the cache, if that can; return the key and what was remembered."""
+    def _is_remembered(self, inference: Inference) -> bool:
+        """Answer from the cache, if that can."""
         if inference.key is None:
-            return None
+            return False
         remembered = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
         if remembered is None:
-            return None
+            return False
+        inference.remembered = remembered
         self._note_hit(inference)
         self._answer(inference, remembered.results, "hit")
-        return inference.key, remembered
+        return True
 
     def _follows(self, inference: Inference) -> bool:
         """Have it wait for the run of an equal one, if there is one; raises UnavailableError if too many do."""
@@ -282,8 +292,7 @@ class Pipeline:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
         self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
-        if not inference.is_wanted:
-            self._scheduler.withdraw(inference)
+        self.withdraw(inference)
 
     def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
         """Answer, unless that was done when its time was over; say whether the result may be remembered."""
@@ -335,17 +344,3 @@ class Pipeline:
         if cache != "hit":
             inference.counters.statistics.compute_output.add(perf_counter_ns() - started_ns)
         return None
-
-
-def _rows(request: InferRequest) -> int:
-    """Return the first dimension that all inputs have, 0 if they differ in it."""
-    sizes = {tensor.shape[0] for tensor in request.inputs.values()}
-    return sizes.pop() if len(sizes) == 1 else 0
-
-
-def _priority(request: InferRequest) -> int:
-    """Return the request's priority; raises RequestError for one that there is not."""
-    priority = natural(request.parameters, "priority", 0) or NORMAL
-    if priority not in (FIRST, NORMAL):
-        raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
-    return priority

@@ -93,6 +93,15 @@ class Scheduler:
         loaded.is_retired = True
         self._close_if_done(loaded)
 
+    def hold(self, loaded: LoadedVersion) -> None:
+        """Keep a version from being unloaded, also when it is retired."""
+        loaded.holds += 1
+
+    def release(self, loaded: LoadedVersion) -> None:
+        """Take back one hold."""
+        loaded.holds -= 1
+        self._close_if_done(loaded)
+
     def _runs_inline(self, job: Job) -> bool:
         loaded = job.loaded
         return (
@@ -185,5 +194,5 @@ class Scheduler:
         self._close_if_done(job.loaded)
 
     def _close_if_done(self, loaded: LoadedVersion) -> None:
-        if loaded.is_retired and not loaded.in_flight:
+        if loaded.is_retired and not loaded.in_flight and not loaded.holds:
             self._unloader.submit(LoadedVersion.close, loaded)

@@ -118,7 +118,9 @@ class Server:
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
         scheduler = Scheduler(first.http.queue_limit)
-        pipeline = Pipeline(Accounts(self._page, counters), cache, ids, scheduler, random.random)
+        pipeline = Pipeline(
+            Accounts(self._page, counters), cache, ids, scheduler, random.random, first.sequences
+        )
         outcomes = Outcomes(
             Path(first.outcomes_db),
             bytes.fromhex(first.secret),
@@ -141,7 +143,7 @@ class Server:
             asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._sweep(pipeline), name="sweep"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
@@ -226,9 +228,10 @@ class Server:
             self._page.heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, pipeline: Pipeline) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
+            pipeline.streams.store.sweep()
             now_s = self._loop.time()
             for connection in tuple(self._connections):
                 connection.check_deadline(now_s)
