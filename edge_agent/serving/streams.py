@@ -19,8 +19,8 @@ from edge_agent.serving.scheduler import Scheduler
 from edge_agent.serving.sequences import AN_UPDATE, SequenceStore, Turn, wish_of
 
 if TYPE_CHECKING:
-    from edge_agent.serving.loader import LoadedVersion
     from edge_agent.serving.inference import Inference
+    from edge_agent.serving.loader import LoadedVersion
     from edge_agent.serving.router import Choice, Table
 
 log = logging.getLogger(__name__)
