@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import Any, Final
 from urllib.parse import unquote
@@ -13,11 +13,12 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.ipc import Configure
-from edge_agent.serving import descriptions, shared_memory_http
+from edge_agent.serving import descriptions, preferences, shared_memory_http, tasks_http
 from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
+from edge_agent.serving.inference import Inference
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
@@ -56,6 +57,7 @@ class App:
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
+        self.tasks = tasks_http.Tasks(configure.tasks, pipeline.withdraw)
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -94,6 +96,7 @@ class App:
         """Be ready no more; requests that came before the first plan are refused, the next process has it."""
         self.is_ready, self._is_stopping = False, True
         self._repository.stop()
+        self.tasks.stop()
         held, self._held = self._held, []
         for _, reply in held:
             if not reply.is_abandoned:
@@ -111,6 +114,8 @@ class App:
                 self._with_models(request, reply)
             elif request.path.startswith((shared_memory_http.PREFIX, shared_memory_http.CUDA_PREFIX)):
                 reply.send(shared_memory_http.answer(self._regions, request, reply))
+            elif request.path.startswith(tasks_http.PREFIX):
+                self.tasks.answer(request, reply)
             elif request.path.startswith("/v2/repository/models/"):
                 self._change_model(request, reply)
             else:
@@ -151,7 +156,10 @@ class App:
     def _dispatch_model(self, request: Request, reply: Reply) -> None:
         model, version, rest = _split_model_path(request.path)
         if rest == ("infer",) and request.method == "POST":
-            self._infer(model, version, request, reply)
+            if b"prefer" in request.headers and preferences.is_async(request.headers[b"prefer"]):
+                self.tasks.begin(request, reply, partial(self._infer, model, version))
+            else:
+                self._infer(model, version, request, reply)
         elif rest == ("outcomes",) and version is None and request.method == "POST":
             self._outcomes.take(model, request.body, reply)
         elif rest == ("infer",) or (rest == ("outcomes",) and version is None):
@@ -183,14 +191,14 @@ class App:
 
     def _infer(
         self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
-    ) -> None:
+    ) -> Inference | None:
         started_ns = perf_counter_ns()
         try:
             call = HttpCall(request, reply, self._memo, self._codec, self._regions)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
-        self._pipeline.infer(model, version, call, choice)
+        return self._pipeline.infer(model, version, call, choice)
 
     # --- the handlers -----------------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ class Server:
             asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._sweep(pipeline), name="sweep"),
+            asyncio.create_task(self._sweep(pipeline, app), name="sweep"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
@@ -228,10 +228,11 @@ class Server:
             self._page.heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _sweep(self, pipeline: Pipeline) -> None:
+    async def _sweep(self, pipeline: Pipeline, app: App) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             pipeline.streams.store.sweep()
+            app.tasks.store.sweep()
             now_s = self._loop.time()
             for connection in tuple(self._connections):
                 connection.check_deadline(now_s)

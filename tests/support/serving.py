@@ -320,8 +320,8 @@ class ServingProcess:
     def metrics_text(self) -> str:
         """Return what /metrics says."""
         with urllib.request.urlopen("http://{}:{}/metrics".format(*self.metrics), timeout=LIMIT_S) as answer:
-            content: bytes = answer.read()
-        return content.decode()
+            text: str = answer.read().decode()
+        return text
 
     def reuse_slot(self, old: VersionPlan, new: VersionPlan) -> None:
         """Give a version the slot of another, as a supervisor does once that is not served any more."""

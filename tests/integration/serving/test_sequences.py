@@ -37,7 +37,7 @@ class App:
 
     def ask(self, *values: float, **more: Any) -> list[Any]:
         answer: NDArray[Any] = self.result(*values, **more).outputs["y"]
-        return answer[0].tolist()
+        return list(answer[0].tolist())
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_requests_of_one_sequence_run_one_at_a_time_and_none_is_lost(
         app = App(client, 1)
         app.ask(0, 0, start=True)
         threads = [
-            threading.Thread(target=lambda value=value: answers.append(app.ask(value, 0)[0]))  # type: ignore[misc]
+            threading.Thread(target=lambda value=value: answers.append(app.ask(value, 0)[0]))
             for value in values
         ]
         for thread in threads:
