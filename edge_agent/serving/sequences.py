@@ -85,7 +85,7 @@ class Turn(msgspec.Struct, eq=False):
     wish: Wish
     call: Call
     next: Kept | None = None
-    """What the sequence goes on with if this request is answered with a result."""
+    """What the sequence goes on with if this request is answered with a result; None if it has been ended."""
 
 
 def is_of_sequence(parameters: Mapping[str, Any]) -> bool:
@@ -156,7 +156,6 @@ class SequenceStore:
                 raise self._unknown(turn.key)
             self._make_room(0, 1, None)
             sequence = self._sequences[turn.key] = Sequence(deque())
-            self._lost.pop(turn.key, None)
         sequence.turns.append(turn)
         self._note_use(turn.key, sequence)
         return len(sequence.turns) == 1
@@ -232,8 +231,10 @@ class SequenceStore:
         """Let go of a request, which was answered with a result or was not; return whose turn it is now."""
         sequence = self._sequences[turn.key]
         sequence.turns.remove(turn)
-        if is_answered and turn.next is not None:
+        if is_answered:
             self._keep(sequence, None if turn.wish.ends else turn.next)
+            if turn.next is not None:
+                self._lost.pop(turn.key, None)
         if not sequence.turns and sequence.kept is None:
             del self._sequences[turn.key]
             return None
