@@ -29,10 +29,12 @@ demo: .venv/.ready-demo ## from a model file to a fleet that compares versions, 
 
 test: .venv/.ready-test ## the tests, with a real broker, real processes and real models
 	@scripts/fetch-mosquitto
+	@scripts/fetch-test-files
 	@scripts/run-tests fast $(TESTS)
 
 test-slow: .venv/.ready-test ## the tests that take longer: every framework, fine-tuning, faults
 	@scripts/fetch-mosquitto
+	@scripts/fetch-test-files
 	@scripts/run-tests slow $(TESTS)
 
 lint: .venv/.ready-test ## formatting, lints, types, import contracts, schemas, systemd units

@@ -34,7 +34,8 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from edge_agent.client import Client
-from edge_agent.client_calls import Exchange, infer_call
+from edge_agent.client.calls import infer_call
+from edge_agent.client.wire import Exchange
 from edge_agent.documents.ipc import Applied, Apply, Configure, FromServing, Ready
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
 from edge_agent.documents.settings import CacheSettings, EngineSettings, HttpSettings, OutcomeSettings

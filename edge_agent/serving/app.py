@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import Any, Final
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.documents.errors import EdgeAgentError, RequestError, UnavailableError
 from edge_agent.documents.ipc import Configure
-from edge_agent.serving import descriptions, preferences, shared_memory_http, tasks_http
+from edge_agent.serving import descriptions, shared_memory_http, tasks_http
 from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall
@@ -23,9 +23,11 @@ from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.preferences import preferences
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
 from edge_agent.serving.shared_memory import Regions
+from edge_agent.serving.tasks import Tasks
 from edge_agent.telemetry.counters import CONTENT_TYPE, Counters, ServingInfo
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class App:
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
-        self.tasks = tasks_http.Tasks(configure.tasks, pipeline.withdraw)
+        self._tasks = Tasks(configure.tasks, pipeline.withdraw)
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -96,7 +98,7 @@ class App:
         """Be ready no more; requests that came before the first plan are refused, the next process has it."""
         self.is_ready, self._is_stopping = False, True
         self._repository.stop()
-        self.tasks.stop()
+        self._tasks.stop()
         held, self._held = self._held, []
         for _, reply in held:
             if not reply.is_abandoned:
@@ -115,7 +117,7 @@ class App:
             elif request.path.startswith((shared_memory_http.PREFIX, shared_memory_http.CUDA_PREFIX)):
                 reply.send(shared_memory_http.answer(self._regions, request, reply))
             elif request.path.startswith(tasks_http.PREFIX):
-                self.tasks.answer(request, reply)
+                tasks_http.answer(self._tasks, request, reply)
             elif request.path.startswith("/v2/repository/models/"):
                 self._change_model(request, reply)
             else:
@@ -156,8 +158,8 @@ class App:
     def _dispatch_model(self, request: Request, reply: Reply) -> None:
         model, version, rest = _split_model_path(request.path)
         if rest == ("infer",) and request.method == "POST":
-            if b"prefer" in request.headers and preferences.is_async(request.headers[b"prefer"]):
-                self.tasks.begin(request, reply, partial(self._infer, model, version))
+            if b"prefer" in request.headers and preferences(request.headers[b"prefer"]).respond_async:
+                self._infer_later(model, version, request, reply)
             else:
                 self._infer(model, version, request, reply)
         elif rest == ("outcomes",) and version is None and request.method == "POST":
@@ -188,6 +190,19 @@ class App:
         else:
             body = (written.before, prediction_id.encode(), written.after)
             reply.send(Response(200, body, head=written.head))
+
+    def _infer_later(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
+        """Make a task of the request; what is wrong with it is told at once."""
+        task = self._tasks.create(reply.peer_uid(), len(request.body))
+        try:
+            # Its bytes ask for a task, and must not be known as a question that is answered at once.
+            inference = self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+        except Exception:
+            self._tasks.remove(task)
+            raise
+        if task.status == "pending":
+            task.inference = inference
+        reply.send(tasks_http.accepted(task))
 
     def _infer(
         self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
@@ -250,6 +265,7 @@ class App:
             plan_id=table.plan.id,
             start_time_s=self._start_time_s,
             loaded=tuple((plan.model, plan.version, plan.engine, plan.precision) for plan in plans),
+            sequences=len(self._pipeline.sequences),
         )
         return Response(200, (self._counters.render(info),), CONTENT_TYPE)
 

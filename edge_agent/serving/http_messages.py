@@ -40,8 +40,10 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 class Reply(Protocol):
     """Where the answer to one request goes."""
 
-    is_abandoned: bool
-    """True once nobody waits for the answer any more."""
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        ...
 
     def send(self, response: Response) -> None:
         """Answer the request; to be called exactly once, on the event loop's thread."""

@@ -29,13 +29,13 @@ class Inference(Job, eq=False, kw_only=True):
     followers: "list[Inference]"
     bound_ns: int = 0
     """What it took to make arrays of its inputs."""
-    lookup_ns: int = 0
-    """What it took to look its result up."""
-    timer: asyncio.TimerHandle | None = None
     remembered: Remembered | None = None
     """What the cache has answered it with."""
     turn: Turn | None = None
     """Its turn in the sequence that it belongs to, if it does."""
+    lookup_ns: int = 0
+    """What it took to look its result up."""
+    timer: asyncio.TimerHandle | None = None
     is_answered: bool = False
 
     @property
@@ -63,15 +63,15 @@ def rows_of(request: InferRequest) -> int:
     return sizes.pop() if len(sizes) == 1 else 0
 
 
-def with_state(request: InferRequest, choice: Choice) -> list[str]:
-    """Return the outputs that a request wants, and those that are its sequence's state."""
-    states = (pair.output for pair in choice.loaded.plan.state)
-    return list(dict.fromkeys((*request.outputs, *states)))
-
-
 def priority_of(request: InferRequest) -> int:
     """Return the request's priority; raises RequestError for one that there is not."""
     priority = natural(request.parameters, "priority", 0) or NORMAL
     if priority not in (FIRST, NORMAL):
         raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
     return priority
+
+
+def with_state(request: InferRequest, choice: Choice) -> list[str]:
+    """Return the outputs that a request wants, and those that are its sequence's state."""
+    states = (pair.output for pair in choice.loaded.plan.state)
+    return list(dict.fromkeys((*request.outputs, *states)))

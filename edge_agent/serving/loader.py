@@ -39,18 +39,17 @@ class LoadedVersion:
             plan.labels,
         )
         self.state_inputs = frozenset(pair.input for pair in plan.state)
-        self.streaming = dataclasses.replace(
+        self.in_sequence = dataclasses.replace(
             self.signature, hidden=frozenset(pair.output for pair in plan.state)
         )
-        """The signature for requests of sequences, whose state is the agent's matter."""
+        """The signature for requests of a sequence, whose state is the agent's."""
         self.queue = JobQueue()
         self.batch_limit = batch_limit(plan, self.signature)
         """The most rows that one run takes; 0 where the first dimension is not known to be a batch."""
         self.batching = NEVER
         self.in_flight = 0
-        """Jobs that wait or run."""
         self.holds = 0
-        """Sequences and others that will be back; a version with any is not idle."""
+        """Sequences that go on on this version."""
         self.is_retired = False
         self.mean_run_ns = math.inf
         self.largest_run_bytes = 0
@@ -116,12 +115,20 @@ def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPag
 def _ready(plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> LoadedVersion:
     try:
         _check_signature(plan, engine)
+        _check_states(plan, engine)
         loaded = LoadedVersion(plan, engine, slot, page)
         _warm_up(loaded)
     except BaseException:
         engine.close()
         raise
     return loaded
+
+
+def _check_states(plan: VersionPlan, engine: Engine) -> None:
+    inputs, outputs = {spec.name for spec in engine.inputs}, {spec.name for spec in engine.outputs}
+    for pair in plan.state:
+        if pair.input not in inputs or pair.output not in outputs:
+            raise ModelLoadError(f"The model file lacks the state '{pair.input}' or '{pair.output}'.")
 
 
 def _check_signature(plan: VersionPlan, engine: Engine) -> None:

@@ -6,6 +6,7 @@ the scheduler's threads.
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
@@ -26,12 +27,12 @@ from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
-from edge_agent.serving.sequences import SequenceStore, Turn, is_of_sequence
+from edge_agent.serving.sequences import SequenceStore, Turn, Wish, wish_of
 from edge_agent.serving.slices import SlicedRun
 from edge_agent.serving.streams import Streams
 
 _NO_STATE: Final[frozenset[str]] = frozenset()
-_SEQUENCES: Final = SequenceSettings()
+_SEQUENCE: Final = "sequence_id"
 
 
 class Pipeline:
@@ -43,8 +44,8 @@ class Pipeline:
         cache: ResultCache,
         ids: PredictionIds,
         scheduler: Scheduler,
+        sequences: SequenceSettings,
         random: Callable[[], float],
-        sequences: SequenceSettings = _SEQUENCES,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -54,8 +55,8 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
-        store = SequenceStore(sequences, scheduler.hold, scheduler.release, self._loop.time)
-        self.streams = Streams(store, scheduler, self._choose_for, self._begin, self.refuse)
+        self.sequences = SequenceStore(sequences, scheduler.close_if_done, time.monotonic)
+        self._streams = Streams(self.sequences, scheduler, self._choose_for, self._begin, self.refuse)
 
     def switch(self, table: Table) -> None:
         """Serve this table from the next request on; unload what is not in it once its last run has ended.
@@ -70,7 +71,7 @@ class Pipeline:
             {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
             {policy.model: policy.cache_share for policy in table.plan.policies},
         )
-        self.streams.note_switch(table, left_out)
+        self._streams.note_switch(table, left_out)
         for loaded in left_out:
             self._scheduler.retire(loaded)
 
@@ -114,8 +115,8 @@ class Pipeline:
         Return it, unless it waits for others of its sequence. Raises NotFoundError, RequestError or
         UnavailableError for what cannot be begun.
         """
-        if call.parameters and is_of_sequence(call.parameters):
-            return self.streams.take(model, version, call)
+        if _SEQUENCE in call.parameters and (wish := self._wish(model, version, call)) is not None:
+            return self._streams.take(wish, model, version, call)
         route = self.table.route(model)
         try:
             unit = unit_of(call.parameters.get("unit"), call.unit)
@@ -127,6 +128,13 @@ class Pipeline:
         if inference.remembered is not None and inference.key is not None:
             call.note_hit(Hit(self.table, model, version, unit, choice, inference.key, inference.remembered))
         return inference
+
+    def _wish(self, model: str, version: str | None, call: Call) -> Wish | None:
+        try:
+            return wish_of(call.parameters)
+        except EdgeAgentError as error:
+            self.refuse(model, version, error, call.started_ns)
+            raise
 
     def _begin(self, choice: Choice, call: Call, turn: Turn | None = None) -> Inference:
         """Answer a request as `choice`, from the cache, by a run that is under way, or by one of its own."""
@@ -165,7 +173,7 @@ class Pipeline:
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
         if inference.turn is not None:
-            self.streams.leave(inference.turn, False)
+            self._streams.leave(inference.turn, False)
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
         for each in (inference, *inference.followers):
@@ -177,9 +185,9 @@ class Pipeline:
     def _finish_turn(self, inference: Inference, turn: Turn, result: Result, times: Times) -> None:
         """Answer a request of a sequence, which goes on with its state if the client has got the result."""
         is_awaited = inference.is_awaited
-        result = self.streams.checked(turn, result)
+        result = self._streams.checked(turn, result)
         is_sound = self._conclude(inference, result, times, "bypass")
-        self.streams.leave(turn, is_awaited and is_sound)
+        self._streams.leave(turn, is_awaited and is_sound)
 
     def _choose_for(self, model: str, version: str | None, call: Call) -> Choice:
         route = self.table.route(model)
@@ -195,7 +203,7 @@ class Pipeline:
         if turn is None:
             request = call.bind(choice.loaded.signature, _NO_STATE)
         else:
-            request = self.streams.bind(turn, choice)
+            request = self._streams.bind(turn, choice)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes

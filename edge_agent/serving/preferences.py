@@ -3,42 +3,38 @@
 import re
 from typing import Final
 
-RESPOND_ASYNC: Final = "respond-async"
-WAIT: Final = "wait"
+import msgspec
+
+_LONGEST_WAIT_S: Final = 60
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_WORD: Final = rb"(" + _TOKEN + rb"|\"(?:[^\"\\]|\\.)*\")"
+_VALUE: Final = rb"(?:[ \t]*=[ \t]*(" + _TOKEN + rb"|\"(?:[^\"\\]|\\.)*\")?)?"
 _PREFERENCE: Final = re.compile(
-    rb"[\s,]*(" + _TOKEN + rb")(?:[ \t]*=[ \t]*" + _WORD + rb"?)?"
-    rb"((?:[ \t]*;(?:[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _WORD + rb"?)?)?)*)[ \t]*(?=,|$)",
+    rb"[ \t,]*(" + _TOKEN + rb")" + _VALUE + rb"(?:[ \t]*;(?:[ \t]*" + _TOKEN + _VALUE + rb")?)*[ \t]*(?=,|$)",
     re.DOTALL,
 )
-_ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
-_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_SECONDS: Final = re.compile(rb"\"?([0-9]{1,9})\"?")
 
 
-def preferences(header: bytes) -> dict[str, str]:
-    """Return the values of what is preferred, by names in lower case; empty for those without one.
+class Preferences(msgspec.Struct, frozen=True, gc=False):
+    """What a client would rather have: an answer later, or to wait so many seconds for it at most."""
 
-    The first of several with one name counts; parameters, and what follows something malformed, do not.
+    respond_async: bool = False
+    wait_s: int = 0
+
+
+def preferences(header: bytes | None) -> Preferences:
+    """Return what the header asks for; what is unknown is ignored, and all from where it is malformed.
+
+    Of several with one name the first counts.
     """
-    found: dict[str, str] = {}
+    if header is None:
+        return Preferences()
+    wants: dict[bytes, bytes] = {}
     position = 0
     while (match := _PREFERENCE.match(header, position)) is not None:
-        value = match[2] or b""
-        if value.startswith(b'"'):
-            value = _ESCAPED.sub(rb"\1", value[1:-1])
-        found.setdefault(match[1].decode("latin-1").lower(), value.decode("latin-1"))
+        wants.setdefault(match[1].lower(), match[2] or b"")
         position = match.end()
-    return found
-
-
-def is_async(header: bytes) -> bool:
-    """Say whether the answer may come later."""
-    return preferences(header).get(RESPOND_ASYNC) == ""
-
-
-def wait_s(header: bytes) -> int:
-    """Return how many seconds the client prefers to wait; 0 where it says nothing of that."""
-    value = preferences(header).get(WAIT, "")
-    return int(value) if _NUMBER.fullmatch(value) else 0
+    wait = _SECONDS.fullmatch(wants.get(b"wait", b""))
+    is_async = wants.get(b"respond-async") in (b"", b'""')
+    return Preferences(is_async, 0 if wait is None else min(int(wait[1]), _LONGEST_WAIT_S))

@@ -89,18 +89,9 @@ class Scheduler:
         self._waiting[loaded.plan.model] += change
 
     def retire(self, loaded: LoadedVersion) -> None:
-        """Unload a version once its last run has ended."""
+        """Unload a version once its last run, and its last sequence, has ended."""
         loaded.is_retired = True
-        self._close_if_done(loaded)
-
-    def hold(self, loaded: LoadedVersion) -> None:
-        """Keep a version from being unloaded, also when it is retired."""
-        loaded.holds += 1
-
-    def release(self, loaded: LoadedVersion) -> None:
-        """Take back one hold."""
-        loaded.holds -= 1
-        self._close_if_done(loaded)
+        self.close_if_done(loaded)
 
     def _runs_inline(self, job: Job) -> bool:
         loaded = job.loaded
@@ -191,8 +182,9 @@ class Scheduler:
 
     def _leave(self, job: Job) -> None:
         job.loaded.in_flight -= 1
-        self._close_if_done(job.loaded)
+        self.close_if_done(job.loaded)
 
-    def _close_if_done(self, loaded: LoadedVersion) -> None:
+    def close_if_done(self, loaded: LoadedVersion) -> None:
+        """Unload a retired version if nothing goes on on it any more."""
         if loaded.is_retired and not loaded.in_flight and not loaded.holds:
             self._unloader.submit(LoadedVersion.close, loaded)

@@ -5,7 +5,8 @@ here runs. What its model gives as state is the next one's input, once the reque
 result; else the state stays as it was. Nothing here waits or runs anything: `streams` does. For the event
 loop's thread.
 
-Source for the parameters: Triton Inference Server, protocol/extension_sequence.md.
+Source: Triton Inference Server, protocol/extension_sequence.md, and docs/user_guide/architecture.md, "Stateful
+Models" (implicit state management).
 """
 
 from collections import OrderedDict, deque
@@ -34,23 +35,20 @@ if TYPE_CHECKING:
     from edge_agent.serving.router import Choice
 
 _ID: Final = "sequence_id"
-_START: Final = "sequence_start"
-_END: Final = "sequence_end"
-_PARAMETERS: Final = frozenset({_ID, _START, _END})
 _LONGEST_ID: Final = 128
-_OVERHEAD_BYTES: Final = 1024
+_OVERHEAD_BYTES: Final = 500
 """What a sequence takes beside its state."""
 
 AN_UPDATE: Final = "an update has ended it"
 
-Key = tuple[str, int | str]
-"""A model and the id of a sequence; an id that is a number is another one than the same in letters."""
+Key = tuple[str, str]
+"""A model and the id of a sequence."""
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
     """The sequence that a request belongs to, and whether it is the first or last of it."""
 
-    id: int | str
+    id: str
     starts: bool
     ends: bool
 
@@ -88,37 +86,37 @@ class Turn(msgspec.Struct, eq=False):
     """What the sequence goes on with if this request is answered with a result; None if it has been ended."""
 
 
-def is_of_sequence(parameters: Mapping[str, Any]) -> bool:
-    """Say whether any of the parameters is about a sequence."""
-    return not _PARAMETERS.isdisjoint(parameters)
+def wish_of(parameters: Mapping[str, Any]) -> Wish | None:
+    """Return which sequence a request belongs to, None if to none, as with an id of 0 or no text.
+
+    A number and the same number as text are the same id. Raises RequestError where it is neither.
+    """
+    given = parameters.get(_ID)
+    if given is None or given == "" or (given == 0 and not isinstance(given, bool)):
+        return None
+    name = _name(given)
+    return Wish(name, flag(parameters, "sequence_start", False), flag(parameters, "sequence_end", False))
 
 
-def wish_of(parameters: Mapping[str, Any]) -> Wish:
-    """Return what the parameters say of the sequence; raises RequestError for an id that is none."""
-    given: Any = parameters.get(_ID)
-    is_number = isinstance(given, int) and not isinstance(given, bool) and 1 <= given < 2**64
-    if is_number or (isinstance(given, str) and 1 <= len(given) <= _LONGEST_ID):
-        return Wish(given, flag(parameters, _START, False), flag(parameters, _END, False))
-    raise RequestError(
-        f"The parameter {_ID} must be a whole number from 1 or a text of 1 to {_LONGEST_ID} characters."
-    )
+def _name(given: Any) -> str:
+    if isinstance(given, bool) or not isinstance(given, int | str) or (isinstance(given, int) and given < 1):
+        raise RequestError(f"The parameter {_ID} must be a whole number from 1, or text.")
+    name = str(given)
+    if len(name) > _LONGEST_ID:
+        raise RequestError(f"The parameter {_ID} must have {_LONGEST_ID} characters at most.")
+    return name
 
 
 class SequenceStore:
-    """The sequences of all models. `clock` returns seconds.
-
-    `hold` and `release` are told of the versions that must not be unloaded for them.
-    """
+    """The sequences of all models. `release` is told of versions that one less holds; `clock` gives seconds."""
 
     def __init__(
         self,
         settings: SequenceSettings,
-        hold: "Callable[[LoadedVersion], None]",
         release: "Callable[[LoadedVersion], None]",
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._hold = hold
         self._release = release
         self._clock = clock
         self._sequences: OrderedDict[Key, Sequence] = OrderedDict()
@@ -173,9 +171,7 @@ class SequenceStore:
             raise self._unknown(turn.key)
         version = kept.choice.loaded.plan.version
         if turn.version not in (None, version):
-            raise RequestError(
-                f"Sequence {turn.key[1]!r} runs on version '{version}', not '{turn.version}'; start it anew."
-            )
+            raise RequestError(f"Sequence '{turn.key[1]}' goes on with version {version} alone.")
         return kept.choice
 
     def fill(self, turn: Turn, choice: "Choice", request: InferRequest) -> dict[str, NDArray[Any]]:
@@ -195,7 +191,7 @@ class SequenceStore:
         else:
             if kept.rows != rows and any(-1 in spec.shape for spec in specs):
                 raise RequestError(
-                    f"Sequence {turn.key[1]!r} was started with a batch of {kept.rows}, not {rows}; "
+                    f"Sequence '{turn.key[1]}' was started with a batch of {kept.rows}, not {rows}; "
                     "start another one."
                 )
             turn.next = Kept(choice, kept.state, rows)
@@ -219,7 +215,8 @@ class SequenceStore:
                     f"The model's state '{pair.output}' is {described}, which its input '{pair.input}' does "
                     "not take; its manifest must name other state pairs."
                 )
-            state[pair.input] = tensor
+            # A view would keep all of what the runtime gave, and an engine might use its buffer again.
+            state[pair.input] = tensor if tensor.flags.owndata else tensor.copy()
         try:
             self._make_room(_OVERHEAD_BYTES + _size_bytes(state), 0, turn.key)
         except EdgeAgentError as error:
@@ -241,7 +238,7 @@ class SequenceStore:
         self._note_use(turn.key, sequence)
         return sequence.turns[0] if sequence.turns else None
 
-    def end(self, loaded: "LoadedVersion", why: str) -> None:
+    def end_of(self, loaded: "LoadedVersion", why: str = AN_UPDATE) -> None:
         """End all sequences of a version; one whose request runs is ended by it. `why` completes "… as …"."""
         for key, sequence in tuple(self._sequences.items()):
             running = sequence.turns[0] if sequence.turns else None
@@ -299,9 +296,10 @@ class SequenceStore:
         # Held before the other is released: it may be the same version, and its last sequence.
         if kept is not None:
             self.size_bytes += kept.size_bytes
-            self._hold(kept.choice.loaded)
+            kept.choice.loaded.holds += 1
         if before is not None:
             self.size_bytes -= before.size_bytes
+            before.choice.loaded.holds -= 1
             self._release(before.choice.loaded)
 
     def _drop(self, key: Key, sequence: Sequence, why: str) -> None:
@@ -321,11 +319,12 @@ class SequenceStore:
         why = self._lost.get(key)
         if why is not None:
             return TooLateError(
-                f"Sequence {name!r} to model '{model}' is not kept any more, as {why}; start it again."
+                f"Sequence '{name}' of model '{model}' is not known here any more, as {why}; begin it with "
+                "sequence_start."
             )
         return RequestError(
-            f"The inference request for sequence {name!r} to model '{model}' must specify the START flag on "
-            "the first request of the sequence (sequence_start), also after a restart of the server."
+            f"Sequence '{name}' of model '{model}' is not known here; begin it with sequence_start, as the "
+            "first request of a sequence must have the START flag, also after a restart of the server."
         )
 
 

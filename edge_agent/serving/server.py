@@ -119,7 +119,7 @@ class Server:
         ids = PredictionIds(bytes.fromhex(first.secret))
         scheduler = Scheduler(first.http.queue_limit)
         pipeline = Pipeline(
-            Accounts(self._page, counters), cache, ids, scheduler, random.random, first.sequences
+            Accounts(self._page, counters), cache, ids, scheduler, first.sequences, random.random
         )
         outcomes = Outcomes(
             Path(first.outcomes_db),
@@ -143,7 +143,7 @@ class Server:
             asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._sweep(pipeline, app), name="sweep"),
+            asyncio.create_task(self._sweep(pipeline), name="sweep"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:
@@ -228,12 +228,11 @@ class Server:
             self._page.heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _sweep(self, pipeline: Pipeline, app: App) -> None:
+    async def _sweep(self, pipeline: Pipeline) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            pipeline.streams.store.sweep()
-            app.tasks.store.sweep()
             now_s = self._loop.time()
+            pipeline.sequences.sweep()
             for connection in tuple(self._connections):
                 connection.check_deadline(now_s)
 

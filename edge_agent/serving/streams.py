@@ -16,7 +16,7 @@ from edge_agent.serving.calls import Call, InferRequest
 from edge_agent.serving.deadlines import deadline_ns, exceeded
 from edge_agent.serving.jobs import Result
 from edge_agent.serving.scheduler import Scheduler
-from edge_agent.serving.sequences import AN_UPDATE, SequenceStore, Turn, wish_of
+from edge_agent.serving.sequences import SequenceStore, Turn, Wish
 
 if TYPE_CHECKING:
     from edge_agent.serving.inference import Inference
@@ -55,13 +55,13 @@ class Streams:
         self._waiting: dict[Turn, _Waiting] = {}
         self._draining: list[LoadedVersion] = []
 
-    def take(self, model: str, version: str | None, call: Call) -> "Inference | None":
+    def take(self, wish: Wish, model: str, version: str | None, call: Call) -> "Inference | None":
         """Answer a request of a sequence, now or when its turn has come; return it if that is now.
 
         Raises EdgeAgentError for what cannot be begun.
         """
         try:
-            turn = self._enter(model, version, call)
+            turn = self._enter(wish, model, version, call)
         except EdgeAgentError as error:
             self._refuse(model, version, error, call.started_ns)
             raise
@@ -76,12 +76,12 @@ class Streams:
         owners = {loaded.slot: loaded.plan.key for loaded in table.versions}
         for loaded in self._draining:
             if owners.get(loaded.slot, loaded.plan.key) != loaded.plan.key:
-                self.store.end(loaded, AN_UPDATE)
+                self.store.end_of(loaded)
 
     def bind(self, turn: Turn, choice: "Choice") -> InferRequest:
         """Return the request with its state among the inputs; raises RequestError where it does not fit."""
         loaded = choice.loaded
-        request = turn.call.bind(loaded.streaming, loaded.state_inputs)
+        request = turn.call.bind(loaded.in_sequence, loaded.state_inputs)
         state = self.store.fill(turn, choice, request)
         return msgspec.structs.replace(request, inputs=request.inputs | state, is_cacheable=False)
 
@@ -100,8 +100,7 @@ class Streams:
         if following is not None and following in self._waiting:
             self._loop.call_soon(self._go_on, following)
 
-    def _enter(self, model: str, version: str | None, call: Call) -> Turn:
-        wish = wish_of(call.parameters)
+    def _enter(self, wish: Wish, model: str, version: str | None, call: Call) -> Turn:
         turn = Turn((model, wish.id), version, wish, call)
         due_ns = deadline_ns(call.parameters, call.started_ns)
         if not self.store.is_busy(turn.key):

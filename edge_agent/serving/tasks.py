@@ -1,232 +1,210 @@
-"""Tasks: requests that are answered later, whose clients come back for the result.
+"""Tasks: requests that are answered later. What there is of them, within bounds, until it expires.
 
-Which there are, what became of each, and for how long that is told; nothing here runs anything. A task's id
-begins with the run of the server, so that one from before a restart is told from one that never was; the rest
-is 128 random bits. For the event loop's thread.
+| status      | when                                                          | goes on to                    |
+|-------------|---------------------------------------------------------------|-------------------------------|
+| `pending`   | the request waits or runs                                     | `done`, `failed`, `cancelled` |
+| `done`      | the answer is kept, for `tasks.keep_s`                        | gone                          |
+| `failed`    | the error is kept, as long                                    | gone                          |
+| `cancelled` | a client has cancelled it; what waited for its turn never runs | gone                         |
+
+Nothing of it outlives the process. For the event loop's thread.
 """
 
-import re
-from collections import OrderedDict
+import asyncio
+import secrets
+import time
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from edge_agent.documents.errors import NotFoundError, TooLateError, UnavailableError
 from edge_agent.documents.settings import TaskSettings
-from edge_agent.serving.http_messages import Response, failure
+from edge_agent.serving.http_messages import Reply, Response, failure
 
-_ID: Final = re.compile(r"([0-9a-f]{16})-[0-9a-f]{32}")
-_OK: Final = 200
-_OVERHEAD_BYTES: Final = 2048
-"""What a task takes beside its request and its result."""
+if TYPE_CHECKING:
+    from edge_agent.serving.inference import Inference
 
+Status = Literal["pending", "done", "failed", "cancelled"]
 
-class State(StrEnum):
-    """What has become of a task."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
+_TASK_BYTES: Final = 1000
+"""What a task takes beside its request and its answer."""
+_RUN_CHARACTERS: Final = 8
+_ID_CHARACTERS: Final = 40
+_HEX: Final = frozenset("0123456789abcdef")
 
 
-class Event(StrEnum):
-    """What happens to a task."""
+class Wait(msgspec.Struct, eq=False):
+    """A client that waits for the end of a task, and what it hears if that does not come in time."""
 
-    START = "start"
-    SUCCEED = "succeed"
-    FAIL = "fail"
-    CANCEL = "cancel"
-    EXPIRE = "expire"
+    reply: Reply
+    otherwise: Response
+    timer: asyncio.TimerHandle | None = None
 
 
-TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
-    State.QUEUED: {
-        Event.START: State.RUNNING,
-        Event.SUCCEED: State.DONE,
-        Event.FAIL: State.FAILED,
-        Event.CANCEL: State.CANCELLED,
-    },
-    State.RUNNING: {
-        Event.SUCCEED: State.DONE,
-        Event.FAIL: State.FAILED,
-        Event.CANCEL: State.CANCELLED,
-    },
-    State.DONE: {Event.EXPIRE: State.EXPIRED},
-    State.FAILED: {Event.EXPIRE: State.EXPIRED},
-    State.CANCELLED: {},
-    State.EXPIRED: {},
-}
-"""What each event makes of a task in each state; one that is not listed changes nothing."""
+class Task:
+    """One request that is answered later; it is also the `Reply` that the request's call sends to."""
 
-PENDING: Final = frozenset({State.QUEUED, State.RUNNING})
-
-
-class Task(msgspec.Struct, eq=False):
-    """A task. Times are seconds since 1970; `expires_s` is when its result is forgotten."""
-
-    id: str
-    uid: int | None
-    """The user who has asked, None over TCP: nobody else gets to see it."""
-    size_bytes: int
-    created_s: float
-    state: State = State.QUEUED
-    finished_s: float | None = None
-    expires_s: float | None = None
-    result: Response | None = None
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether it has no result yet and is going to have one."""
-        return self.state in PENDING
-
-    def happen(self, event: Event) -> bool:
-        """Change its state by an event; say whether that changed anything."""
-        state = TRANSITIONS[self.state].get(event)
-        if state is not None:
-            self.state = state
-        return state is not None
-
-
-class TaskStore:
-    """All tasks, bounded in number and bytes.
-
-    `run` is 16 hexadecimal digits that only this run of the server has, `token` returns 32 random ones; `clock`
-    returns seconds since 1970. `ended` is told of each task when it is pending no more.
-    """
-
-    def __init__(
-        self,
-        settings: TaskSettings,
-        run: str,
-        token: Callable[[], str],
-        clock: Callable[[], float],
-        ended: Callable[[Task], None],
-    ) -> None:
-        self._settings = settings
-        self._run = run
-        self._token = token
-        self._clock = clock
-        self._tell = ended
-        self._pending: dict[str, Task] = {}
-        self._finished: OrderedDict[str, Task] = OrderedDict()
-        """In the order in which they expire."""
-        self._ended: OrderedDict[str, Task] = OrderedDict()
-        """Cancelled and expired ones, of which nothing is left but that; the oldest go first."""
-        self.size_bytes = 0
-
-    def __len__(self) -> int:
-        """How many count against the limit."""
-        return len(self._pending) + len(self._finished)
-
-    def add(self, uid: int | None, request_bytes: int) -> Task:
-        """Make a task of a request of this size; raises UnavailableError where there is no room for it."""
-        self.sweep()
-        size_bytes = request_bytes + _OVERHEAD_BYTES
-        limits = self._settings
-        if len(self) >= limits.max_count or self.size_bytes + size_bytes > limits.max_bytes:
-            raise UnavailableError(
-                f"{len(self)} tasks with {self.size_bytes} bytes of requests and results are kept; fetch and "
-                "delete some, try again later, or raise tasks.max_count or tasks.max_bytes.",
-                self._retry_after_s(),
-            )
-        task = Task(f"{self._run}-{self._token()}", uid, size_bytes, self._clock())
-        self._pending[task.id] = task
-        self.size_bytes += size_bytes
-        return task
-
-    def drop(self, task: Task) -> None:
-        """Forget a task that was not begun after all."""
-        self._remove(task)
-
-    def finish(self, task: Task, response: Response) -> None:
-        """Take the answer of a task, if it is pending still; without room for it the task has failed."""
-        if not task.is_pending:
-            return
-        self._remove(task)
-        size_bytes = _OVERHEAD_BYTES + _response_bytes(response)
-        if self.size_bytes + size_bytes > self._settings.max_bytes:
-            # A sentence has room, or takes what the next task will not get.
-            response = failure(_too_large(size_bytes, self._settings.max_bytes - self.size_bytes))
-            size_bytes = _OVERHEAD_BYTES
-        task.happen(Event.SUCCEED if response.status == _OK else Event.FAIL)
-        task.size_bytes, task.result, task.finished_s = size_bytes, response, self._clock()
-        task.expires_s = task.finished_s + self._settings.keep_s
-        self.size_bytes += size_bytes
-        self._finished[task.id] = task
-        self._tell(task)
-
-    def find(self, task_id: str, uid: int | None) -> Task:
-        """Return a user's task; raises NotFoundError where there is none, TooLateError if it was lost."""
-        self.sweep()
-        for tasks in (self._pending, self._finished, self._ended):
-            task = tasks.get(task_id)
-            if task is not None and task.uid == uid:
-                return task
-        parts = _ID.fullmatch(task_id)
-        if parts is not None and parts[1] != self._run:
-            raise TooLateError(
-                "This task belongs to an earlier run of the server, whose tasks are lost; "
-                "send the request again."
-            )
-        raise NotFoundError(
-            "There is no such task of yours: it was deleted, or ended long ago, or never was; "
-            "send the request again."
-        )
-
-    def remove(self, task: Task) -> None:
-        """Cancel a pending task; forget one that has ended."""
-        if task.is_pending:
-            self._remove(task)
-            task.happen(Event.CANCEL)
-            self._note_end(task)
-            self._tell(task)
-        else:
-            self._remove(task)
-
-    def sweep(self) -> None:
-        """Forget results whose time is over."""
-        now_s = self._clock()
-        while self._finished:
-            task = next(iter(self._finished.values()))
-            if task.expires_s is None or task.expires_s > now_s:
-                break
-            self._remove(task)
-            task.happen(Event.EXPIRE)
-            self._note_end(task)
-
-    def _remove(self, task: Task) -> None:
-        for tasks in (self._pending, self._finished):
-            if tasks.pop(task.id, None) is not None:
-                self.size_bytes -= task.size_bytes
-        self._ended.pop(task.id, None)
-
-    def _note_end(self, task: Task) -> None:
-        task.result, task.size_bytes = None, 0
-        if task.finished_s is None:
-            task.finished_s = self._clock()
-        self._ended[task.id] = task
-        while len(self._ended) > self._settings.max_count:
-            self._ended.popitem(last=False)
-
-    def _retry_after_s(self) -> float:
-        """Return when the next result is forgotten; a pending task may be done at any time."""
-        task = next(iter(self._finished.values()), None)
-        if self._pending or task is None or task.expires_s is None:
-            return 1.0
-        return min(max(task.expires_s - self._clock(), 1.0), 60.0)
-
-
-def _too_large(size_bytes: int, room_bytes: int) -> UnavailableError:
-    return UnavailableError(
-        f"The result takes {size_bytes} bytes, and tasks.max_bytes leaves {room_bytes} for it; ask again "
-        "without respond-async, or raise it."
+    __slots__ = (
+        "_tasks",
+        "created_s",
+        "ended_s",
+        "id",
+        "inference",
+        "response",
+        "size_bytes",
+        "status",
+        "uid",
+        "waiting",
     )
 
+    def __init__(self, tasks: "Tasks", number: str, uid: int | None, size_bytes: int) -> None:
+        self._tasks = tasks
+        self.id = number
+        self.uid = uid
+        self.size_bytes = size_bytes
+        self.inference: Inference | None = None
+        """Its run, if that is known."""
+        self.status: Status = "pending"
+        self.response: Response | None = None
+        self.created_s = time.time()
+        self.ended_s: float | None = None
+        self.waiting: list[Wait] = []
+        """Clients that wait for the end."""
 
-def _response_bytes(response: Response) -> int:
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in response.body)
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody wants the answer any more."""
+        return self.status == "cancelled"
+
+    def peer_uid(self) -> int | None:
+        """Return the user who sent the request."""
+        return self.uid
+
+    def send(self, response: Response) -> None:
+        """Keep the answer."""
+        self._tasks.end(self, response)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Return what a client is told of it; times are Unix time."""
+        told = {"task_id": self.id, "status": self.status, "created_s": round(self.created_s, 3)}
+        return told if self.ended_s is None else told | {"ended_s": round(self.ended_s, 3)}
+
+
+class Tasks:
+    """All tasks, bounded in number and bytes; `withdraw` hears of inferences that nobody may want any more."""
+
+    def __init__(self, settings: TaskSettings, withdraw: "Callable[[Inference], None]") -> None:
+        self._settings = settings
+        self._withdraw = withdraw
+        self._loop = asyncio.get_running_loop()
+        # Ids tell the runs of the server apart, and are not to be guessed.
+        self._run = secrets.token_hex(_RUN_CHARACTERS // 2)
+        self._tasks: dict[str, Task] = {}
+        self._is_stopping = False
+        self.bytes = 0
+
+    def create(self, uid: int | None, size_bytes: int) -> Task:
+        """Return a new task for a request of this size; raises UnavailableError where there are too many."""
+        size_bytes += _TASK_BYTES
+        self._make_room(1, size_bytes)
+        if len(self._tasks) >= self._settings.max_count or self.bytes + size_bytes > self._settings.max_bytes:
+            raise UnavailableError(
+                f"{len(self._tasks)} tasks of {self.bytes} bytes leave no room for another; "
+                "fetch and delete results, or try again later."
+            )
+        number = self._run + secrets.token_hex((_ID_CHARACTERS - _RUN_CHARACTERS) // 2)
+        task = self._tasks[number] = Task(self, number, uid, size_bytes)
+        self.bytes += size_bytes
+        return task
+
+    def find(self, number: str, uid: int | None) -> Task:
+        """Return a task of this user; raises NotFoundError, or TooLateError for one of an earlier run."""
+        task = self._tasks.get(number)
+        if task is not None and task.uid == uid:
+            return task
+        if len(number) == _ID_CHARACTERS and set(number) <= _HEX and not number.startswith(self._run):
+            raise TooLateError(
+                f"Task '{number}' is of an earlier run of the server and ended with it; send it again."
+            )
+        raise NotFoundError(
+            f"There is no task '{number}' of yours; results are kept for {self._settings.keep_s:g} s."
+        )
+
+    def end(self, task: Task, response: Response) -> None:
+        """Keep an answer, and give it to those who wait for it."""
+        if task.id not in self._tasks or task.status != "pending":
+            return
+        # The request's body is not needed any more; the answer's is copied, as it may be part of a larger one.
+        body = b"".join(response.body)
+        self._resize(task, _TASK_BYTES + len(body))
+        task.response = Response(response.status, (body,), response.content_type, response.headers)
+        task.status = "done" if response.status < 400 else "failed"
+        self._make_room(0, 0, but=task)
+        if self.bytes > self._settings.max_bytes:
+            error = UnavailableError("The answer is larger than tasks.max_bytes; ask without respond-async.")
+            task.response, task.status = failure(error), "failed"
+            self._resize(task, _TASK_BYTES)
+        self._conclude(task)
+
+    def cancel(self, task: Task) -> None:
+        """End a pending task, so that it will not run if it has not begun; forget one that has ended."""
+        if task.status != "pending":
+            self.remove(task)
+            return
+        task.status = "cancelled"
+        task.response = failure(TooLateError(f"Task '{task.id}' was cancelled."))
+        self._resize(task, _TASK_BYTES)
+        inference = task.inference
+        self._conclude(task)
+        if inference is not None:
+            self._withdraw(inference)
+
+    def remove(self, task: Task) -> None:
+        """Forget a task."""
+        if self._tasks.pop(task.id, None) is not None:
+            self.bytes -= task.size_bytes
+
+    def wait(self, task: Task, reply: Reply, wait_s: float, otherwise: Response) -> None:
+        """Answer with the task's answer once there is one, or with `otherwise` after so many seconds."""
+        wait = Wait(reply, otherwise)
+        wait.timer = self._loop.call_later(0.0 if self._is_stopping else wait_s, self._give_up, task, wait)
+        task.waiting.append(wait)
+
+    def stop(self) -> None:
+        """Let nobody wait any longer, as the server stops and its tasks end with it."""
+        self._is_stopping = True
+        for task in self._tasks.values():
+            for wait in tuple(task.waiting):
+                self._give_up(task, wait)
+
+    def _give_up(self, task: Task, wait: Wait) -> None:
+        task.waiting.remove(wait)
+        _answer(wait, wait.otherwise)
+
+    def _conclude(self, task: Task) -> None:
+        task.ended_s, task.inference = time.time(), None
+        assert task.response is not None
+        waiting, task.waiting = task.waiting, []
+        for wait in waiting:
+            _answer(wait, task.response)
+        self._loop.call_later(self._settings.keep_s, self.remove, task)
+
+    def _resize(self, task: Task, size_bytes: int) -> None:
+        self.bytes += size_bytes - task.size_bytes
+        task.size_bytes = size_bytes
+
+    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> None:
+        """Forget what has ended longest ago, as far as so many tasks and bytes more need that."""
+        ended = [task for task in self._tasks.values() if task.ended_s is not None and task is not but]
+        for task in sorted(ended, key=lambda one: one.ended_s or 0.0):
+            has_room = len(self._tasks) + count <= self._settings.max_count
+            if has_room and self.bytes + size_bytes <= self._settings.max_bytes:
+                return
+            self.remove(task)
+
+
+def _answer(wait: Wait, response: Response) -> None:
+    if wait.timer is not None:
+        wait.timer.cancel()
+    wait.reply.send(response)

@@ -87,6 +87,8 @@ class ServingInfo:
     plan_id: str
     start_time_s: float
     loaded: tuple[tuple[str, str, str, str], ...]
+    sequences: int = 0
+    """Sequences whose state is kept."""
 
 
 class Counters:
@@ -226,6 +228,8 @@ def _process_families(info: ServingInfo) -> Iterable[_Family]:
     name = "edge_agent_build_info"
     labels = _labels(agent_version=info.agent_version, plan=info.plan_id)
     yield name, "gauge", "The agent's version and the plan that is served.", [f"{name}{{{labels}}} 1"]
+    name = "edge_agent_sequences"
+    yield name, "gauge", "Sequences of requests whose state is kept.", [f"{name} {info.sequences}"]
     name = "edge_agent_serving_start_time_seconds"
     yield name, "gauge", "When the serving process started, in Unix time.", [f"{name} {info.start_time_s:.3f}"]
     name = "edge_agent_serving_resident_memory_bytes"

@@ -13,7 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from edge_agent.client import Client
-from edge_agent.client_calls import Exchange
+from edge_agent.client.wire import Exchange
 from edge_agent.documents.ipc import (
     Applied,
     Apply,

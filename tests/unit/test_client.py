@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.client import AsyncClient, Client
-from edge_agent.client_calls import find_address
+from edge_agent.client.wire import find_address
 from edge_agent.documents.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -154,7 +154,7 @@ def test_an_answer_ahead_of_the_whole_request_is_read(tmp_path):
         connection.recv(10)
         connection.sendall(answer)
 
-    large = np.zeros((4_000_000, 1), np.uint8)
+    large = np.full((40, 1), b"x" * 100_000, np.object_)
     with (
         server(tmp_path / "s", refuse),
         Client(tmp_path / "s") as client,

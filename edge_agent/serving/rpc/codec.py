@@ -81,6 +81,8 @@ def render(answer: Answer, memory: RegionAccess | None = None) -> ModelInferResp
         if delivery.region is None:
             response.raw_output_contents.append(content.tobytes())
             continue
+        # Clients count on as many entries as there are outputs, in their order.
+        response.raw_output_contents.append(b"")
         for key, place in oip.to_memory(delivery, content, memory).items():
             parameter = output.parameters[key]
             if isinstance(place, str):

@@ -1,10 +1,8 @@
-"""A real serving process: requests that are answered later, and what becomes of their results."""
+"""Requests that are answered later: accepted at once, kept within bounds, and gone with the process."""
 
 import http.client
 import json
-import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,304 +10,214 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.client import Client
 from edge_agent.documents.ipc import Applied
 from edge_agent.documents.settings import CacheSettings, TaskSettings
 from support.agent import wait_until
-from support.serving import (
-    LIMIT_S,
-    ServingProcess,
-    identity_onnx,
-    streaming_plan,
-    summing_onnx,
-    version_plan,
-)
+from support.serving import ServingProcess, identity_onnx, slow_onnx, version_plan
 
-ASYNC = {"Prefer": "respond-async"}
+LATER = {"Prefer": "respond-async"}
+BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
 
 
-class Answer:
-    """Status, headers and body of an answer."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    @property
-    def json(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.body)
-        return content
+def serve(folder: Path, **settings: Any) -> ServingProcess:
+    folder.mkdir(exist_ok=True)
+    process = ServingProcess(folder / "s", **settings)
+    slow = slow_onnx(folder / "slow.onnx", 1024, 8)
+    plans = [version_plan(identity_onnx(folder / "m.onnx")), version_plan(slow, "slow")]
+    assert isinstance(process.apply(*plans), Applied)
+    return process
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=LIMIT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(LIMIT_S)
-        self.sock.connect(str(self._path))
-
-
-def ask(
-    serving: ServingProcess, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> Answer:
-    connection = _UnixConnection(serving.path)
-    content = None if body is None else json.dumps(body)
-    connection.request(method, path, content, headers or {})
-    response = connection.getresponse()
-    answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-    connection.close()
-    return answer
-
-
-def question(*shape: int, **more: Any) -> dict[str, Any]:
-    data = np.ones(shape).ravel().tolist()
-    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": data}], **more}
-
-
-def later(serving: ServingProcess, body: Any = None, model: str = "m", **headers: str) -> str:
-    """Send a request to be answered later; return the path of its task."""
-    answer = ask(serving, "POST", f"/v2/models/{model}/infer", body or question(1, 2), ASYNC | headers)
-    assert answer.status == 202, answer.body
-    assert answer.headers["preference-applied"] == "respond-async"
-    assert answer.headers["location"] == f"/v2/tasks/{answer.json['task_id']}"
-    assert answer.json["status"] in ("queued", "running", "done")
-    return answer.headers["location"]
-
-
-def result(serving: ServingProcess, path: str, wait_s: int = 20) -> Answer:
-    return ask(serving, "GET", f"{path}/result", headers={"Prefer": f"wait={wait_s}"})
-
-
-def status(serving: ServingProcess, path: str) -> str:
-    answer = ask(serving, "GET", path)
-    assert answer.status == 200
-    said: str = answer.json["status"]
-    return said
-
-
-def refusal(answer: Answer) -> tuple[int, str]:
-    return answer.status, answer.json["error"]
-
-
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[ServingProcess]:
-    """A quick model `m`, and one, `slow`, that takes some 100 ms."""
-    with ServingProcess(tmp_path / "s", cache=CacheSettings()) as process:
-        plans = (
-            version_plan(identity_onnx(tmp_path / "m.onnx")),
-            version_plan(summing_onnx(tmp_path / "slow.onnx", rounds=20), "slow"),
-        )
-        assert isinstance(process.apply(*plans), Applied)
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
+    settings = {"cache": CacheSettings(), "tasks": TaskSettings(max_bytes=2**28)}
+    with serve(tmp_path_factory.mktemp("tasks"), **settings) as process:
         yield process
 
 
-def slow_question(**parameters: Any) -> dict[str, Any]:
-    described = question(1, 2)
-    return {
-        "inputs": [*described["inputs"], described["inputs"][0] | {"name": "before"}],
-        "parameters": {"cache": False, **parameters},
-    }
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
-def test_the_result_is_the_answer_that_there_would_have_been_at_once(serving: ServingProcess) -> None:
-    body = question(3, 2, id="mine")
-    path = later(serving, body)
-    answer = result(serving, path)
-    at_once = ask(serving, "POST", "/v2/models/m/infer", body)
-    assert answer.status == 200
-    assert answer.json["id"] == "mine"
-    assert answer.json["outputs"] == at_once.json["outputs"]
-    assert answer.headers.keys() == at_once.headers.keys()
-    assert answer.json["parameters"]["cache"] == "miss"
-    assert at_once.json["parameters"]["cache"] == "hit"
-    described = ask(serving, "GET", path).json
-    assert described["status"] == "done"
-    assert described["created_s"] <= described["finished_s"] < described["expires_s"]
-    assert result(serving, path).body == answer.body
+def ask(serving: ServingProcess, method: str, path: str, body: Any = None, headers: Any = None) -> Answer:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(20)
+    connection.sock.connect(str(serving.path))
+    try:
+        content = json.dumps(body) if isinstance(body, dict) else body
+        connection.request(method, path, content, headers or {})
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
 
 
-def test_binary_results_and_compressed_ones_are_kept_as_they_are(serving: ServingProcess) -> None:
-    body = question(400, 2, parameters={"binary_data_output": True})
-    plain = result(serving, later(serving, body))
-    length = int(plain.headers["inference-header-content-length"])
-    assert np.frombuffer(plain.body[length:], "<f4").tolist() == [1.0] * 800
-    packed = result(serving, later(serving, body, **{"Accept-Encoding": "gzip"}))
-    assert packed.headers["content-encoding"] == "gzip"
+def begin(serving: ServingProcess, model: str = "m", body: Any = None) -> str:
+    answer = ask(serving, "POST", f"/v2/models/{model}/infer", body or BODY, LATER)
+    assert (answer.status, answer.headers["Preference-Applied"]) == (202, "respond-async")
+    assert answer.headers["Location"] == f"/v2/tasks/{answer.json['task_id']}"
+    location: str = answer.headers["Location"]
+    return location
 
 
-def test_known_bytes_are_never_answered_in_place_of_a_task(serving: ServingProcess) -> None:
-    for _ in range(4):
-        later(serving)
+def slow(number: float = 1e-3) -> bytes:
+    """Return a binary request to the slow model, without JSON."""
+    return np.full((1024, 1024), number, np.float32).tobytes()
 
 
-def test_a_task_is_queued_runs_and_is_done(serving: ServingProcess) -> None:
-    workers = len(os.sched_getaffinity(0))
-    paths = [later(serving, slow_question(), "slow") for _ in range(workers + 1)]
-    first = ask(serving, "GET", f"{paths[-1]}/result")
-    if first.status == 202:
-        assert first.headers["retry-after"] == "1"
-        assert first.json["status"] in ("queued", "running")
-    for path in paths:
-        assert result(serving, path).status == 200
-        assert status(serving, path) == "done"
+def begin_slow(serving: ServingProcess, number: float = 1e-3) -> str:
+    headers = {**LATER, "Inference-Header-Content-Length": "0"}
+    answer = ask(serving, "POST", "/v2/models/slow/infer", slow(number), headers)
+    assert answer.status == 202
+    location: str = answer.headers["Location"]
+    return location
 
 
-def test_who_waits_for_a_result_waits_no_longer_than_it_wants(serving: ServingProcess, tmp_path: Path) -> None:
-    serving.apply(version_plan(summing_onnx(tmp_path / "slower.onnx", rounds=250), "slow"))
-    path = later(serving, slow_question(), "slow")
-    answer = result(serving, path, wait_s=1)
-    assert (answer.status, answer.json["status"]) == (202, "running")
-    assert ask(serving, "DELETE", path).json["status"] == "cancelled"
+def test_the_result_is_the_answer_that_would_have_been_given(serving: ServingProcess) -> None:
+    location = begin(serving)
+    wait_until(lambda: ask(serving, "GET", location).json["status"] == "done", "the task to be done")
+    told = ask(serving, "GET", location).json
+    assert set(told) == {"task_id", "status", "created_s", "ended_s"}
+    result = ask(serving, "GET", f"{location}/result")
+    assert (result.status, result.json["outputs"][0]["data"]) == (200, [1.0, 2.0])
+    assert "prediction_id" in result.json["parameters"]
+    # It is kept until it expires, or is deleted.
+    assert ask(serving, "GET", f"{location}/result").body == result.body
+    assert ask(serving, "DELETE", location).status == 200
+    assert ask(serving, "GET", location).status == 404
 
 
-def test_a_cancelled_task_that_was_queued_never_runs(serving: ServingProcess) -> None:
-    paths = [later(serving, slow_question(), "slow") for _ in range(6)]
-    queued = [path for path in paths if status(serving, path) == "queued"]
-    assert queued
-    cancelled = [ask(serving, "DELETE", path).json["status"] for path in queued]
-    assert "cancelled" in cancelled
-    gone = [path for path, said in zip(queued, cancelled, strict=True) if said == "cancelled"]
-    for path in gone:
-        assert status(serving, path) == "cancelled"
-        assert refusal(ask(serving, "GET", f"{path}/result")) == (
-            410,
-            "The task is cancelled, nothing is kept of it; send it again.",
+def test_binary_results_have_their_headers(serving: ServingProcess) -> None:
+    location = begin(serving, body={**BODY, "parameters": {"binary_data_output": True}})
+    result = ask(serving, "GET", f"{location}/result", headers={"Prefer": "wait=20"})
+    length = int(result.headers["Inference-Header-Content-Length"])
+    assert np.frombuffer(result.body[length:], np.float32).tolist() == [1, 2]
+
+
+def test_who_prefers_to_wait_hears_as_soon_as_it_is_done(serving: ServingProcess) -> None:
+    location = begin_slow(serving)
+    early = ask(serving, "GET", f"{location}/result")
+    assert (early.status, early.json["status"], early.headers["Retry-After"]) == (202, "pending", "1")
+    result = ask(serving, "GET", f"{location}/result", headers={"Prefer": "wait=30"})
+    assert result.status == 200
+    assert len(result.body) > 2**22
+
+
+def test_the_same_bytes_ask_for_another_task_each_time(serving: ServingProcess) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(serving.path))
+        body = json.dumps(BODY).encode()
+        head = (
+            f"POST /v2/models/m/infer HTTP/1.1\r\nPrefer: respond-async\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-    for path in set(paths) - set(gone):
-        assert result(serving, path).status == 200
-    gauge = 'edge_agent_requests_in_flight{model="slow",version="1"} 0'
-    wait_until(lambda: gauge in serving.metrics_text(), "the cancelled to be withdrawn")
-    runs = ask(serving, "GET", "/v2/models/slow/stats").json["model_stats"][0]["execution_count"]
-    assert runs <= len(paths) - len(gone) + len(os.sched_getaffinity(0))
+        for _ in range(6):
+            connection.sendall(head.encode() + body)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            assert response.status == 202
+            response.read()
+            response.close()
 
 
-def test_a_finished_task_is_deleted(serving: ServingProcess) -> None:
-    path = later(serving)
-    assert result(serving, path).status == 200
-    assert ask(serving, "DELETE", path).json["status"] == "done"
-    for gone in (path, f"{path}/result"):
-        code, sentence = refusal(ask(serving, "GET", gone))
-        assert (code, sentence.partition(":")[0]) == (404, "There is no such task of yours")
+def test_what_is_wrong_with_a_request_is_told_at_once(serving: ServingProcess) -> None:
+    for path, body, status in (("none", BODY, 404), ("m", {"inputs": []}, 400)):
+        answer = ask(serving, "POST", f"/v2/models/{path}/infer", body, LATER)
+        assert (answer.status, list(answer.json)) == (status, ["error"])
 
 
-def test_what_fails_later_says_why_with_its_own_status(serving: ServingProcess, tmp_path: Path) -> None:
-    path = later(serving, slow_question(timeout=1), "slow")
-    answer = result(serving, path)
-    assert answer.status == 504
-    assert "gave no answer within the request's timeout" in answer.json["error"]
-    assert status(serving, path) == "failed"
+def test_an_error_is_the_result_too(serving: ServingProcess) -> None:
+    running = [begin_slow(serving, 1e-3 * number) for number in range(4)]
+    shape = [1024, 1024]
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": 2**22}}
+    content = json.dumps({"inputs": [tensor], "parameters": {"timeout": 1000}}).encode()
+    headers = {**LATER, "Inference-Header-Content-Length": str(len(content))}
+    answer = ask(serving, "POST", "/v2/models/slow/infer", content + slow(5.0), headers)
+    result = ask(serving, "GET", f"{answer.headers['Location']}/result", headers={"Prefer": "wait=30"})
+    assert (result.status, "within the request's timeout" in result.json["error"]) == (504, True)
+    assert ask(serving, "GET", answer.headers["Location"]).json["status"] == "failed"
+    for location in running:
+        assert ask(serving, "GET", f"{location}/result", headers={"Prefer": "wait=30"}).status == 200
+        ask(serving, "DELETE", location)
+
+
+def test_a_cancelled_task_never_runs(serving: ServingProcess) -> None:
+    running = [begin_slow(serving, 1e-3 * number) for number in range(8)]
+    waiting = running[-1]
+    assert ask(serving, "DELETE", waiting).json["status"] == "cancelled"
+    result = ask(serving, "GET", f"{waiting}/result")
+    assert (result.status, "was cancelled" in result.json["error"]) == (410, True)
+    for location in running[:-1]:
+        assert ask(serving, "GET", f"{location}/result", headers={"Prefer": "wait=30"}).status == 200
+        ask(serving, "DELETE", location)
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "code"),
-    [("none", question(1, 2), 404), ("m", question(1, 3), 400), ("m", {"inputs": 1}, 400)],
-)
-def test_what_cannot_be_begun_is_refused_at_once(
-    serving: ServingProcess, model: str, body: Any, code: int
-) -> None:
-    answer = ask(serving, "POST", f"/v2/models/{model}/infer", body, ASYNC)
-    assert answer.status == code
-    assert "location" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "code"),
+    ("path", "method", "status", "message"),
     [
-        ("GET", "/v2/tasks/x", 404),
-        ("GET", "/v2/tasks/", 404),
-        ("GET", "/v2/tasks", 404),
-        ("GET", "/v2/tasks/x/y", 404),
-        ("DELETE", "/v2/tasks/x", 404),
-        ("DELETE", "/v2/tasks/x/result", 405),
-        ("POST", "/v2/tasks/x", 405),
+        ("/v2/tasks/" + "0" * 40, "GET", 410, "of an earlier run of the server"),
+        ("/v2/tasks/nonsense", "GET", 404, "There is no task 'nonsense' of yours"),
+        ("/v2/tasks/x/more", "GET", 404, "There is nothing at"),
+        ("/v2/tasks/x", "POST", 405, "GET, HEAD, DELETE only"),
+        ("/v2/tasks/x/result", "DELETE", 405, "GET, HEAD only"),
     ],
 )
-def test_other_paths_and_methods_are_refused(
-    serving: ServingProcess, method: str, path: str, code: int
+def test_what_is_no_task_is_told(
+    serving: ServingProcess, path: str, method: str, status: int, message: str
 ) -> None:
-    assert ask(serving, method, path).status == code
+    answer = ask(serving, method, path)
+    assert answer.status == status
+    assert message in answer.json["error"]
 
 
-def test_a_task_of_a_user_is_not_there_over_tcp(serving: ServingProcess) -> None:
-    path = later(serving)
-    connection = http.client.HTTPConnection(*serving.tcp, timeout=LIMIT_S)
-    connection.request("GET", path)
-    assert connection.getresponse().status == 404
-    connection.close()
+class TestBounds:
+    def test_what_ended_longest_ago_makes_room(self, tmp_path: Path) -> None:
+        with serve(tmp_path, tasks=TaskSettings(max_count=3)) as serving:
+            locations = []
+            for _ in range(4):
+                locations.append(begin(serving))
+                result = ask(serving, "GET", f"{locations[-1]}/result", headers={"Prefer": "wait=20"})
+                assert result.status == 200
+            assert [ask(serving, "GET", location).status for location in locations] == [404, 200, 200, 200]
 
+    def test_pending_tasks_are_never_dropped_for_new_ones(self, tmp_path: Path) -> None:
+        with serve(tmp_path, tasks=TaskSettings(max_count=2, max_bytes=2**26)) as serving:
+            locations = [begin_slow(serving), begin_slow(serving)]
+            answer = ask(serving, "POST", "/v2/models/m/infer", BODY, LATER)
+            assert (answer.status, "leave no room" in answer.json["error"]) == (503, True)
+            assert answer.headers["Retry-After"]
+            for location in locations:
+                assert ask(serving, "GET", f"{location}/result", headers={"Prefer": "wait=30"}).status == 200
 
-def test_a_restart_loses_tasks_and_says_so(serving: ServingProcess) -> None:
-    path = later(serving)
-    serving.process.kill()
-    serving.wait()
-    serving.start()
-    for lost in (path, f"{path}/result"):
-        code, sentence = refusal(ask(serving, "GET", lost))
-        assert code == 410
-        assert sentence.startswith("This task belongs to an earlier run of the server")
+    def test_an_answer_that_is_too_large_is_told(self, tmp_path: Path) -> None:
+        """A request of 4 KB of bytes has an answer of 10 KB of text."""
+        with serve(tmp_path, tasks=TaskSettings(max_bytes=8_000)) as serving:
+            values = np.full((512, 2), 1 / 3, np.float32)
+            tensor = {"name": "x", "datatype": "FP32", "shape": [512, 2]}
+            head = json.dumps(
+                {"inputs": [{**tensor, "parameters": {"binary_data_size": values.nbytes}}]}
+            ).encode()
+            headers = {**LATER, "Inference-Header-Content-Length": str(len(head))}
+            answer = ask(serving, "POST", "/v2/models/m/infer", head + values.tobytes(), headers)
+            assert answer.status == 202
+            result = ask(serving, "GET", f"{answer.headers['Location']}/result", headers={"Prefer": "wait=20"})
+            assert (result.status, "larger than tasks.max_bytes" in result.json["error"]) == (503, True)
 
+    def test_results_expire(self, tmp_path: Path) -> None:
+        with serve(tmp_path, tasks=TaskSettings(keep_s=0.3)) as serving:
+            location = begin(serving)
+            wait_until(lambda: ask(serving, "GET", location).status == 404, "the task to expire")
 
-def test_a_server_that_stops_lets_nobody_wait(serving: ServingProcess) -> None:
-    paths = [later(serving, slow_question(), "slow") for _ in range(6)]
-    connection = _UnixConnection(serving.path)
-    connection.request("GET", f"{paths[-1]}/result", headers={"Prefer": "wait=60"})
-    wait_until(lambda: ask(serving, "GET", "/v2/health/live").status == 200, "it to have been read")
-    serving.drain()
-    assert connection.getresponse().status in (200, 202)
-    connection.close()
-    assert serving.wait() == 0
-
-
-def test_tasks_are_bounded_in_number(tmp_path: Path) -> None:
-    with ServingProcess(tmp_path / "s", tasks=TaskSettings(max_count=2)) as serving:
-        serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
-        paths = [later(serving), later(serving)]
-        answer = ask(serving, "POST", "/v2/models/m/infer", question(1, 2), ASYNC)
-        assert answer.status == 503
-        assert int(answer.headers["retry-after"]) >= 1
-        ask(serving, "DELETE", paths[0])
-        later(serving)
-
-
-def test_tasks_are_bounded_in_bytes(tmp_path: Path) -> None:
-    with ServingProcess(tmp_path / "s", tasks=TaskSettings(max_bytes=20_000)) as serving:
-        serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
-        answer = ask(serving, "POST", "/v2/models/m/infer", question(4000, 2), ASYNC)
-        assert answer.status == 503
-        assert "raise tasks.max_count or tasks.max_bytes" in answer.json["error"]
-        first = later(serving, question(1200, 2))
-        assert result(serving, first).status == 200
-        refused = ask(serving, "POST", "/v2/models/m/infer", question(1200, 2), ASYNC)
-        assert refused.status == 503
-        ask(serving, "DELETE", first)
-        wide = {"name": "x", "datatype": "FP32", "shape": [1500, 2], "data": [1] * 3000}
-        long = later(serving, {"inputs": [wide], "outputs": [{"name": "y"}]})
-        answer = result(serving, long)
-        assert answer.status in (200, 503)
-
-
-def test_results_expire(tmp_path: Path) -> None:
-    with ServingProcess(tmp_path / "s", tasks=TaskSettings(keep_s=0.2)) as serving:
-        serving.apply(version_plan(identity_onnx(tmp_path / "m.onnx")))
-        path = later(serving)
-        made_s = time.monotonic()
-        wait_until(lambda: time.monotonic() > made_s + 0.25, "time to pass")
-        assert status(serving, path) == "expired"
-        assert refusal(ask(serving, "GET", f"{path}/result"))[0] == 410
-
-
-def test_a_task_may_be_one_of_a_sequence(tmp_path: Path) -> None:
-    with ServingProcess(tmp_path / "s") as serving:
-        serving.apply(streaming_plan(summing_onnx(tmp_path / "m.onnx")))
-        start = {"parameters": {"sequence_id": 7, "sequence_start": True}}
-        more = {"parameters": {"sequence_id": 7}}
-        paths = [later(serving, question(1, 2) | flags) for flags in (start, more, more)]
-        values = [result(serving, path).json["outputs"][0]["data"] for path in paths]
-        assert values == [[1, 1], [2, 2], [3, 3]]
-        with Client(serving.path) as client:
-            x = np.ones((1, 2), np.float32)
-            assert client.infer("m", {"x": x}, parameters=more["parameters"]).outputs["y"].tolist() == [[4, 4]]
+    def test_a_restart_is_told(self, tmp_path: Path) -> None:
+        with serve(tmp_path) as serving:
+            location = begin(serving)
+            serving.process.kill()
+            serving.process.wait()
+            serving.start()
+            answer = ask(serving, "GET", location)
+            assert (answer.status, "send it again" in answer.json["error"]) == (410, True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.plan import Plan, VersionPlan
-from edge_agent.documents.settings import CacheSettings, EngineSettings
+from edge_agent.documents.settings import CacheSettings, EngineSettings, SequenceSettings
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.cache import ResultCache
@@ -77,7 +77,9 @@ def served(run: Run) -> tuple[Pipeline, LoadedVersion]:
     loaded = LoadedVersion(plan, Engine(run), 0, page)
     counters = Counters()
     cache = ResultCache(CacheSettings(max_bytes=0), bytes(64), counters.cache, lambda: 0.0)
-    pipeline = Pipeline(Accounts(page, counters), cache, PredictionIds(bytes(32)), Scheduler(8), lambda: 0.0)
+    pipeline = Pipeline(
+        Accounts(page, counters), cache, PredictionIds(bytes(32)), Scheduler(8), SequenceSettings(), lambda: 0.0
+    )
     pipeline.switch(Table(Plan(versions=(plan,)), (loaded,), "device"))
     return pipeline, loaded
 

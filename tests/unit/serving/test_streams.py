@@ -26,7 +26,8 @@ from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
 
-X, BEFORE, TOTAL = (TensorSpec(name, "FP64", (1,)) for name in ("x", "before", "total"))
+INPUTS: tuple[TensorSpec, ...] = (TensorSpec("x", "FP64", (1,)), TensorSpec("before", "FP64", (1,)))
+OUTPUTS: tuple[TensorSpec, ...] = (TensorSpec("total", "FP64", (1,)),)
 LIMIT_S = 10.0
 TOO_MUCH = 99.0
 """Makes the state infinite, which JSON has no form for."""
@@ -35,8 +36,8 @@ TOO_MUCH = 99.0
 class Engine:
     """Adds x to the state, once `gate` is open; notes what it was given."""
 
-    inputs = (X, BEFORE)
-    outputs = (TOTAL,)
+    inputs = INPUTS
+    outputs = OUTPUTS
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -105,8 +106,8 @@ class Served:
             cache,
             PredictionIds(bytes(32)),
             Scheduler(queue_limit),
-            lambda: 0.0,
             SequenceSettings(),
+            lambda: 0.0,
         )
         self.pipeline.switch(Table(Plan(versions=(self.plan,)), (self.loaded,), "device"))
 
@@ -262,7 +263,7 @@ def test_a_sequence_that_starts_while_its_version_is_replaced_keeps_it() -> None
         assert await first.answer() == 1
         assert await served.ask(1.0).answer() == 2
         assert not served.engine.closed.is_set()
-        served.pipeline.streams.store.end(served.loaded, "of an update")
+        served.pipeline.sequences.end_of(served.loaded)
         assert await asyncio.to_thread(served.engine.closed.wait, LIMIT_S)
         assert await served.ask(1.0).answer() == 404
 
@@ -275,7 +276,7 @@ def test_a_sequence_that_is_ended_while_a_request_runs_is_over_after_it() -> Non
         served.loaded.mean_run_ns = 1e9
         served.engine.gate.clear()
         running, waiting = served.ask(1.0), served.ask(1.0)
-        served.pipeline.streams.store.end(served.loaded, "an update has ended it")
+        served.pipeline.sequences.end_of(served.loaded)
         served.engine.gate.set()
         assert await running.answer() == 2
         assert await waiting.answer() == 410

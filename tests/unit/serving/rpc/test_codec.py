@@ -10,7 +10,7 @@ from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, NUMPY_NAME, TensorSpec
 from edge_agent.serving import oip
-from edge_agent.serving.calls import Answer, Signature
+from edge_agent.serving.calls import IN_BINARY, Answer, Delivery, InferRequest, Signature
 from edge_agent.serving.rpc import codec
 from edge_agent.serving.rpc.messages import ModelInferRequest, ModelInferResponse
 
@@ -89,6 +89,28 @@ def test_an_answer_is_read_as_it_was(tensor):
     assert (output.name, output.datatype, tuple(output.shape)) == ("y", datatype, array.shape)
     assert not output.HasField("contents")
     assert content == binary_tensors.encode(array, datatype)
+
+
+class Memory:
+    """Takes what is written into regions."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, *what):
+        self.written.append((*what[:3], bytes(what[3])))
+
+
+def test_an_output_in_shared_memory_leaves_its_place_empty():
+    x = np.array([[1, 2]], np.float32)
+    signature = Signature(one().inputs, {name: TensorSpec(name, "FP32", (-1, 2)) for name in "yz"})
+    outputs = {"y": Delivery(True, 0, "r", 4, 8), "z": IN_BINARY}
+    request = InferRequest(None, {}, {"x": x}, outputs)
+    memory = Memory()
+    response = codec.render(Answer(request, "m", "3", signature, {"y": x, "z": x + 1}, {}), memory)
+    assert memory.written == [("r", 4, 8, x.tobytes())]
+    assert list(response.raw_output_contents) == [b"", (x + 1).tobytes()]
+    assert response.outputs[0].parameters["shared_memory_region"].string_param == "r"
 
 
 parameters = st.dictionaries(

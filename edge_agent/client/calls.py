@@ -1,39 +1,35 @@
 """What the clients say and understand, without input and output: requests as bytes, answers from bytes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Generic, NoReturn, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import quote
 
-import httptools
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.client.wire import Call, Reply, request_bytes
 from edge_agent.documents import binary_tensors
 from edge_agent.documents.errors import (
     DeadlineExceededError,
     DuplicateError,
     EdgeAgentError,
+    ForbiddenError,
     ModelError,
     NotFoundError,
-    OperatorError,
     PayloadTooLargeError,
     RequestError,
-    SettingsError,
     TooLateError,
     UnavailableError,
 )
-from edge_agent.documents.places import this_process_places
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, TensorSpec
-from edge_agent.store.layout import RuntimeLayout
 
 T = TypeVar("T")
 
 _JSON: Final = "Content-Type: application/json\r\n"
-_SERVICE: Final = Path("/run/edge-agent")
 _ERRORS: Final[dict[int, type[EdgeAgentError]]] = {
+    403: ForbiddenError,
     404: NotFoundError,
     409: DuplicateError,
     410: TooLateError,
@@ -122,111 +118,20 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where the agent listens: a Unix socket, or a host and port."""
+class Place:
+    """Where a tensor lies in shared memory."""
 
-    path: str | None = None
-    host: str = ""
-    port: int = 0
+    region: str
+    offset: int
+    size_bytes: int
 
-    def __str__(self) -> str:
-        return self.path or f"http://{self.host}:{self.port}"
-
-
-def find_address(where: str | Path | None) -> Address:
-    """Return the address of a socket's path or an `http://host:port`; of this host's agent if None."""
-    if where is None:
-        service = RuntimeLayout(_SERVICE).infer_socket
-        own = RuntimeLayout(this_process_places().runtime).infer_socket
-        return Address(str(service if service.exists() else own))
-    if not str(where).startswith(("http://", "https://")):
-        return Address(str(where))
-    try:
-        url = urlsplit(str(where))
-        host, port = url.hostname, url.port
-    except ValueError:
-        host, port = None, None
-    if host is None or url.scheme != "http":
-        raise SettingsError(f"'{where}' is no address of an agent; give a socket's path or http://HOST:PORT.")
-    return Address(host=host, port=port or 80)
-
-
-def unreachable(address: Address, error: OSError) -> EdgeAgentError:
-    """Return the error of a connection that could not be made."""
-    if isinstance(error, PermissionError):
-        return OperatorError(
-            f"This user may not use {address}; add it to the group that http.socket_group names, "
-            "or run as the agent's user."
-        )
-    return UnavailableError(
-        f"No agent answers at {address} ({error.strerror or error}); "
-        "start one with 'edge-agent run' or 'edge-agent serve MODEL'."
-    )
-
-
-def broken(address: Address) -> EdgeAgentError:
-    """Return the error of a connection that ended before the answer."""
-    return UnavailableError(f"The agent at {address} closed the connection before it answered; try again.")
-
-
-def late(timeout_s: float) -> EdgeAgentError:
-    """Return the error of a call that took too long."""
-    return DeadlineExceededError(
-        f"No answer came within {timeout_s:g} s; try again, or give the call more with timeout_s."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One answer of the server; header names are in lower case."""
-
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-    keep_alive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request, as bytes, and how its answer is read; `read` raises the error that the answer tells."""
-
-    request: bytes
-    read: Callable[[Reply], T]
-
-
-class Exchange:
-    """Puts one answer together from what comes in."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[bytes, bytes] = {}
-        self._parts: list[bytes] = []
-        self.reply: Reply | None = None
-
-    def feed(self, data: bytes) -> Reply | None:
-        """Take bytes; return the answer once it is whole. Raises UnavailableError on what is no HTTP."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise UnavailableError(f"What answers is no agent: {error}; check the address.") from error
-        return self.reply
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
-        self._headers[name.lower()] = value
-
-    def on_body(self, data: bytes) -> None:
-        """Collect the body."""
-        self._parts.append(data)
-
-    def on_message_complete(self) -> None:
-        """Keep the answer."""
-        self.reply = Reply(
-            self._parser.get_status_code(),
-            self._headers,
-            b"".join(self._parts),
-            self._parser.should_keep_alive(),
-        )
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters that say so."""
+        return {
+            "shared_memory_region": self.region,
+            "shared_memory_offset": self.offset,
+            "shared_memory_byte_size": self.size_bytes,
+        }
 
 
 def infer_call(
@@ -236,13 +141,22 @@ def infer_call(
     outputs: Sequence[str] | None,
     parameters: Mapping[str, Any] | None,
     request_id: str | None,
+    places: Mapping[str, Place] | None = None,
+    head: str = "",
 ) -> Call[InferResult]:
-    """Return the call that runs a model once; raises RequestError for an array of no datatype."""
+    """Return the call that runs a model once; raises RequestError for an array of no datatype.
+
+    `places` are those of inputs in shared memory, `head` further lines of the head.
+    """
     described: list[dict[str, Any]] = []
     blobs: list[memoryview] = []
     for name, tensor in inputs.items():
         array = np.asarray(tensor)
         datatype = _datatype(name, array)
+        if places and name in places:
+            place = places[name].parameters()
+            described.append({"name": name, "shape": array.shape, "datatype": datatype, "parameters": place})
+            continue
         blobs.append(binary_tensors.encode(array, datatype))
         size = {"binary_data_size": blobs[-1].nbytes}
         described.append({"name": name, "shape": array.shape, "datatype": datatype, "parameters": size})
@@ -255,25 +169,44 @@ def infer_call(
     if request_id is not None:
         content["id"] = request_id
     json = msgspec.json.encode(content)
-    head = f"{binary_tensors.HEADER_LENGTH}: {len(json)}\r\nContent-Type: application/octet-stream\r\n"
-    return Call(_request("POST", f"{_model_path(model, version)}/infer", head, (json, *blobs)), _read_result)
+    head += f"{binary_tensors.HEADER_LENGTH}: {len(json)}\r\nContent-Type: application/octet-stream\r\n"
+    return Call(
+        request_bytes("POST", f"{_model_path(model, version)}/infer", head, (json, *blobs)), read_result
+    )
+
+
+def with_timeout(parameters: Mapping[str, Any] | None, timeout_s: float | None) -> Mapping[str, Any] | None:
+    """Return the parameters of a request whose caller waits so long for it."""
+    if timeout_s is None or (parameters is not None and "timeout" in parameters):
+        return parameters
+    return {**(parameters or {}), "timeout": max(1, int(timeout_s * 1e6))}
+
+
+def plain_call(method: str, path: str, body: bytes) -> Call[None]:
+    """Return a call whose answer is that it was done."""
+
+    def read(reply: Reply) -> None:
+        if reply.status != 200:
+            _raise(reply)
+
+    return Call(request_bytes(method, path, _JSON, (body,)), read)
 
 
 def metadata_call(model: str, version: str | None) -> Call[ModelMetadata]:
     """Return the call that asks for a model's metadata."""
-    return Call(_request("GET", _model_path(model, version)), lambda reply: _decode(reply, ModelMetadata))
+    return Call(request_bytes("GET", _model_path(model, version)), lambda reply: decoded(reply, ModelMetadata))
 
 
 def ready_call(model: str | None, version: str | None) -> Call[bool]:
     """Return the call that asks whether the server, or a model, is ready."""
     path = "/v2/health/ready" if model is None else f"{_model_path(model, version)}/ready"
-    return Call(_request("GET", path), lambda reply: reply.status == 200)
+    return Call(request_bytes("GET", path), lambda reply: reply.status == 200)
 
 
 def index_call() -> Call[tuple[ModelEntry, ...]]:
     """Return the call that asks which models are served."""
-    request = _request("POST", "/v2/repository/index")
-    return Call(request, lambda reply: _decode(reply, tuple[ModelEntry, ...]))
+    request = request_bytes("POST", "/v2/repository/index")
+    return Call(request, lambda reply: decoded(reply, tuple[ModelEntry, ...]))
 
 
 def outcome_call(model: str, prediction_id: str, values: Mapping[str, float]) -> Call[None]:
@@ -292,7 +225,7 @@ def outcomes_call(model: str, outcomes: Iterable[tuple[str, Mapping[str, float]]
     def read(reply: Reply) -> OutcomesResult:
         # A list of which nothing was taken is answered with an error that says as much.
         if reply.status in (202, 400, 409, 410) and b'"refused"' in reply.body:
-            return _decode(reply, OutcomesResult, status=reply.status)
+            return decoded(reply, OutcomesResult, status=reply.status)
         _raise(reply)
 
     return Call(_outcomes_request(model, outcomes), read)
@@ -307,7 +240,7 @@ def _outcomes_request(model: str, outcomes: Iterable[tuple[str, Mapping[str, flo
             raise RequestError(f"A value of an outcome is no number: {error}.") from error
         described.append({"prediction_id": prediction_id, "values": numbers})
     json = msgspec.json.encode({"outcomes": described})
-    return _request("POST", f"{_model_path(model, None)}/outcomes", _JSON, (json,))
+    return request_bytes("POST", f"{_model_path(model, None)}/outcomes", _JSON, (json,))
 
 
 class _Output(msgspec.Struct):
@@ -329,10 +262,11 @@ class _Answer(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-def _read_result(reply: Reply) -> InferResult:
+def read_result(reply: Reply) -> InferResult:
+    """Return the answer to an inference; raises the error that it tells."""
     body = memoryview(reply.body)
     length = int(reply.headers.get(binary_tensors.HEADER_LENGTH.lower().encode(), len(body)))
-    answer = _decode(reply, _Answer, body[:length])
+    answer = decoded(reply, _Answer, body[:length])
     tensors: dict[str, NDArray[Any]] = {}
     position = length
     for output in answer.outputs:
@@ -344,7 +278,8 @@ def _read_result(reply: Reply) -> InferResult:
     return InferResult(tensors, answer.model_name, answer.model_version, answer.id, answer.parameters)
 
 
-def _decode(reply: Reply, kind: type[T], json: memoryview | None = None, status: int = 200) -> T:
+def decoded(reply: Reply, kind: type[T], json: memoryview | None = None, status: int = 200) -> T:
+    """Return what an answer's JSON is; raises the error that it tells if its status is another."""
     if reply.status != status:
         _raise(reply)
     try:
@@ -377,9 +312,3 @@ def _datatype(name: str, array: NDArray[Any]) -> str:
 def _model_path(model: str, version: str | None) -> str:
     path = f"/v2/models/{quote(model, safe='')}"
     return path if version is None else f"{path}/versions/{quote(version, safe='')}"
-
-
-def _request(method: str, path: str, head: str = "", body: Sequence[bytes | memoryview] = ()) -> bytes:
-    length = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in body)
-    lines = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{head}\r\n"
-    return b"".join((lines.encode(), *body))
