@@ -13,6 +13,7 @@ import sys
 
 MODULES = (
     "benchmarks.serving.latency",
+    "benchmarks.serving.swap",
     "benchmarks.cache_digest",
     "benchmarks.outcomes",
     "benchmarks.footprint",

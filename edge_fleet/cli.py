@@ -19,7 +19,7 @@ from edge_fleet import deploy, show
 from edge_fleet.broker_options import add_broker_options, broker_settings, parse_seconds, required_broker
 from edge_fleet.collector_commands import add_collector_commands
 from edge_fleet.command_parser import add_command
-from edge_fleet.experiments import Terms
+from edge_fleet.experiments import Terms, parse_batching
 from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, key_folder, load_key
 from edge_fleet.notify import Notified, notify
 from edge_fleet.publish import publish, read_package
@@ -173,6 +173,11 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache", choices=["on", "off"], help="whether devices remember results")
     parser.add_argument("--cache-ttl", type=float, metavar="SECONDS", help="how long they remember a result")
+    parser.add_argument(
+        "--batch",
+        metavar="SIZE[:DELAY_US]",
+        help="run waiting requests together, for models whose manifest has limits.max_batch; off ends it",
+    )
 
 
 def _add_spread(parser: argparse.ArgumentParser) -> None:
@@ -260,6 +265,7 @@ def _deploy(options: argparse.Namespace) -> deploy.Deployed:
             experiment=options.experiment,
             cache=None if options.cache is None else options.cache == "on",
             cache_ttl_s=options.cache_ttl,
+            batching=None if options.batch is None else parse_batching(options.batch),
         ),
     )
     if change == deploy.Change():

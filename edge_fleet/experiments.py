@@ -1,5 +1,5 @@
-"""Decides how a deployed model's requests are split and remembered: unit, experiment, epoch, cache. Pure, but
-for `past_epochs`, which reads a store.
+"""Decides how a deployed model's requests are split, remembered and batched: unit, experiment, epoch, cache.
+Pure, but for `past_epochs`, which reads a store.
 
 An experiment's epoch changes with its arms or its unit, so that outcomes of one comparison are never added to
 those of another; weights alone do not change it. An epoch is never used twice for one name, not even when the
@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from edge_agent.documents.deployment import CachePolicy, Deployment, Experiment, ModelDeployment
+from edge_agent.documents.deployment import Batching, CachePolicy, Deployment, Experiment, ModelDeployment
 from edge_agent.documents.errors import RequestError
 
 Unit = Literal["request", "key", "device"]
@@ -28,6 +28,7 @@ class Terms:
     """Name of the experiment; the default is the former one's, else the model's."""
     cache: bool | None = None
     cache_ttl_s: float | None = None
+    batching: Batching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def settle(
         update={
             "unit": terms.unit or (wanted if "unit" in explicit else base).unit,
             "cache": _cache((wanted if "cache" in explicit else base).cache, terms),
+            "batching": terms.batching or (wanted if "batching" in explicit else base).batching,
         }
     )
     if "experiment" in explicit:
@@ -82,7 +84,7 @@ def _cache(before: CachePolicy, terms: Terms) -> CachePolicy:
     enabled = before.enabled if terms.cache is None else terms.cache
     ttl_s = before.ttl_s if terms.cache_ttl_s is None else terms.cache_ttl_s
     try:
-        return CachePolicy(enabled=enabled, ttl_s=ttl_s, max_input_bytes=before.max_input_bytes)
+        return CachePolicy.model_validate({**before.model_dump(), "enabled": enabled, "ttl_s": ttl_s})
     except ValidationError as error:
         raise RequestError(f"--cache-ttl is {ttl_s}: give a number of seconds above 0.") from error
 
@@ -115,3 +117,12 @@ def _experiment(
 
 def _arms(model: ModelDeployment) -> set[tuple[str, str]]:
     return {(arm.name or arm.version, arm.version) for arm in model.arms}
+
+
+def parse_batching(text: str) -> Batching:
+    """Read `SIZE` or `SIZE:DELAY_US`, or `off`; raises RequestError."""
+    size, _, delay_us = text.partition(":")
+    try:
+        return Batching() if text == "off" else Batching(max_size=int(size), max_delay_us=int(delay_us or 0))
+    except ValueError as error:
+        raise RequestError(f"'{text}' is no batching: write SIZE or SIZE:DELAY_US, or off.") from error

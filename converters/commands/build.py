@@ -84,6 +84,7 @@ _FLAGS: Final[dict[str, tuple[_Flag, ...]]] = {
             words,
         ),
         _Flag("--labels", "labels", "text file with the names of the classes, one a line", "FILE"),
+        _Flag("--max-batch", "max_batch", "rows of a batch that a device may run together", "N", count),
         _Flag("--out", "out", "where packages are written; default: ./packages", "FOLDER"),
         _Flag("--order", "order", "precisions, best first; default: fastest, then smallest", "P[,P]", words),
     ),

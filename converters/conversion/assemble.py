@@ -13,6 +13,7 @@ from converters.conversion.preparation import Wanted
 from converters.errors import GateError
 from converters.report.model import VariantRow
 from converters.workers.trials import Loaded
+from edge_agent.documents.errors import RequestError
 from edge_agent.documents.manifest import (
     File,
     Golden,
@@ -20,6 +21,7 @@ from edge_agent.documents.manifest import (
     Manifest,
     Requirements,
     Source,
+    State,
     Tensor,
     Variant,
 )
@@ -143,22 +145,46 @@ def manifest(
     latencies_ms = [v.judged.latency_ms or 0.0 for v in best_first] if with_latency else []
     slowest_ms = max(latencies_ms, default=0.0)
     run_s = min(3600.0, max(RUN_LIMIT_S, float(round(_HANG_FACTOR * slowest_ms / 1000))))
+    inputs = _tensors(signature(reference, best_first).inputs)
+    outputs = _tensors(signature(reference, best_first).outputs)
+    _check_batch(identity, (*inputs, *outputs))
+    _check_states(identity, inputs, outputs)
     return Manifest(
         name=identity.name,
         version=identity.version,
         timestamp=identity.timestamp,
         source=Source(framework=floats.framework, sha256=floats.sha256),
-        inputs=_tensors(signature(reference, best_first).inputs),
-        outputs=_tensors(signature(reference, best_first).outputs),
+        inputs=inputs,
+        outputs=outputs,
         labels=identity.labels,
         metadata=dict(metadata),
-        limits=Limits(run_s=run_s),
+        limits=Limits(run_s=run_s, max_batch=identity.max_batch),
+        state=tuple(State(input=before, output=after) for before, after in identity.state),
         golden=Golden(file=golden, samples=reference.golden),
         variants=tuple(
             _variant(reference, v.judged, files[v.judged.candidate.sha256], with_latency=with_latency)
             for v in best_first
         ),
     )
+
+
+def _check_batch(identity: Identity, tensors: Sequence[Tensor]) -> None:
+    """Refuse a batch limit for a model whose first dimensions are not all free."""
+    fixed = [tensor.name for tensor in tensors if not tensor.shape or tensor.shape[0] != -1]
+    if identity.max_batch is not None and fixed:
+        raise RequestError(
+            f"max_batch is for models whose first dimensions are all free, and that of '{fixed[0]}' is not; "
+            "export the model with a free batch, or leave max_batch out."
+        )
+
+
+def _check_states(identity: Identity, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Refuse a state that is no input and output of the model."""
+    before, after = {tensor.name for tensor in inputs}, {tensor.name for tensor in outputs}
+    for pair in identity.state:
+        if pair[0] not in before or pair[1] not in after:
+            names = ", ".join((*sorted(before), *sorted(after)))
+            raise RequestError(f"The model has no state {list(pair)}; its inputs and outputs are {names}.")
 
 
 def _by_latency(packaged: Sequence[Verdict]) -> list[Verdict]:

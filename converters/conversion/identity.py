@@ -26,12 +26,14 @@ _RULES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A version's name, number, time and class names."""
+    """A version's name, number, time and class names, and what its recipe says of batches and states."""
 
     name: str
     version: str
     timestamp: datetime
     labels: tuple[str, ...]
+    max_batch: int | None = None
+    state: tuple[tuple[str, str], ...] = ()
 
 
 def identify(recipe: Recipe, live_name: str, classes: Sequence[str]) -> Identity:
@@ -47,6 +49,8 @@ def identify(recipe: Recipe, live_name: str, classes: Sequence[str]) -> Identity
         version=_checked(Version, "version", recipe.version or now.strftime("%Y%m%d_%H%M%S")),
         timestamp=now,
         labels=_class_names(recipe.labels) or tuple(classes),
+        max_batch=recipe.max_batch,
+        state=recipe.state,
     )
 
 

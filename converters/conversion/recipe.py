@@ -10,8 +10,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 
 from converters.checks.gate import Gate
@@ -44,6 +45,12 @@ class Recipe:
     """What the version is called; left out, the UTC time as YYYYmmdd_HHMMSS."""
     labels: str | tuple[str, ...] | None = None
     """Class names, or a text file with one a line; left out, those that the data names."""
+    max_batch: Annotated[int, Ge(1), Le(65_536)] | None = None
+    """Largest first dimension of one run, where it is a batch whose rows have nothing to do with each other:
+    devices then run requests together, and large ones in slices."""
+    state: tuple[tuple[str, str], ...] = ()
+    """A streaming model's states, `[["input", "output"]]`: what a run gives as the output is the next run's
+    input, which devices keep."""
     out: str = "packages"
     """Folder for packages: one lies at `<out>/<name>/<version>`."""
     to: tuple[Format, ...] | None = None

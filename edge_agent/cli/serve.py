@@ -12,6 +12,7 @@ from edge_agent.cli.launch import execute, prepare_runtime_folder
 from edge_agent.cli.model_files import Served, inspect, named
 from edge_agent.cli.options import natural
 from edge_agent.cli.output import Output, size
+from edge_agent.cli.serving_options import with_batching, with_states
 from edge_agent.cli.sockets import process_exists, serve_base, served_folders
 from edge_agent.documents.errors import OperatorError, RequestError
 from edge_agent.documents.ipc import Launch
@@ -25,6 +26,7 @@ from edge_agent.documents.settings import (
     LogSettings,
     PathSettings,
     Settings,
+    SharedMemorySettings,
 )
 from edge_agent.store.layout import RuntimeLayout
 
@@ -36,6 +38,8 @@ EXAMPLES = """\
   edge-agent serve model.onnx
   edge-agent serve detector.tflite classifier.onnx --port 9000
   edge-agent serve model.onnx --name magika --threads 2
+  edge-agent serve classifier.onnx --batch 32:500
+  edge-agent serve silero_vad.onnx --state state=stateN
 """
 
 
@@ -53,6 +57,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", action="append", metavar="NAME", help="ONNX Runtime execution provider; may be repeated"
     )
+    parser.add_argument(
+        "--batch",
+        metavar="SIZE[:DELAY_US]",
+        help="run requests together, where the first dimension is a batch",
+    )
+    parser.add_argument(
+        "--state", action="append", metavar="INPUT=OUTPUT", help="a streaming model's state; may be repeated"
+    )
+    parser.add_argument(
+        "--shared-memory", action="store_true", help="let local apps pass tensors in system shared memory"
+    )
     parser.add_argument("--delegate", metavar="PATH", help="TFLite delegate library")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
 
@@ -68,17 +83,19 @@ def run(args: argparse.Namespace) -> int:
     port = free_port(args.host, args.port)
     grpc_port = None if args.grpc_port is None else free_port(args.host, args.grpc_port, "--grpc-port")
     served = [inspect(path, name, engines) for name, path in named(args.models, args.name)]
+    served, policies = with_batching(with_states(served, args.state or ()), args.batch)
     folder = args.runtime.absolute() if args.runtime else _own_folder()
     settings = Settings(
         device=DeviceSettings(id=default_device_id()),
         paths=PathSettings(state=str(folder / "state"), runtime=str(folder)),
         http=HttpSettings(tcp_host=args.host, tcp_port=port),
         engines=engines,
+        shared_memory=SharedMemorySettings(enabled=args.shared_memory),
         grpc=GrpcSettings(tcp_host=args.host, tcp_port=grpc_port),
         log=LogSettings(level=args.log_level),
     )
     prepare_runtime_folder(folder)
-    plan = with_id(Plan(origin="file", versions=tuple(model.plan for model in served)))
+    plan = with_id(Plan(origin="file", versions=tuple(model.plan for model in served), policies=policies))
     url, infer_socket = base_url(args.host, port), str(RuntimeLayout(folder).infer_socket)
     grpc_url = None if grpc_port is None else base_url(args.host, grpc_port).replace("http", "grpc", 1)
     if output.as_json:

@@ -18,15 +18,17 @@ from edge_agent.control.children import LINE_LIMIT_BYTES, ending
 from edge_agent.documents import ipc
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
-from edge_agent.policy.crashes import restart_delay_s
+from edge_agent.policy.crashes import restart_delay_s, suspects
 from edge_agent.store.layout import runtime_layout
+from edge_agent.telemetry import cgroups
 from edge_agent.telemetry.health_page import SLOTS, HealthPage
 
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 0.5
 FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Signals that an operator or the kernel's out-of-memory killer sends: no version is charged for them."""
+"""Signals that an operator or the kernel's out-of-memory killer sends: no version is charged for them, but for
+the killer's while it is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class ServingProcess:
         self._crashes: deque[float] = deque(maxlen=64)
         self._stopping = asyncio.Event()
         self._hang: ServingEnded | None = None
+        self._group = cgroups.own_group()
+        self._oom_kills: int | None = None
         self._pending: Plan | None = None
         self.slots: dict[str, int] = {}
         """Slot on the health page of each version that serving was told of, by key."""
@@ -153,6 +157,7 @@ class ServingProcess:
                 self._writer.close()
                 raise
         self.starts += 1
+        self._oom_kills = self._count_oom_kills()
         return self._process, reader
 
     async def _live(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader) -> None:
@@ -205,7 +210,8 @@ class ServingProcess:
 
     def _ended(self, status: int) -> None:
         end = ending(status)
-        marked = sorted(self._marked())
+        marked, loading = self._marked(), self._loading()
+        before, now = self._oom_kills, self._count_oom_kills()
         hang, self._hang = self._hang, None
         self._page.clear_marks()
         self._process, self._writer = None, None
@@ -214,9 +220,16 @@ class ServingProcess:
         if self._stopping.is_set():
             return
         self._crashes.append(time.monotonic())
-        outside = end.cause == "signal" and end.code in FROM_OUTSIDE
-        suspects = () if outside or (end.cause == "exited" and end.code == 0) else tuple(marked)
-        self._notify(hang or ServingEnded(end.how, suspects, hung=False))
+        ran_out = end.code == signal.SIGKILL and before is not None and now is not None and now > before
+        charged = suspects(
+            marked,
+            loading,
+            is_clean=end.cause == "exited" and end.code == 0,
+            from_outside=end.cause == "signal" and end.code in FROM_OUTSIDE,
+            ran_out=ran_out,
+        )
+        how = f"{end.how} for lack of memory" if ran_out else end.how
+        self._notify(hang or ServingEnded(how, charged, hung=False))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(ipc.FromServing)
@@ -273,6 +286,13 @@ class ServingProcess:
                 and (now_ns - mark.started_ns) / 1e9 > limits.get(keys[mark.slot], loading_s)
             )
         )
+
+    def _count_oom_kills(self) -> int | None:
+        return None if self._group is None else cgroups.oom_kills(self._group)
+
+    def _loading(self) -> str | None:
+        slot = self._page.snapshot().loading
+        return next((key for key, given in self.slots.items() if given == slot), None)
 
     def _marked(self) -> set[str]:
         keys = {slot: key for key, slot in self.slots.items()}

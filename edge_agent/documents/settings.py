@@ -179,8 +179,11 @@ class MemorySettings:
     """How much memory models may take."""
 
     budget_bytes: Annotated[int, Ge(0)] = 0
-    """Resident memory of the serving process from which on idle models are unloaded, least recently used first,
-    and loaded again when they are asked for; 0 sets no limit but what the system has."""
+    """Memory that all models together may take, by what loading each has added to the process: before one more
+    is loaded, idle ones are unloaded, least recently used first, and loaded again when they are asked for; 0
+    sets no limit but what the system has."""
+    wait_limit_s: Annotated[float, Gt(0)] = 30.0
+    """How long a request without a `timeout` may wait for its model to be loaded; then 503 with Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ never with this module: it takes 45 MiB and 0.3 s.
 import ctypes
 import math
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Self
@@ -58,12 +57,19 @@ class OnnxEngine:
     @classmethod
     def runtime(cls, settings: EngineSettings) -> str | None:
         """Return `onnxruntime <version>`, or None if it is not installed."""
+        from importlib import metadata
+
         for distribution in _DISTRIBUTIONS:
             try:
                 return f"onnxruntime {metadata.version(distribution)}"
             except metadata.PackageNotFoundError:
                 continue
         return None
+
+    @classmethod
+    def prepare(cls, settings: EngineSettings) -> None:
+        """Import the runtime; raises EngineSetupError when it cannot be."""
+        _import_runtime()
 
     @classmethod
     def load(cls, path: Path, settings: EngineSettings) -> Self:

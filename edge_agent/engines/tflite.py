@@ -82,6 +82,11 @@ class TfliteEngine:
         return f"{name} {metadata.version(name)}" if name else None
 
     @classmethod
+    def prepare(cls, settings: EngineSettings) -> None:
+        """Import the runtime; raises EngineSetupError when none can be."""
+        _import_runtime(settings)
+
+    @classmethod
     def load(cls, path: Path, settings: EngineSettings) -> Self:
         """Load a TFLite file; raises ModelLoadError when the runtime or delegate is missing or refuses it."""
         runtime = _import_runtime(settings)

@@ -43,3 +43,18 @@ def restart_delay_s(recent_crashes: int) -> float:
     if recent_crashes <= 5:
         return 0.0
     return float(min(30.0, 0.5 * 2.0 ** (recent_crashes - 6)))
+
+
+def suspects(
+    marked: Collection[str], loading: str | None, *, is_clean: bool, from_outside: bool, ran_out: bool
+) -> tuple[str, ...]:
+    """Return the versions to charge for the end of the serving process.
+
+    `marked` were inside native code, `loading` was being loaded. A kill from outside is charged to nobody,
+    unless the kernel did it as memory `ran_out` while a version was loaded: that one then asked for too much.
+    """
+    if is_clean:
+        return ()
+    if not from_outside:
+        return tuple(sorted(marked))
+    return (loading,) if ran_out and loading is not None else ()

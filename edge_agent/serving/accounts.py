@@ -47,13 +47,19 @@ class Accounts:
         self._page.count(choice.loaded.slot, exposures=int(choice.is_exposure))
 
     def note_answer(
-        self, choice: Choice, counters: VersionCounters, error: EdgeAgentError | None, started_ns: int
+        self,
+        choice: Choice,
+        counters: VersionCounters,
+        error: EdgeAgentError | None,
+        started_ns: int,
+        times: Times | None = None,
     ) -> None:
-        """Count a request that has been answered, with a result or an error."""
+        """Count a request that has been answered, with a result or an error, and the time of its run."""
         counters.note_arm(choice.arm)
         self._note_end(counters, error, started_ns)
         is_fault = error is not None and not isinstance(error, RequestError | DeadlineExceededError)
-        self._page.count(choice.loaded.slot, requests=1, errors=int(is_fault))
+        run_ns = times.infer_ns if times is not None and times.executions else 0
+        self._page.count(choice.loaded.slot, requests=1, errors=int(is_fault), run_ns=run_ns)
 
     def note_run(
         self, choice: Choice, counters: VersionCounters, times: Times, rows: int, bound_ns: int
@@ -68,6 +74,10 @@ class Accounts:
             statistics.note_executions(
                 times.executions, times.rows, times.input_ns, times.infer_ns, times.output_ns
             )
+
+    def note_late_run(self, choice: Choice, times: Times) -> None:
+        """Count the time of a run that ended after its request was answered."""
+        if times.executions:
             self._page.count(choice.loaded.slot, run_ns=times.infer_ns)
 
     def _note_end(self, counters: VersionCounters, error: EdgeAgentError | None, started_ns: int) -> None:

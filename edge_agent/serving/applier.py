@@ -1,51 +1,68 @@
 """Turning a plan into the table that is served: whole, or not at all."""
 
-import asyncio
 import logging
-import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Mapping
 
 from edge_agent.documents.errors import ModelError, ModelLoadError
 from edge_agent.documents.ipc import Applied, Apply, Refused
-from edge_agent.documents.plan import VersionPlan
-from edge_agent.documents.settings import EngineSettings
-from edge_agent.serving.loader import LoadedVersion, load
+from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.pipeline import Pipeline
+from edge_agent.serving.residency import Residency
 from edge_agent.serving.router import Table
-from edge_agent.telemetry.health_page import HealthPage
 
 log = logging.getLogger(__name__)
 
 
 class Applier:
-    """Applies one plan after the other; versions are loaded in a thread of its own, beside what is served."""
+    """Applies one plan after the other. Where memory does not allow to load a version beside what is served,
+    requests to the models that have to go first are held until the plan is served, or refused."""
 
-    def __init__(self, pipeline: Pipeline, engines: EngineSettings, page: HealthPage, device: str) -> None:
+    def __init__(self, pipeline: Pipeline, residency: Residency, device: str) -> None:
         self._pipeline = pipeline
-        self._engines = engines
-        self._page = page
+        self._residency = residency
         self._device = device
-        self._loader: Executor = ThreadPoolExecutor(1, thread_name_prefix="load")
         self.has_applied = False
 
     async def apply(self, apply: Apply) -> Applied | Refused:
         """Load what is new, switch to the plan at once, and let go of the rest; or change nothing."""
+        keys = {version.key for version in apply.plan.versions}
+        leaving = [loaded for loaded in self._pipeline.table.versions if loaded.plan.key not in keys]
+        resident = [loaded for loaded in leaving if loaded.is_resident]
+        new: dict[str, LoadedVersion] = {}
+        refused = await self._load(apply, leaving, new)
+        if refused is not None:
+            await self._residency.discard(tuple(new.values()))
+            await self._residency.restore(resident)
+            self._pipeline.holding.end()
+            return refused
+        self._switch(apply, new)
+        self._pipeline.holding.end()
+        await self._residency.trim()
+        return Applied(plan_id=apply.plan.id, load_s={key: loaded.load_ns / 1e9 for key, loaded in new.items()})
+
+    async def _load(
+        self, apply: Apply, leaving: list[LoadedVersion], new: dict[str, LoadedVersion]
+    ) -> Refused | None:
+        """Load into `new` what the plan has and is not served; stop at the first that does not load."""
+        served = {loaded.plan.key for loaded in self._pipeline.table.versions}
+        for version in apply.plan.versions:
+            key = version.key
+            if key in served:
+                continue
+            try:
+                if key not in apply.slots:
+                    raise ModelLoadError(f"The plan gives no slot on the health page to {key}.")
+                new[key] = await self._residency.load(
+                    version, apply.slots[key], leaving, new.values(), self._pipeline.holding.start
+                )
+            except ModelError as error:
+                log.warning("Refused plan %s: %s: %s", apply.plan.id, key, error)
+                return Refused(plan_id=apply.plan.id, key=key, reason=str(error))
+        return None
+
+    def _switch(self, apply: Apply, new: Mapping[str, LoadedVersion]) -> None:
         plan = apply.plan
         served = {loaded.plan.key: loaded for loaded in self._pipeline.table.versions}
-        new: dict[str, LoadedVersion] = {}
-        load_s: dict[str, float] = {}
-        for version in plan.versions:
-            if version.key in served:
-                continue
-            started_s = time.monotonic()
-            try:
-                new[version.key] = await self._load(version, apply.slots)
-            except ModelError as error:
-                for loaded in new.values():
-                    loaded.close()
-                log.warning("Refused plan %s: %s: %s", plan.id, version.key, error)
-                return Refused(plan_id=plan.id, key=version.key, reason=str(error))
-            load_s[version.key] = time.monotonic() - started_s
         table = []
         for version in plan.versions:
             loaded = new.get(version.key) or served[version.key]
@@ -55,11 +72,3 @@ class Applier:
         self.has_applied = True
         names = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
         log.info("Serving plan %s: %s", plan.id, names or "no models")
-        return Applied(plan_id=plan.id, load_s=load_s)
-
-    async def _load(self, version: VersionPlan, slots: dict[str, int]) -> LoadedVersion:
-        if version.key not in slots:
-            raise ModelLoadError(f"The plan gives no slot on the health page to {version.key}.")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._loader, load, version, slots[version.key], self._engines, self._page
-        )

@@ -107,11 +107,14 @@ def statistics(versions: Iterable[LoadedVersion], counters: Counters) -> dict[st
 
 
 def index(versions: Iterable[LoadedVersion]) -> list[dict[str, str]]:
-    """Return the repository's index: the versions that are served."""
-    return [
-        {"name": loaded.plan.model, "version": loaded.plan.version, "state": "READY", "reason": ""}
-        for loaded in versions
-    ]
+    """Return the repository's index: the versions that are served, and which of them are not in memory now."""
+    entries = []
+    for loaded in versions:
+        state, reason = loaded.state
+        entries.append(
+            {"name": loaded.plan.model, "version": loaded.plan.version, "state": state, "reason": reason}
+        )
+    return entries
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

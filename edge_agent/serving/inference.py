@@ -65,6 +65,8 @@ def rows_of(request: InferRequest) -> int:
 
 def priority_of(request: InferRequest) -> int:
     """Return the request's priority; raises RequestError for one that there is not."""
+    if "priority" not in request.parameters:
+        return NORMAL
     priority = natural(request.parameters, "priority", 0) or NORMAL
     if priority not in (FIRST, NORMAL):
         raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")

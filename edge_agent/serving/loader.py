@@ -1,10 +1,13 @@
-"""Loading a version beside those that are being served."""
+"""A version and its engine, which is loaded, unloaded, and may be loaded again."""
 
 import dataclasses
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +20,21 @@ from edge_agent.engines.base import Engine, find
 from edge_agent.serving.batches import NEVER, batch_limit
 from edge_agent.serving.calls import Signature
 from edge_agent.serving.jobs import JobQueue
-from edge_agent.serving.memory import return_freed_memory
+from edge_agent.serving.memory import own_bytes, return_freed_memory
 from edge_agent.telemetry.health_page import HealthPage
 
+log = logging.getLogger(__name__)
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
 _QUICK_RUN_NS = 1_000_000
 
+AWAY: Final = "unloaded to save memory; loads on demand"
+
 
 class LoadedVersion:
-    """A version with its engine, and what the pipeline knows about its runs.
+    """A version, its engine while that is in memory, and what the pipeline knows about its runs.
 
-    `queue` and the counts are the event loop's alone; `run` may be called from any thread.
+    `queue` and the counts are the event loop's alone; `run` may be called from any thread. The engine comes and
+    goes on the loader's thread, while the loop sees to it that nothing runs.
     """
 
     def __init__(self, plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> None:
@@ -48,13 +55,36 @@ class LoadedVersion:
         """The most rows that one run takes; 0 where the first dimension is not known to be a batch."""
         self.batching = NEVER
         self.in_flight = 0
+        """Jobs that wait or run."""
         self.holds = 0
-        """Sequences that go on on this version."""
+        """Sequences that go on on this version; one with any is not idle."""
         self.is_retired = False
+        self.is_resident = True
+        """Whether it may run: false from when it is to be unloaded until it has been loaded again."""
+        self.used_ns = self.loaded_ns = perf_counter_ns()
+        self.load_ns = 0
+        """How long its last load took."""
+        self.resident_bytes = 0
+        """What its engine takes, by what loading it added; 0 without one."""
         self.mean_run_ns = math.inf
         self.largest_run_bytes = 0
-        self._engine = engine
+        self._engine: Engine | None = engine
         self._page = page
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for it, runs on it, or will be back."""
+        return not self.in_flight and not self.holds
+
+    @property
+    def running(self) -> int:
+        """How many jobs run at this moment."""
+        return self.in_flight - len(self.queue)
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """Its state and the reason for it, as the repository index of Triton has them."""
+        return ("READY", "") if self.is_resident else ("UNAVAILABLE", AWAY)
 
     def run(
         self, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]
@@ -67,8 +97,10 @@ class LoadedVersion:
     def _run(
         self, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]
     ) -> dict[str, NDArray[Any]] | EdgeAgentError:
+        engine = self._engine
+        assert engine is not None
         try:
-            return self._engine.run(inputs, outputs)
+            return engine.run(inputs, outputs)
         except EdgeAgentError as error:
             return error
         # A plug-in's own exception, or no memory: one request fails, the others go on.
@@ -86,42 +118,85 @@ class LoadedVersion:
         if run_ns < _QUICK_RUN_NS:
             self.largest_run_bytes = max(self.largest_run_bytes, size_bytes)
 
+    def reload(self, settings: EngineSettings) -> None:
+        """Load the engine again; raises ModelLoadError. To be called on the loader's thread."""
+        with _mapping_errors(self.plan), self._page.loading(self.slot):
+            started_ns, before_bytes = perf_counter_ns(), _begin(self.plan, settings)
+            self._engine = _engine(self.plan, self.slot, settings, self._page)
+            _warm_up(self)
+            self.note_load(started_ns, before_bytes)
+
+    def note_load(self, started_ns: int, before_bytes: int) -> None:
+        """Remember how long the load took, and the memory that it added; gives freed memory back."""
+        return_freed_memory()
+        self.resident_bytes = max(own_bytes() - before_bytes, self.plan.size_bytes)
+        self.loaded_ns = perf_counter_ns()
+        self.load_ns = self.loaded_ns - started_ns
+
     def close(self) -> None:
-        """Unload the model and give its memory back to the system."""
-        self._engine.close()
+        """Unload the model and give its memory back to the system. To be called on the loader's thread."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        try:
+            engine.close()
+        # A plug-in's own exception: whatever it keeps, it is not asked again.
+        except Exception:
+            log.exception("The engine %s failed to unload %s", self.plan.engine, self.plan.key)
+        del engine
         return_freed_memory()
 
 
 def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> LoadedVersion:
-    """Load a version and warm it up; raises ModelLoadError. Takes seconds: call it from a thread.
+    """Load a version and warm it up; raises ModelLoadError. Takes seconds: call it on the loader's thread.
 
     Load and warm-up are marked on the health page one after the other, since each has the run limit to itself.
     """
+    with _mapping_errors(plan), page.loading(slot):
+        started_ns, before_bytes = perf_counter_ns(), _begin(plan, settings)
+        engine = _engine(plan, slot, settings, page)
+        try:
+            loaded = LoadedVersion(plan, engine, slot, page)
+            _warm_up(loaded)
+            loaded.note_load(started_ns, before_bytes)
+        except BaseException:
+            engine.close()
+            raise
+    return loaded
+
+
+@contextmanager
+def _mapping_errors(plan: VersionPlan) -> Iterator[None]:
+    """Turn a plug-in's own exception, or no memory, into ModelLoadError: what is served already goes on."""
     try:
-        with page.in_native(slot):
-            engine = find(plan.engine).load(Path(plan.path), settings)
-        loaded = _ready(plan, engine, slot, page)
+        yield
     except ModelLoadError:
         raise
-    # A plug-in's own exception, or no memory: this plan is refused, the one before is served on.
     except Exception as error:
         raise ModelLoadError(
             f"The engine {plan.engine} cannot load it: {type(error).__name__}: {error}."
         ) from error
+
+
+def _begin(plan: VersionPlan, settings: EngineSettings) -> int:
+    """Import the runtime, which stays whatever becomes of the model; return the memory taken before."""
+    prepare = getattr(find(plan.engine), "prepare", None)
+    if prepare is not None:
+        prepare(settings)
     return_freed_memory()
-    return loaded
+    return own_bytes()
 
 
-def _ready(plan: VersionPlan, engine: Engine, slot: int, page: HealthPage) -> LoadedVersion:
+def _engine(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> Engine:
+    with page.in_native(slot):
+        engine = find(plan.engine).load(Path(plan.path), settings)
     try:
         _check_signature(plan, engine)
         _check_states(plan, engine)
-        loaded = LoadedVersion(plan, engine, slot, page)
-        _warm_up(loaded)
     except BaseException:
         engine.close()
         raise
-    return loaded
+    return engine
 
 
 def _check_states(plan: VersionPlan, engine: Engine) -> None:

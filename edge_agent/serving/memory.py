@@ -1,7 +1,10 @@
-"""How this process deals with the C library's memory. Everything here does nothing where it is not glibc's."""
+"""The memory of this process and of the system. What is about glibc does nothing with another C library."""
 
 import ctypes
+from pathlib import Path
 from typing import Final
+
+from edge_agent.telemetry import cgroups
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
@@ -9,6 +12,9 @@ _M_ARENA_MAX: Final = -8
 
 _KEPT_BYTES: Final = 16 * 2**20
 _LARGE_BYTES: Final = 8 * 2**20
+
+_RESERVE_BYTES: Final = 16 * 2**20
+"""What is left to the requests that run meanwhile, and to the other processes."""
 
 
 def keep_pages_between_runs() -> None:
@@ -30,3 +36,27 @@ def return_freed_memory() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def own_bytes() -> int:
+    """Return the resident memory that this process shares with no file: libraries stay anyway."""
+    try:
+        return _kilobytes(Path("/proc/self/smaps_rollup").read_text(), "Anonymous")
+    except OSError:
+        return _kilobytes(Path("/proc/self/status").read_text(), "RssAnon")
+
+
+def system_free_bytes() -> int:
+    """Return what this process may still take before the system or its control group runs out of memory."""
+    free = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
+    group = cgroups.own_group()
+    limited = None if group is None else cgroups.free_bytes(group)
+    return (free if limited is None else min(free, limited)) - _RESERVE_BYTES
+
+
+def _kilobytes(text: str, key: str) -> int:
+    """Return the value of a line `key: N kB` in bytes, 0 if there is none."""
+    for line in text.splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -19,7 +19,8 @@ from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
-from edge_agent.serving.deadlines import deadline_ns, exceeded
+from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
+from edge_agent.serving.holding import Holding
 from edge_agent.serving.inference import Inference, priority_of, rows_of, with_state
 from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
@@ -46,6 +47,8 @@ class Pipeline:
         scheduler: Scheduler,
         sequences: SequenceSettings,
         random: Callable[[], float],
+        queue_limit: int = 256,
+        wait_limit_s: float = 30.0,
     ) -> None:
         self.table = Table(Plan(), (), "")
         self._accounts = accounts
@@ -55,6 +58,7 @@ class Pipeline:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
+        self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
         self.sequences = SequenceStore(sequences, scheduler.close_if_done, time.monotonic)
         self._streams = Streams(self.sequences, scheduler, self._choose_for, self._begin, self.refuse)
 
@@ -115,11 +119,15 @@ class Pipeline:
         Return it, unless it waits for others of its sequence. Raises NotFoundError, RequestError or
         UnavailableError for what cannot be begun.
         """
-        if _SEQUENCE in call.parameters and (wish := self._wish(model, version, call)) is not None:
+        if model in self.holding.held:
+            self._hold(model, version, call)
+            return None
+        parameters = call.parameters
+        if _SEQUENCE in parameters and (wish := self._wish(model, version, call)) is not None:
             return self._streams.take(wish, model, version, call)
         route = self.table.route(model)
         try:
-            unit = unit_of(call.parameters.get("unit"), call.unit)
+            unit = unit_of(parameters.get("unit"), call.unit)
             choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
@@ -128,6 +136,13 @@ class Pipeline:
         if inference.remembered is not None and inference.key is not None:
             call.note_hit(Hit(self.table, model, version, unit, choice, inference.key, inference.remembered))
         return inference
+
+    def _hold(self, model: str, version: str | None, call: Call) -> None:
+        try:
+            self.holding.take(model, version, call)
+        except EdgeAgentError as error:
+            self.refuse(model, version, error, call.started_ns)
+            raise
 
     def _wish(self, model: str, version: str | None, call: Call) -> Wish | None:
         try:
@@ -299,7 +314,8 @@ class Pipeline:
         if inference.call.is_abandoned:
             return
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
-        self._answer(inference, exceeded(inference.loaded.plan.model, timeout_s), "")
+        is_late = exceeded if inference.loaded.is_resident else waited_too_long
+        self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
         self.withdraw(inference)
 
     def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
@@ -310,7 +326,11 @@ class Pipeline:
         if times is not None and not isinstance(result, EdgeAgentError):
             rows = max(inference.rows, 1)
             self._accounts.note_run(inference.choice, inference.counters, times, rows, inference.bound_ns)
-        return inference.is_answered or self._answer(inference, result, cache)
+        if not inference.is_answered:
+            return self._answer(inference, result, cache, times)
+        if times is not None:
+            self._accounts.note_late_run(inference.choice, times)
+        return True
 
     def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
         started_ns = perf_counter_ns()
@@ -320,7 +340,7 @@ class Pipeline:
         self._cache.worth(sha256).note_spent(took_ns)
         inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
 
-    def _answer(self, inference: Inference, result: Result, cache: str) -> bool:
+    def _answer(self, inference: Inference, result: Result, cache: str, times: Times | None = None) -> bool:
         """Send the answer, and count it; say whether it was a result."""
         inference.is_answered = True
         error = result if isinstance(result, EdgeAgentError) else None
@@ -328,7 +348,8 @@ class Pipeline:
             error = self._send(inference, result, cache)
         if error is not None:
             inference.call.fail(error)
-        self._accounts.note_answer(inference.choice, inference.counters, error, inference.call.started_ns)
+        started_ns = inference.call.started_ns
+        self._accounts.note_answer(inference.choice, inference.counters, error, started_ns, times)
         return error is None
 
     def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:

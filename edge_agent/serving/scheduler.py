@@ -11,9 +11,9 @@ import os
 from collections import Counter, deque
 from collections.abc import Sequence
 from time import perf_counter_ns
-from typing import Final
+from typing import Final, Protocol
 
-from edge_agent.documents.errors import UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, UnavailableError
 from edge_agent.serving.batcher import Outcome, run_alone, run_together
 from edge_agent.serving.batches import decide
 from edge_agent.serving.jobs import Job, Times
@@ -31,31 +31,52 @@ SLOW_INLINE_NS: Final = 1_000_000
 _MAX_WORKERS: Final = LANES // 2
 
 
+class Keeper(Protocol):
+    """Has versions loaded and unloaded. What is not in memory is asked for as often as a job comes for it."""
+
+    def want(self, loaded: LoadedVersion, job: Job) -> None:
+        """Have a version loaded, for which this job waits in its queue; then `Scheduler.resume` it."""
+        ...
+
+    def release(self, loaded: LoadedVersion) -> None:
+        """Unload a version that is retired and has run its last job."""
+        ...
+
+
 class Scheduler:
     """Runs jobs. `queue_limit` bounds those that wait for one model."""
+
+    keeper: Keeper
+    """Set before the first job."""
 
     def __init__(self, queue_limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue_limit = queue_limit
         self._idle_workers = self._worker_count = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
         self._workers = Workers(self._worker_count, "infer")
-        self._unloader = Workers(1, "unload")
         self._rota: deque[LoadedVersion] = deque()
         self._waiting: Counter[str] = Counter()
+        self._drains: dict[LoadedVersion, asyncio.Future[None]] = {}
+        self._ends: dict[LoadedVersion, asyncio.Future[None]] = {}
 
     def check(self, job: Job) -> None:
         """Raise UnavailableError if the job would have to wait where too many do."""
-        if not self._idle_workers and not self._runs_inline(job):
+        if not (self._idle_workers and job.loaded.is_resident) and not self._runs_inline(job):
             self.check_room(job.loaded)
 
     def submit(self, job: Job) -> None:
         """Run the job, now or when its turn comes."""
-        job.queued_ns = perf_counter_ns()
+        loaded = job.loaded
+        loaded.used_ns = job.queued_ns = perf_counter_ns()
         if self._runs_inline(job):
             self._run_inline(job)
             return
-        loaded = job.loaded
         loaded.in_flight += 1
+        if not loaded.is_resident:
+            loaded.queue.append(job)
+            self.note_waiting(loaded, 1)
+            self.keeper.want(loaded, job)
+            return
         if self._idle_workers and not loaded.queue and not loaded.batching.max_delay_ns:
             self._start((job,))
             return
@@ -69,7 +90,7 @@ class Scheduler:
         """Let a job that nobody wants any more wait no longer; one that runs already is left to its end."""
         loaded = job.loaded
         if loaded.queue.remove(job):
-            if not loaded.queue:
+            if not loaded.queue and loaded.is_resident:
                 self._rota.remove(loaded)
             self._forget(job)
 
@@ -93,12 +114,52 @@ class Scheduler:
         loaded.is_retired = True
         self.close_if_done(loaded)
 
+    async def suspend(self, loaded: LoadedVersion) -> None:
+        """Start no more jobs of a version, and wait for those that run: then it may be unloaded.
+
+        Jobs that come meanwhile wait until it is resumed, as do those that waited already.
+        """
+        loaded.is_resident = False
+        if loaded in self._rota:
+            self._rota.remove(loaded)
+        if loaded.running:
+            drained = self._drains[loaded] = self._loop.create_future()
+            await drained
+
+    async def finish(self, loaded: LoadedVersion) -> None:
+        """Wait until all jobs of a version have run, then suspend it; none may come meanwhile."""
+        while loaded.in_flight and loaded.is_resident:
+            done = self._ends[loaded] = self._loop.create_future()
+            await done
+        await self.suspend(loaded)
+
+    def resume(self, loaded: LoadedVersion) -> None:
+        """Run the jobs of a version again, as it is in memory."""
+        loaded.is_resident = True
+        if loaded.queue:
+            self._rota.append(loaded)
+            self._dispatch()
+
+    def refuse(self, loaded: LoadedVersion, error: EdgeAgentError) -> None:
+        """Answer all jobs that wait for a suspended version with an error."""
+        for job in tuple(loaded.queue):
+            self.refuse_one(job, error)
+
+    def refuse_one(self, job: Job, error: EdgeAgentError) -> None:
+        """Answer a job with an error if it waits for a suspended version."""
+        loaded = job.loaded
+        if not loaded.is_resident and loaded.queue.remove(job):
+            self.note_waiting(loaded, -1)
+            job.finish(error, Times(executions=0))
+            self._leave(job)
+
     def _runs_inline(self, job: Job) -> bool:
         loaded = job.loaded
         return (
             loaded.mean_run_ns < INLINE_LIMIT_NS
             and job.size_bytes <= loaded.largest_run_bytes
             and not loaded.queue
+            and loaded.is_resident
         )
 
     def _run_inline(self, job: Job) -> None:
@@ -181,10 +242,15 @@ class Scheduler:
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        job.loaded.in_flight -= 1
-        self.close_if_done(job.loaded)
+        loaded = job.loaded
+        loaded.in_flight -= 1
+        if self._drains and not loaded.running and loaded in self._drains:
+            self._drains.pop(loaded).set_result(None)
+        if self._ends and not loaded.in_flight and loaded in self._ends:
+            self._ends.pop(loaded).set_result(None)
+        self.close_if_done(loaded)
 
     def close_if_done(self, loaded: LoadedVersion) -> None:
         """Unload a retired version if nothing goes on on it any more."""
-        if loaded.is_retired and not loaded.in_flight and not loaded.holds:
-            self._unloader.submit(LoadedVersion.close, loaded)
+        if loaded.is_retired and loaded.is_idle:
+            self.keeper.release(loaded)

@@ -53,6 +53,7 @@ from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.repository import Repository
+from edge_agent.serving.residency import Residency
 from edge_agent.serving.rpc import start as rpc
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.serving.shared_memory import Regions
@@ -118,8 +119,16 @@ class Server:
         cache = ResultCache(first.cache, secrets.token_bytes(64), counters.cache, time.monotonic)
         ids = PredictionIds(bytes.fromhex(first.secret))
         scheduler = Scheduler(first.http.queue_limit)
+        residency = Residency(scheduler, counters, first.engines, first.memory, self._page)
         pipeline = Pipeline(
-            Accounts(self._page, counters), cache, ids, scheduler, first.sequences, random.random
+            Accounts(self._page, counters),
+            cache,
+            ids,
+            scheduler,
+            first.sequences,
+            random.random,
+            first.http.queue_limit,
+            first.memory.wait_limit_s,
         )
         outcomes = Outcomes(
             Path(first.outcomes_db),
@@ -138,12 +147,13 @@ class Server:
             _send(writer, Impaired(message=str(error)))
         self._page.heartbeat()
         _send(writer, Ready(pid=os.getpid()))
-        applier = Applier(pipeline, first.engines, self._page, first.device)
+        applier = Applier(pipeline, residency, first.device)
         tasks = [
             asyncio.create_task(self._obey(reader, counters, repository), name="obey"),
             asyncio.create_task(self._apply(applier, app, writer), name="apply"),
             asyncio.create_task(self._beat(), name="beat"),
             asyncio.create_task(self._sweep(pipeline), name="sweep"),
+            asyncio.create_task(residency.stay_lean(), name="lean"),
             asyncio.create_task(self._tell(counters, pipeline, writer), name="tell"),
         ]
         for task in tasks:

@@ -44,6 +44,9 @@ class VersionCounters:
     latency_s: Sketch = field(default_factory=Sketch)
     """The durations again, as they can be merged over devices."""
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
+    loads: int = 0
+    resident_bytes: int = 0
+    """What the version takes in memory now, by what loading it added."""
 
     def observe(self, duration_s: float) -> None:
         """Count an answered request and how long it took from its last byte to its answer."""
@@ -97,6 +100,7 @@ class Counters:
     def __init__(self) -> None:
         self._versions: dict[tuple[str, str], VersionCounters] = {}
         self.cache = CacheCounters()
+        self.memory_budget_bytes = 0
         self.link: LinkState | None = None
         """What the supervisor said of its link to the fleet, None while it has none."""
 
@@ -115,7 +119,11 @@ class Counters:
     def render(self, info: ServingInfo) -> bytes:
         """Return all of it as text."""
         lines: list[str] = []
-        families = (*_families(self._versions, self.cache, info), *_link_families(self.link))
+        families = (
+            *_families(self._versions, self.cache, info),
+            *_memory_families(self._versions, self.memory_budget_bytes),
+            *_link_families(self.link),
+        )
         for name, kind, text, samples in families:
             lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples)
         return ("\n".join(lines) + "\n").encode()
@@ -204,6 +212,26 @@ def _cache_size_families(cache: CacheCounters) -> Iterable[_Family]:
     yield name, "counter", "Results that made room for others.", [f"{name} {cache.evictions}"]
 
 
+def _memory_families(versions: _Versions, budget_bytes: int) -> Iterable[_Family]:
+    labelled = [(_labels(model=m, version=v), counters) for (m, v), counters in versions.items()]
+    name = "edge_agent_model_loads_total"
+    yield (
+        name,
+        "counter",
+        "Loads of a version, for a plan or because a request came for it.",
+        [f"{name}{{{labels}}} {counters.loads}" for labels, counters in labelled],
+    )
+    name = "edge_agent_model_resident_bytes"
+    yield (
+        name,
+        "gauge",
+        "Memory that loading a version has added; 0 while it is not loaded.",
+        [f"{name}{{{labels}}} {counters.resident_bytes}" for labels, counters in labelled],
+    )
+    name = "edge_agent_memory_budget_bytes"
+    yield name, "gauge", "Memory that all models together may take; 0 is no limit.", [f"{name} {budget_bytes}"]
+
+
 def _link_families(link: LinkState | None) -> Iterable[_Family]:
     if link is None:
         return
@@ -219,7 +247,7 @@ def _process_families(info: ServingInfo) -> Iterable[_Family]:
     yield (
         name,
         "gauge",
-        "The versions that are loaded.",
+        "The versions that are served.",
         [
             f"{name}{{{_labels(model=model, version=version, engine=engine, precision=precision)}}} 1"
             for model, version, engine, precision in info.loaded

@@ -8,6 +8,7 @@ turns. Everything is an aligned unsigned 64-bit word, in host order:
     word 1           heartbeat, CLOCK_MONOTONIC ns
     64 x 4 words     the slots: requests, errors, exposures, nanoseconds run
     64 words         the lanes: 0 when free, else the start time with its low 6 bits replaced by the slot
+    1 word           0, or 1 more than the slot of the version that is being loaded
 
 A lane is one word, so that a reader can never pair the slot of one run with the start time of another.
 """
@@ -17,18 +18,21 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
 SLOTS: Final = 64
 LANES: Final = 64
 
-_MAGIC: Final = 0x4544_4745_4850_0001
+_MAGIC: Final = 0x4544_4745_4850_0002
 _HEARTBEAT: Final = 1
 _COUNTS: Final = 2
 _COUNTS_PER_SLOT: Final = 4
 _MARKS: Final = _COUNTS + SLOTS * _COUNTS_PER_SLOT
-_WORDS: Final = _MARKS + LANES
+_LOADING: Final = _MARKS + LANES
+_WORDS: Final = _LOADING + 1
 _SIZE_BYTES: Final = _WORDS * 8
 _SLOT_MASK: Final = SLOTS - 1
 
@@ -58,6 +62,8 @@ class HealthSnapshot:
     heartbeat_ns: int
     slots: tuple[SlotCounts, ...]
     marks: tuple[NativeMark, ...]
+    loading: int | None = None
+    """The slot of the version that is being loaded."""
 
 
 class HealthPage:
@@ -69,7 +75,7 @@ class HealthPage:
         self._words = memoryview(self._memory).cast("Q")
         self._lock = threading.Lock()
         # The last used lane is taken first: it is the one in the CPU's cache.
-        self._free_lanes = deque(range(_MARKS, _WORDS))
+        self._free_lanes = deque(range(_MARKS, _LOADING))
 
     @classmethod
     def create(cls) -> Self:
@@ -117,6 +123,15 @@ class HealthPage:
         """Return a context manager that marks the slot as inside native code; for any thread."""
         return NativeSection(self._words, self._free_lanes, slot)
 
+    @contextmanager
+    def loading(self, slot: int) -> Iterator[None]:
+        """Mark the slot as being loaded; one at a time."""
+        self._words[_LOADING] = slot + 1
+        try:
+            yield
+        finally:
+            self._words[_LOADING] = 0
+
     def snapshot(self) -> HealthSnapshot:
         """Read the whole page."""
         return HealthSnapshot(
@@ -124,14 +139,15 @@ class HealthPage:
             slots=tuple(self._slot_counts(slot) for slot in range(SLOTS)),
             marks=tuple(
                 NativeMark(mark & _SLOT_MASK, mark & ~_SLOT_MASK)
-                for mark in (_read(self._words, lane) for lane in range(_MARKS, _WORDS))
+                for mark in (_read(self._words, lane) for lane in range(_MARKS, _LOADING))
                 if mark
             ),
+            loading=loading - 1 if (loading := _read(self._words, _LOADING)) else None,
         )
 
     def clear_marks(self) -> None:
         """Free all lanes; for the supervisor, once the process that set them is dead."""
-        self._words[_MARKS:_WORDS] = memoryview(bytes(LANES * 8)).cast("Q")
+        self._words[_MARKS:_WORDS] = memoryview(bytes((_WORDS - _MARKS) * 8)).cast("Q")
 
     def clear_slot(self, slot: int) -> None:
         """Set a slot's counts to zero, before it is given to another version."""

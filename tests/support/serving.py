@@ -114,7 +114,7 @@ def slow_onnx(path: Path, size: int = 512, rounds: int = 6) -> Path:
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
 
 
-def summing_onnx(path: Path, factor: float = 1.0, rounds: int = 0) -> Path:
+def totalling_onnx(path: Path, factor: float = 1.0, rounds: int = 0) -> Path:
     """Write a streaming model on FP32 [n, 2]: total = before + x, y = factor * total; `before` is its state.
 
     `rounds` makes it take some tens of milliseconds each.
@@ -142,6 +142,35 @@ def streaming_plan(path: Path, model: str = "m", version: str = "1", **state: st
     """Return the plan of a streaming model; `state` is its outputs by the inputs that they become."""
     pairs = tuple(StatePair(before, after) for before, after in (state or {"before": "total"}).items())
     return dataclasses.replace(version_plan(path, model, version), state=pairs)
+
+
+def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
+    """Write y = factor * x on FP32 [n, 2], by way of a matrix of width * width: 3 MB."""
+    there, square = np.eye(2, width, dtype=np.float32), np.eye(width, dtype=np.float32)
+    weights = {"there": there, "square": square, "back": np.ascontiguousarray(there.T) * np.float32(factor)}
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+        for name, array in weights.items()
+    ]
+    nodes += [
+        helper.make_node("MatMul", ["x", "there"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "square"], ["same"]),
+        helper.make_node("MatMul", ["same", "back"], ["y"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def summing_onnx(path: Path, factor: float = 1.0) -> Path:
+    """Write total = total_before + factor * x, on FP32 [n, 2]."""
+    nodes = [
+        helper.make_node("Constant", [], ["factor"], value_float=factor),
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Add", ["before", "scaled"], ["after"]),
+        helper.make_node("Identity", ["after"], ["total"]),
+    ]
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"total": tensor, "after": tensor})
 
 
 def doubling_tflite(path: Path) -> Path:

@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
 
 from edge_agent.client import Client, InferResult
 from edge_agent.documents.errors import RequestError
@@ -19,23 +18,11 @@ from edge_agent.documents.ipc import Applied
 from edge_agent.documents.plan import StatePair, VersionPlan
 from edge_agent.documents.settings import SequenceSettings
 from support.agent import wait_until
-from support.serving import ServingProcess, save_onnx, version_plan
+from support.serving import ServingProcess, summing_onnx, version_plan
 
 MODELS = Path(__file__).parents[3] / ".cache/models"
 RATE = 16_000
 CHUNK, CONTEXT = 512, 64
-
-
-def summing_onnx(path: Path, factor: float = 1.0) -> Path:
-    """Write total = total_before + factor * x, on FP32 [n, 2]."""
-    nodes = [
-        helper.make_node("Constant", [], ["factor"], value_float=factor),
-        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
-        helper.make_node("Add", ["before", "scaled"], ["after"]),
-        helper.make_node("Identity", ["after"], ["total"]),
-    ]
-    tensor = ("FP32", ["n", 2])
-    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"total": tensor, "after": tensor})
 
 
 def summing(folder: Path, version: str = "1", factor: float = 1.0) -> VersionPlan:

@@ -15,7 +15,7 @@ from edge_agent.documents.errors import DeadlineExceededError, EdgeAgentError, R
 from edge_agent.documents.ipc import Applied
 from edge_agent.documents.settings import CacheSettings, SequenceSettings
 from support.agent import wait_until
-from support.serving import ServingProcess, identity_onnx, streaming_plan, summing_onnx, version_plan
+from support.serving import ServingProcess, identity_onnx, streaming_plan, totalling_onnx, version_plan
 
 
 class App:
@@ -42,7 +42,7 @@ class App:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[ServingProcess]:
     with ServingProcess(tmp_path / "s", cache=CacheSettings()) as process:
-        assert isinstance(process.apply(streaming_plan(summing_onnx(tmp_path / "1.onnx"))), Applied)
+        assert isinstance(process.apply(streaming_plan(totalling_onnx(tmp_path / "1.onnx"))), Applied)
         yield process
 
 
@@ -86,7 +86,7 @@ def test_a_request_that_fails_leaves_the_state_as_it_was(client: Client) -> None
 
 def test_sequences_run_side_by_side(serving: ServingProcess, tmp_path: Path) -> None:
     count = min(2, len(os.sched_getaffinity(0)))
-    serving.apply(streaming_plan(summing_onnx(tmp_path / "slow.onnx", rounds=20)))
+    serving.apply(streaming_plan(totalling_onnx(tmp_path / "slow.onnx", rounds=20)))
     gauge = 'edge_agent_requests_in_flight{model="m",version="1"} '
     with Client(serving.path) as client:
         threads = [
@@ -105,7 +105,7 @@ def test_a_sequence_stays_on_the_version_that_it_began_on(
 ) -> None:
     app, late = App(client, 1), App(client, 2)
     assert app.ask(1, 1, start=True) == [1, 1]
-    serving.apply(streaming_plan(summing_onnx(tmp_path / "2.onnx", factor=100), version="2"))
+    serving.apply(streaming_plan(totalling_onnx(tmp_path / "2.onnx", factor=100), version="2"))
     assert late.ask(1, 1, start=True) == [100, 100]
     answer = app.result(1, 1)
     assert (answer.model_version, answer.outputs["y"].tolist()) == ("1", [[2, 2]])
@@ -123,8 +123,8 @@ def test_a_sequence_ends_with_a_second_update_that_needs_its_slot(
 ) -> None:
     app = App(client, 1)
     app.ask(1, 1, start=True)
-    old = streaming_plan(summing_onnx(tmp_path / "1.onnx"))
-    new = streaming_plan(summing_onnx(tmp_path / "2.onnx", factor=100), version="2")
+    old = streaming_plan(totalling_onnx(tmp_path / "1.onnx"))
+    new = streaming_plan(totalling_onnx(tmp_path / "2.onnx", factor=100), version="2")
     serving.reuse_slot(old, new)
     serving.apply(new)
     with pytest.raises(RequestError, match="as an update has ended it; begin it with") as caught:
@@ -146,7 +146,7 @@ def test_other_models_take_sequences_for_the_version_alone(
 
 def test_states_are_bounded_in_bytes(tmp_path: Path) -> None:
     with ServingProcess(tmp_path / "s", sequences=SequenceSettings(max_bytes=4096)) as serving:
-        serving.apply(streaming_plan(summing_onnx(tmp_path / "1.onnx")))
+        serving.apply(streaming_plan(totalling_onnx(tmp_path / "1.onnx")))
         with Client(serving.path) as client:
             with pytest.raises(EdgeAgentError, match=r"takes 4500 bytes, sequences\.max_bytes allows 4096"):
                 App(client, 1).ask(1, 1, rows=500, start=True)
@@ -164,7 +164,7 @@ def test_a_restart_loses_sequences_and_says_so(serving: ServingProcess, client: 
     serving.process.kill()
     serving.wait()
     serving.start()
-    serving.apply(streaming_plan(summing_onnx(tmp_path / "1.onnx")))
+    serving.apply(streaming_plan(totalling_onnx(tmp_path / "1.onnx")))
     with pytest.raises(RequestError, match="also after a restart of the server"):
         app.ask(1, 1)
     assert app.ask(1, 1, start=True) == [1, 1]
@@ -173,7 +173,7 @@ def test_a_restart_loses_sequences_and_says_so(serving: ServingProcess, client: 
 def test_who_waits_for_others_of_its_sequence_keeps_its_deadline(
     serving: ServingProcess, client: Client, tmp_path: Path
 ) -> None:
-    serving.apply(streaming_plan(summing_onnx(tmp_path / "slow.onnx", rounds=40)))
+    serving.apply(streaming_plan(totalling_onnx(tmp_path / "slow.onnx", rounds=40)))
     gauge = 'edge_agent_requests_in_flight{model="m",version="1"} 1'
     app = App(client, 1)
     first = threading.Thread(target=app.ask, args=(1, 1), kwargs={"start": True})

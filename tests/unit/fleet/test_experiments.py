@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.documents.deployment import Deployment, Experiment, ModelDeployment
+from edge_agent.documents.deployment import Arm, Batching, CachePolicy, Deployment, Experiment, ModelDeployment
 from edge_agent.documents.errors import RequestError
 from edge_fleet.deploy import Change, parse_arms, revise
-from edge_fleet.experiments import Draw, Terms, past_epochs
+from edge_fleet.experiments import Draw, Terms, parse_batching, past_epochs, settle
 from support.tiny_fleet import Fleet
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -123,3 +123,33 @@ def test_an_experiment_that_begins_again_has_a_new_epoch_and_salt(tmp_path: Path
     (fleet.store / "targets/deployments/00.default.json").write_text("{")
     assert past_epochs(fleet.store, "default") == {"digits": 2}
     assert past_epochs(fleet.store, "other") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "batching"),
+    [
+        ("8", Batching(max_size=8)),
+        ("8:500", Batching(max_size=8, max_delay_us=500)),
+        ("off", Batching()),
+    ],
+)
+def test_batching_is_read(text: str, batching: Batching) -> None:
+    assert parse_batching(text) == batching
+
+
+@pytest.mark.parametrize("text", ["", "x", "8:x", "0", "-1", "8:-1", "1000000"])
+def test_what_is_no_batching_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="write SIZE or SIZE:DELAY_US, or off"):
+        parse_batching(text)
+
+
+def test_batching_and_a_share_of_the_cache_stay_until_they_are_changed() -> None:
+    known = ModelDeployment(
+        arms=(Arm(version="1"),), batching=Batching(max_size=8), cache=CachePolicy(share=0.5, max_input_bytes=7)
+    )
+    wanted = ModelDeployment(arms=(Arm(version="2"),))
+    kept = settle("m", wanted, [known], Terms(cache_ttl_s=3.0), Draw("salt"))
+    assert (kept.batching.max_size, kept.cache.share, kept.cache.max_input_bytes) == (8, 0.5, 7)
+    assert kept.cache.ttl_s == 3.0
+    off = settle("m", wanted, [known], Terms(batching=parse_batching("off")), Draw("salt"))
+    assert off.batching.max_size == 1

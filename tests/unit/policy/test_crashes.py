@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.policy.crashes import Incident, blamed, restart_delay_s, within, without
+from edge_agent.policy.crashes import Incident, blamed, restart_delay_s, suspects, within, without
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])
 INCIDENTS = st.lists(
@@ -58,3 +58,19 @@ def test_the_first_restarts_are_immediate_and_the_wait_is_bounded() -> None:
     delays = [restart_delay_s(count) for count in range(6, 64)]
     assert delays == sorted(delays)
     assert 0 < delays[0] < delays[-1] <= 30.0
+
+
+class TestSuspects:
+    MARKED = ("b", "a")
+
+    def test_a_crash_is_charged_to_all_that_ran(self) -> None:
+        found = suspects(self.MARKED, "a", is_clean=False, from_outside=False, ran_out=False)
+        assert found == ("a", "b")
+
+    def test_a_clean_end_and_a_kill_from_outside_to_nobody(self) -> None:
+        assert suspects(self.MARKED, "a", is_clean=True, from_outside=False, ran_out=False) == ()
+        assert suspects(self.MARKED, "a", is_clean=False, from_outside=True, ran_out=False) == ()
+
+    def test_a_kill_for_lack_of_memory_to_what_was_being_loaded(self) -> None:
+        assert suspects(self.MARKED, "a", is_clean=False, from_outside=True, ran_out=True) == ("a",)
+        assert suspects(self.MARKED, None, is_clean=False, from_outside=True, ran_out=True) == ()

@@ -18,6 +18,7 @@ from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Request, Response, failure
+from edge_agent.serving.jobs import Job
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.predictions import PredictionIds
@@ -67,6 +68,16 @@ class Engine:
         self.closed.set()
 
 
+class Keeper:
+    """Unloads what is retired and has run its last job."""
+
+    def want(self, loaded: LoadedVersion, job: Job) -> None:
+        raise NotImplementedError
+
+    def release(self, loaded: LoadedVersion) -> None:
+        loaded.close()
+
+
 class Waiter:
     """Waits for one answer."""
 
@@ -101,11 +112,13 @@ class Served:
         self.loaded = LoadedVersion(self.plan, self.engine, 0, page)
         counters = Counters()
         cache = ResultCache(CacheSettings(), bytes(64), counters.cache, lambda: 0.0)
+        scheduler = Scheduler(queue_limit)
+        scheduler.keeper = Keeper()
         self.pipeline = Pipeline(
             Accounts(page, counters),
             cache,
             PredictionIds(bytes(32)),
-            Scheduler(queue_limit),
+            scheduler,
             SequenceSettings(),
             lambda: 0.0,
         )

@@ -109,3 +109,17 @@ def test_something_else_is_no_page():
     os.ftruncate(fd, os.fstat(HealthPage.create().fd).st_size)
     with pytest.raises(ValueError, match="not a health page"):
         HealthPage.attach(fd)
+
+
+def test_the_version_that_is_being_loaded_outlives_the_process(page):
+    assert page.snapshot().loading is None
+    with page.loading(0):
+        with page.in_native(0):
+            assert page.snapshot().loading == 0
+        assert page.snapshot().loading == 0
+    assert page.snapshot().loading is None
+    left_open = page.loading(63)
+    left_open.__enter__()
+    assert page.snapshot().loading == 63
+    page.clear_marks()
+    assert page.snapshot().loading is None
