@@ -35,6 +35,7 @@ test: .venv/.ready-test ## the tests, with a real broker, real processes and rea
 test-slow: .venv/.ready-test ## the tests that take longer: every framework, fine-tuning, faults
 	@scripts/fetch-mosquitto
 	@scripts/fetch-test-files
+	@scripts/fetch-perf-analyzer
 	@scripts/run-tests slow $(TESTS)
 
 lint: .venv/.ready-test ## formatting, lints, types, import contracts, schemas, systemd units

@@ -152,7 +152,8 @@ def render(
         tensor, datatype = delivered(answer, name, delivery)
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
         if delivery.region is not None:
-            output["parameters"] = to_memory(delivery, binary_tensors.encode(tensor, datatype), memory)
+            # Triton says nothing more of it, and its C++ client takes parameters for those of binary data.
+            to_memory(delivery, binary_tensors.encode(tensor, datatype), memory)
         elif delivery.is_binary:
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
