@@ -19,9 +19,8 @@ from edge_agent.documents.plan import StatePair, VersionPlan
 from edge_agent.documents.settings import SequenceSettings
 from support.agent import wait_until
 from support.serving import ServingProcess, summing_onnx, version_plan
+from support.speech import MODELS, RATE, recording
 
-MODELS = Path(__file__).parents[3] / ".cache/models"
-RATE = 16_000
 CHUNK, CONTEXT = 512, 64
 
 
@@ -89,12 +88,6 @@ def test_a_voice_detector_answers_as_if_run_by_hand(serving: ServingProcess, cli
     assert found == wanted
     assert max(wanted["forwards"]) > 0.9 > 0.1 > min(wanted["forwards"])
     assert found["forwards"] != found["backwards"]
-
-
-def recording() -> NDArray[np.float32]:
-    telephone = np.fromfile(MODELS / "test-audio.raw", "<i2").astype(np.float32) / 2**15
-    places = np.arange(2 * len(telephone)) / 2
-    return np.interp(places, np.arange(len(telephone)), telephone).astype(np.float32)
 
 
 def frames(samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:

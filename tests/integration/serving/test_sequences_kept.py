@@ -184,3 +184,13 @@ def test_who_waits_for_others_of_its_sequence_keeps_its_deadline(
     assert gauge in serving.metrics_text()
     first.join()
     assert app.ask(1, 1) == [2, 2]
+
+
+def test_the_clients_sequence_begins_with_its_first_request_that_is_answered(client: Client) -> None:
+    sequence = client.sequence("m")
+    with pytest.raises(RequestError, match="must have shape"):
+        sequence.infer({"x": np.ones((1, 3), np.float32)})
+    x = {"x": np.ones((1, 2), np.float32)}
+    assert sequence.infer(x).outputs["y"].tolist() == [[1, 1]]
+    assert sequence.infer(x, end=True).outputs["y"].tolist() == [[2, 2]]
+    assert sequence.infer(x).outputs["y"].tolist() == [[1, 1]]
