@@ -107,8 +107,7 @@ class Tasks:
     def create(self, uid: int | None, size_bytes: int) -> Task:
         """Return a new task for a request of this size; raises UnavailableError where there are too many."""
         size_bytes += _TASK_BYTES
-        self._make_room(1, size_bytes)
-        if len(self._tasks) >= self._settings.max_count or self.bytes + size_bytes > self._settings.max_bytes:
+        if not self._make_room(1, size_bytes):
             raise UnavailableError(
                 f"{len(self._tasks)} tasks of {self.bytes} bytes leave no room for another; "
                 "fetch and delete results, or try again later."
@@ -140,8 +139,7 @@ class Tasks:
         self._resize(task, _TASK_BYTES + len(body))
         task.response = Response(response.status, (body,), response.content_type, response.headers)
         task.status = "done" if response.status < 400 else "failed"
-        self._make_room(0, 0, but=task)
-        if self.bytes > self._settings.max_bytes:
+        if not self._make_room(0, 0, but=task):
             error = UnavailableError("The answer is larger than tasks.max_bytes; ask without respond-async.")
             task.response, task.status = failure(error), "failed"
             self._resize(task, _TASK_BYTES)
@@ -194,14 +192,22 @@ class Tasks:
         self.bytes += size_bytes - task.size_bytes
         task.size_bytes = size_bytes
 
-    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> None:
-        """Forget what has ended longest ago, as far as so many tasks and bytes more need that."""
+    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> bool:
+        """Forget what has ended longest ago, as far as so many tasks and bytes more need that.
+
+        Where even all of it would not be enough, forget nothing and say so.
+        """
         ended = [task for task in self._tasks.values() if task.ended_s is not None and task is not but]
+        over = len(self._tasks) + count - self._settings.max_count
+        over_bytes = self.bytes + size_bytes - self._settings.max_bytes
+        if over > len(ended) or over_bytes > sum(task.size_bytes for task in ended):
+            return False
         for task in sorted(ended, key=lambda one: one.ended_s or 0.0):
-            has_room = len(self._tasks) + count <= self._settings.max_count
-            if has_room and self.bytes + size_bytes <= self._settings.max_bytes:
-                return
+            if over <= 0 and over_bytes <= 0:
+                break
+            over, over_bytes = over - 1, over_bytes - task.size_bytes
             self.remove(task)
+        return True
 
 
 def _answer(wait: Wait, response: Response) -> None:
