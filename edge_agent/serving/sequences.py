@@ -11,7 +11,7 @@ Models" (implicit state management).
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import msgspec
 import numpy as np
@@ -204,16 +204,11 @@ class SequenceStore:
         loaded = upcoming.choice.loaded
         state = {}
         for pair in loaded.plan.state:
-            tensor, spec = results.get(pair.output), loaded.signature.inputs[pair.input]
-            if (
-                tensor is None
-                or not spec.accepts(tensor.shape)
-                or tensor.dtype != upcoming.state[pair.input].dtype
-            ):
-                described = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+            tensor = results.get(pair.output)
+            if not _fits(tensor, loaded.signature.inputs[pair.input], upcoming.state[pair.input]):
                 return ModelLoadError(
-                    f"The model's state '{pair.output}' is {described}, which its input '{pair.input}' does "
-                    "not take; its manifest must name other state pairs."
+                    f"The model's state '{pair.output}' is {_described(tensor)}, which its input "
+                    f"'{pair.input}' does not take; its manifest must name other state pairs."
                 )
             # A view would keep all of what the runtime gave, and an engine might use its buffer again.
             state[pair.input] = tensor if tensor.flags.owndata else tensor.copy()
@@ -342,6 +337,15 @@ def _zeros(spec: TensorSpec, rows: int) -> NDArray[Any]:
     if spec.datatype == "BYTES":
         return np.full(shape, b"", np.object_)
     return np.zeros(shape, NUMPY_NAME[spec.datatype])
+
+
+def _fits(tensor: Any, spec: TensorSpec, before: NDArray[Any]) -> TypeGuard[NDArray[Any]]:
+    """Say whether what a run gave can be the next one's input; a plug-in may give anything."""
+    return isinstance(tensor, np.ndarray) and spec.accepts(tensor.shape) and tensor.dtype == before.dtype
+
+
+def _described(tensor: Any) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, np.ndarray) else "missing"
 
 
 def _size_bytes(state: Mapping[str, NDArray[Any]]) -> int:

@@ -78,7 +78,8 @@ def test_a_batch_and_a_version_stay_what_they_were() -> None:
 def test_a_state_that_its_input_does_not_take_fails_the_request() -> None:
     store = Store()
     store.ask(turn(1, starts=True), 1.0)
-    for wrong in (np.zeros((1, 1)), np.zeros(1, np.float32), None):
+    wrongs: tuple[Any, ...] = (np.zeros((1, 1)), np.zeros(1, np.float32), [1.0], None)
+    for wrong in wrongs:
         one = turn(1)
         store.store.join(one)
         chosen = store.store.begin(one)
