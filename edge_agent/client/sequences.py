@@ -25,8 +25,11 @@ class _Place:
     def parameters(self, given: Mapping[str, Any] | None, end: bool) -> dict[str, Any]:
         """Return the parameters of the next request, the last one if `end`."""
         place = {"sequence_id": self.id, "sequence_start": not self._has_begun, "sequence_end": end}
-        self._has_begun = not end
         return {**(given or {}), **place}
+
+    def note_answer(self, end: bool) -> None:
+        """Hear that it was answered with a result: one that fails changes nothing, and may be sent again."""
+        self._has_begun = not end
 
 
 class InferSequence:
@@ -57,7 +60,11 @@ class InferSequence:
         Raises RequestError when the agent has forgotten it, by an update, a restart or a long silence.
         """
         parameters = self._place.parameters(parameters, end)
-        return self._client.infer(self._model, inputs, self._version, outputs, parameters, timeout_s=timeout_s)
+        result = self._client.infer(
+            self._model, inputs, self._version, outputs, parameters, timeout_s=timeout_s
+        )
+        self._place.note_answer(end)
+        return result
 
 
 class AsyncInferSequence:
@@ -85,6 +92,8 @@ class AsyncInferSequence:
     ) -> InferResult:
         """Run the model on the next inputs; see `InferSequence.infer`."""
         parameters = self._place.parameters(parameters, end)
-        return await self._client.infer(
+        result = await self._client.infer(
             self._model, inputs, self._version, outputs, parameters, timeout_s=timeout_s
         )
+        self._place.note_answer(end)
+        return result

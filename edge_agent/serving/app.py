@@ -18,6 +18,7 @@ from edge_agent.serving.access import Access
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall, header_length
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
+from edge_agent.serving.inference import Inference
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.oip import Unbound
@@ -60,7 +61,7 @@ class App:
         self._access = Access(configure.http)
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
-        self._tasks = Tasks(configure.tasks)
+        self._tasks = Tasks(configure.tasks, pipeline.withdraw)
         self._reader = Reader()
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
@@ -100,6 +101,7 @@ class App:
         """Be ready no more; requests that came before the first plan are refused, the next process has it."""
         self.is_ready, self._is_stopping = False, True
         self._repository.stop()
+        self._tasks.stop()
         held, self._held = self._held, []
         for _, reply in held:
             if not reply.is_abandoned:
@@ -198,27 +200,29 @@ class App:
         task = self._tasks.create(reply.peer_uid(), len(request.body))
         try:
             # Its bytes ask for a task, and must not be known as a question that is answered at once.
-            self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
-        except EdgeAgentError:
+            inference = self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+        except Exception:
             self._tasks.remove(task)
             raise
+        if task.status == "pending":
+            task.inference = inference
         reply.send(tasks_http.accepted(task))
 
     def _infer(
         self, model: str, version: str | None, request: Request, reply: Reply, choice: Choice | None = None
-    ) -> None:
+    ) -> Inference | None:
         started_ns = perf_counter_ns()
         length = header_length(request)
         if choice is None and is_large(request, length):
             then = partial(self._infer_read, model, version, request, reply, started_ns)
             self._reader.read(request, length, reply, then)
-            return
+            return None
         try:
             call = HttpCall(request, reply, self._memo, self._codec, self._regions)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
-        self._pipeline.infer(model, version, call, choice)
+        return self._pipeline.infer(model, version, call, choice)
 
     def _infer_read(
         self,

@@ -4,7 +4,7 @@ A front end (`http_infer`, `grpc`) makes a call of what it has received; the pip
 that is to answer it, and gives it the answer or the error. For the event loop's thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,11 +22,20 @@ Results = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of a model, by name, in its order; and the names of its classes, if it has any."""
+    """The inputs and outputs of a model, by name, in its order; and the names of its classes, if it has any.
+
+    Outputs that are `hidden` are given only to who asks for them by name.
+    """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     labels: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def shown(self) -> Iterable[str]:
+        """The names of the outputs that are not hidden."""
+        return [name for name in self.outputs if name not in self.hidden] if self.hidden else self.outputs
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

@@ -30,7 +30,7 @@ class Holding:
         self,
         limit: int,
         wait_limit_s: float,
-        begin: Callable[[str, str | None, Call], None],
+        begin: Callable[[str, str | None, Call], object],
         refuse: Callable[[str, str | None, EdgeAgentError, int], None],
     ) -> None:
         self._limit = limit

@@ -4,11 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from edge_agent.documents.errors import RequestError
+from edge_agent.serving.cache import Remembered
 from edge_agent.serving.calls import Call, InferRequest
 from edge_agent.serving.jobs import FIRST, NORMAL, Job, Result, Times
 from edge_agent.serving.parameters import natural
 from edge_agent.serving.router import Choice
-from edge_agent.serving.sequences import Sequence
+from edge_agent.serving.sequences import Turn
 from edge_agent.telemetry.counters import VersionCounters
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class Inference(Job, eq=False, kw_only=True):
     followers: "list[Inference]"
     bound_ns: int = 0
     """What it took to make arrays of its inputs."""
-    sequence: Sequence | None = None
-    is_end: bool = False
-    """Whether it is the last of its sequence."""
+    remembered: Remembered | None = None
+    """What the cache has answered it with."""
+    turn: Turn | None = None
+    """Its turn in the sequence that it belongs to, if it does."""
     lookup_ns: int = 0
     """What it took to look its result up."""
     timer: asyncio.TimerHandle | None = None
@@ -69,3 +71,9 @@ def priority_of(request: InferRequest) -> int:
     if priority not in (FIRST, NORMAL):
         raise RequestError(f"The parameter priority must be {FIRST}, {NORMAL} or 0, not {priority}.")
     return priority
+
+
+def with_state(request: InferRequest, choice: Choice) -> list[str]:
+    """Return the outputs that a request wants, and those that are its sequence's state."""
+    states = (pair.output for pair in choice.loaded.plan.state)
+    return list(dict.fromkeys((*request.outputs, *states)))

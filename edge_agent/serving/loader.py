@@ -1,5 +1,6 @@
 """A version and its engine, which is loaded, unloaded, and may be loaded again."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -47,12 +48,9 @@ class LoadedVersion:
             {spec.name: spec for spec in plan.outputs or engine.outputs},
             plan.labels,
         )
-        outputs = {pair.output for pair in plan.state}
         self.state_inputs = frozenset(pair.input for pair in plan.state)
-        self.in_sequence = Signature(
-            self.signature.inputs,
-            {name: spec for name, spec in self.signature.outputs.items() if name not in outputs},
-            plan.labels,
+        self.in_sequence = dataclasses.replace(
+            self.signature, hidden=frozenset(pair.output for pair in plan.state)
         )
         """The signature for requests of a sequence, whose state is the agent's."""
         self.queue = JobQueue()

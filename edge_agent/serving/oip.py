@@ -361,7 +361,7 @@ def _outputs(infer: _Infer, signature: Signature, memory: RegionAccess | None) -
     by_default = flag(infer.parameters, "binary_data_output", False)
     wanted: dict[str, Delivery] = {}
     if not infer.outputs:
-        wanted = dict.fromkeys(signature.outputs, IN_BINARY if by_default else IN_JSON)
+        wanted = dict.fromkeys(signature.shown, IN_BINARY if by_default else IN_JSON)
     for output in infer.outputs or ():
         if output.name not in signature.outputs:
             known = _names(signature.outputs)

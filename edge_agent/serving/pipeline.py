@@ -17,22 +17,23 @@ from edge_agent.documents.settings import SequenceSettings
 from edge_agent.policy.assignment import unit_of
 from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
-from edge_agent.serving.cache import Remembered, ResultCache
+from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.calls import Answer, Call, InferRequest, Results
 from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
 from edge_agent.serving.holding import Holding
-from edge_agent.serving.inference import Inference, priority_of, rows_of
+from edge_agent.serving.inference import Inference, priority_of, rows_of, with_state
 from edge_agent.serving.jobs import Result, Times
 from edge_agent.serving.memo import Hit, Question, Written
 from edge_agent.serving.parameters import flag
 from edge_agent.serving.predictions import PredictionIds
 from edge_agent.serving.router import Choice, Route, Table
 from edge_agent.serving.scheduler import Scheduler
-from edge_agent.serving.sequences import Order, Sequence, Sequences, order_of
+from edge_agent.serving.sequences import SequenceStore, Turn, Wish, wish_of
 from edge_agent.serving.slices import SlicedRun
+from edge_agent.serving.streams import Streams
 
-_SEQUENCE: Final = "sequence_id"
 _NO_STATE: Final[frozenset[str]] = frozenset()
+_SEQUENCE: Final = "sequence_id"
 
 
 class Pipeline:
@@ -58,10 +59,14 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._leaders: dict[bytes, Inference] = {}
         self.holding = Holding(queue_limit, wait_limit_s, self.infer, self.refuse)
-        self.sequences = Sequences(sequences, time.monotonic, scheduler.close_if_done)
+        self.sequences = SequenceStore(sequences, scheduler.close_if_done, time.monotonic)
+        self._streams = Streams(self.sequences, scheduler, self._choose_for, self._begin, self.refuse)
 
     def switch(self, table: Table) -> None:
-        """Serve this table from the next request on; unload what is not in it once its last run has ended."""
+        """Serve this table from the next request on; unload what is not in it once its last run has ended.
+
+        And its last sequence, unless its slot on the health page is another version's from now on.
+        """
         left_out = set(self.table.versions) - set(table.versions)
         self.table = table
         for loaded in table.versions:
@@ -70,6 +75,7 @@ class Pipeline:
             {loaded.plan.sha256: loaded.plan.model for loaded in table.versions},
             {policy.model: policy.cache_share for policy in table.plan.policies},
         )
+        self._streams.note_switch(table, left_out)
         for loaded in left_out:
             self._scheduler.retire(loaded)
 
@@ -105,112 +111,63 @@ class Pipeline:
         self._accounts.note_answer(choice, counters, None, started_ns)
         return choice, written, prediction_id
 
-    def infer(self, model: str, version: str | None, call: Call, choice: Choice | None = None) -> None:
+    def infer(
+        self, model: str, version: str | None, call: Call, choice: Choice | None = None
+    ) -> Inference | None:
         """Answer a request to a model, or to one version of it, at once or later; as `choice` if that is made.
 
-        Raises NotFoundError, RequestError or UnavailableError for what cannot be begun.
+        Return it, unless it waits for others of its sequence. Raises NotFoundError, RequestError or
+        UnavailableError for what cannot be begun.
         """
+        if model in self.holding.held:
+            self._hold(model, version, call)
+            return None
+        parameters = call.parameters
+        if _SEQUENCE in parameters and (wish := self._wish(model, version, call)) is not None:
+            return self._streams.take(wish, model, version, call)
         route = self.table.route(model)
         try:
-            if model in self.holding.held:
-                self.holding.take(model, version, call)
-                return
-            parameters = call.parameters
             unit = unit_of(parameters.get("unit"), call.unit)
-            if _SEQUENCE in parameters and (order := order_of(parameters)) is not None:
-                self._infer_in_sequence(route, version, unit, call, order)
-                return
             choice = choice or self._choose(route, version, unit)
         except EdgeAgentError as error:
             self.refuse(model, version, error, call.started_ns)
             raise
+        inference = self._begin(choice, call)
+        if inference.remembered is not None and inference.key is not None:
+            call.note_hit(Hit(self.table, model, version, unit, choice, inference.key, inference.remembered))
+        return inference
+
+    def _hold(self, model: str, version: str | None, call: Call) -> None:
         try:
-            inference = self._inference(choice, call)
-            if (remembered := self._remembered(inference)) is not None:
-                call.note_hit(Hit(self.table, model, version, unit, choice, *remembered))
-                return
-            if not self._follows(inference):
+            self.holding.take(model, version, call)
+        except EdgeAgentError as error:
+            self.refuse(model, version, error, call.started_ns)
+            raise
+
+    def _wish(self, model: str, version: str | None, call: Call) -> Wish | None:
+        try:
+            return wish_of(call.parameters)
+        except EdgeAgentError as error:
+            self.refuse(model, version, error, call.started_ns)
+            raise
+
+    def _begin(self, choice: Choice, call: Call, turn: Turn | None = None) -> Inference:
+        """Answer a request as `choice`, from the cache, by a run that is under way, or by one of its own."""
+        try:
+            inference = self._inference(choice, call, turn)
+            if not self._is_remembered(inference) and not self._follows(inference):
                 self._run(inference)
             if inference.deadline_ns is not None and not inference.is_answered:
                 self._watch(inference)
         except EdgeAgentError as error:
             self._accounts.note_refusal(choice, error, call.started_ns)
             raise
-
-    def _infer_in_sequence(
-        self, route: Route, version: str | None, unit: str | None, call: Call, order: Order
-    ) -> None:
-        """Answer a request of a sequence, in its turn."""
-        model = route.policy.model
-        sequence = self.sequences.enter(model, order, lambda: self._choose(route, version, unit))
-        if version not in (None, sequence.choice.loaded.plan.version):
-            raise RequestError(
-                f"Sequence '{order.id}' goes on with version {sequence.choice.loaded.plan.version} alone."
-            )
-        if sequence.is_running:
-            sequence.wait(call, order)
-            return
-        try:
-            self._step(sequence, call, order)
-        except EdgeAgentError as error:
-            call.fail(error)
-
-    def _step(self, sequence: Sequence, call: Call, order: Order) -> None:
-        """Run a request of a sequence; raises where it cannot be begun, which leaves the state as it was."""
-        choice, loaded = sequence.choice, sequence.choice.loaded
-        try:
-            request = call.bind(loaded.in_sequence, loaded.state_inputs)
-            inference = Inference(
-                loaded=loaded,
-                inputs=sequence.inputs(request.inputs),
-                wanted=[*request.outputs, *(pair.output for pair in loaded.plan.state)],
-                size_bytes=sum(tensor.nbytes for tensor in request.inputs.values()),
-                priority=priority_of(request),
-                deadline_ns=deadline_ns(request.parameters, call.started_ns),
-                pipeline=self,
-                choice=choice,
-                counters=self._accounts.of(choice),
-                request=request,
-                call=call,
-                key=None,
-                followers=[],
-                sequence=sequence,
-                is_end=order.is_end,
-            )
-            self._scheduler.check(inference)
-        except EdgeAgentError as error:
-            self._accounts.note_refusal(choice, error, call.started_ns)
-            self.sequences.leave(sequence, order.is_end)
-            raise
-        sequence.is_running = True
-        inference.counters.cache_bypasses += 1
-        self._run(inference)
-        if inference.deadline_ns is not None and not inference.is_answered:
-            self._watch(inference)
-
-    def _go_on(self, sequence: Sequence) -> None:
-        """Begin the next request of a sequence that waits, now that one has ended."""
-        sequence.is_running = False
-        while sequence.waiting and not sequence.is_running:
-            call, order = sequence.waiting.popleft()
-            if call.is_abandoned:
-                self.sequences.leave(sequence, order.is_end)
-                continue
-            try:
-                self._step(sequence, call, order)
-            except EdgeAgentError as error:
-                call.fail(error)
+        return inference
 
     def finish(self, inference: Inference, result: Result, times: Times) -> None:
         """Answer an inference that has run and those that waited for it, and remember the result."""
-        sequence = inference.sequence
-        if sequence is not None:
-            if not isinstance(result, EdgeAgentError):
-                result = self.sequences.advance(sequence, result, inference.is_end)
-            # Before the answer: who has it may send the next request at once.
-            self.sequences.leave(sequence, inference.is_end)
-            self._conclude(inference, result, times, "bypass")
-            self._loop.call_soon(self._go_on, sequence)
+        if inference.turn is not None:
+            self._finish_turn(inference, inference.turn, result, times)
             return
         is_sound = self._conclude(inference, result, times, "bypass" if inference.key is None else "miss")
         if inference.key is None:
@@ -223,11 +180,17 @@ class Pipeline:
             self._scheduler.note_waiting(follower.loaded, -1)
             self._conclude(follower, result, None, "hit")
 
+    def withdraw(self, inference: Inference) -> None:
+        """See whether an inference is wanted still, and let it wait no longer if it is not."""
+        # Where it waits for the run of another one, it may have been the last who did.
+        leader = inference if inference.key is None else self._leaders.get(inference.key, inference)
+        if not leader.is_wanted:
+            self._scheduler.withdraw(leader)
+
     def drop(self, inference: Inference) -> None:
         """Forget an inference that nobody waits for any more."""
-        if inference.sequence is not None:
-            self.sequences.leave(inference.sequence, inference.is_end)
-            self._loop.call_soon(self._go_on, inference.sequence)
+        if inference.turn is not None:
+            self._streams.leave(inference.turn, False)
         if inference.key is not None:
             self._leaders.pop(inference.key, None)
         for each in (inference, *inference.followers):
@@ -236,14 +199,28 @@ class Pipeline:
                 each.timer.cancel()
         self._scheduler.note_waiting(inference.loaded, -len(inference.followers))
 
+    def _finish_turn(self, inference: Inference, turn: Turn, result: Result, times: Times) -> None:
+        """Answer a request of a sequence, which goes on with its state if the client has got the result."""
+        is_awaited = inference.is_awaited
+        result = self._streams.checked(turn, result)
+        is_sound = self._conclude(inference, result, times, "bypass")
+        self._streams.leave(turn, is_awaited and is_sound)
+
+    def _choose_for(self, model: str, version: str | None, call: Call) -> Choice:
+        route = self.table.route(model)
+        return self._choose(route, version, unit_of(call.parameters.get("unit"), call.unit))
+
     def _choose(self, route: Route, version: str | None, unit: str | None) -> Choice:
         if version is None:
             return route.assign(unit, self._random)
         return route.direct(version, unit, self._random)
 
-    def _inference(self, choice: Choice, call: Call) -> Inference:
+    def _inference(self, choice: Choice, call: Call, turn: Turn | None) -> Inference:
         started_ns = perf_counter_ns()
-        request = call.bind(choice.loaded.signature, _NO_STATE)
+        if turn is None:
+            request = call.bind(choice.loaded.signature, _NO_STATE)
+        else:
+            request = self._streams.bind(turn, choice)
         size_bytes = 0
         for tensor in request.inputs.values():
             size_bytes += tensor.nbytes
@@ -252,9 +229,9 @@ class Pipeline:
         return Inference(
             loaded=choice.loaded,
             inputs=request.inputs,
-            wanted=list(request.outputs),
+            wanted=list(request.outputs) if turn is None else with_state(request, choice),
             size_bytes=size_bytes,
-            rows=rows_of(request) if choice.loaded.batch_limit else 0,
+            rows=rows_of(request) if choice.loaded.batch_limit and turn is None else 0,
             priority=priority_of(request),
             deadline_ns=deadline_ns(request.parameters, call.started_ns),
             pipeline=self,
@@ -264,6 +241,7 @@ class Pipeline:
             call=call,
             key=key,
             followers=[],
+            turn=turn,
             bound_ns=bound_ns - started_ns,
             lookup_ns=perf_counter_ns() - bound_ns,
         )
@@ -280,16 +258,17 @@ class Pipeline:
             worth.note_lookup(perf_counter_ns() - started_ns)
         return key
 
-    def _remembered(self, inference: Inference) -> tuple[bytes, Remembered] | None:
-        """Answer from the cache, if that can; return the key and what was remembered."""
+    def _is_remembered(self, inference: Inference) -> bool:
+        """Answer from the cache, if that can."""
         if inference.key is None:
-            return None
+            return False
         remembered = self._cache.get(inference.key, inference.choice.policy.cache_ttl_s)
         if remembered is None:
-            return None
+            return False
+        inference.remembered = remembered
         self._note_hit(inference)
         self._answer(inference, remembered.results, "hit")
-        return inference.key, remembered
+        return True
 
     def _follows(self, inference: Inference) -> bool:
         """Have it wait for the run of an equal one, if there is one; raises UnavailableError if too many do."""
@@ -339,10 +318,7 @@ class Pipeline:
         timeout_s = (inference.deadline_ns - inference.call.started_ns) / 1e9
         is_late = exceeded if inference.loaded.is_resident else waited_too_long
         self._answer(inference, is_late(inference.loaded.plan.model, timeout_s), "")
-        # Where it waits for the run of another one, it may have been the last who did.
-        leader = inference if inference.key is None else self._leaders.get(inference.key, inference)
-        if not leader.is_wanted:
-            self._scheduler.withdraw(leader)
+        self.withdraw(inference)
 
     def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
         """Answer, unless that was done when its time was over; say whether the result may be remembered."""
@@ -386,8 +362,7 @@ class Pipeline:
             "arm": choice.arm,
             "cache": cache,
         }
-        loaded = inference.loaded
-        signature = loaded.signature if inference.sequence is None else loaded.in_sequence
+        signature = inference.loaded.signature
         started_ns = perf_counter_ns()
         answer = Answer(inference.request, plan.model, plan.version, signature, results, parameters)
         try:

@@ -13,11 +13,17 @@ Nothing of it outlives the process. For the event loop's thread.
 import asyncio
 import secrets
 import time
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
 
 from edge_agent.documents.errors import NotFoundError, TooLateError, UnavailableError
 from edge_agent.documents.settings import TaskSettings
 from edge_agent.serving.http_messages import Reply, Response, failure
+
+if TYPE_CHECKING:
+    from edge_agent.serving.inference import Inference
 
 Status = Literal["pending", "done", "failed", "cancelled"]
 
@@ -28,21 +34,42 @@ _ID_CHARACTERS: Final = 40
 _HEX: Final = frozenset("0123456789abcdef")
 
 
+class Wait(msgspec.Struct, eq=False):
+    """A client that waits for the end of a task, and what it hears if that does not come in time."""
+
+    reply: Reply
+    otherwise: Response
+    timer: asyncio.TimerHandle | None = None
+
+
 class Task:
     """One request that is answered later; it is also the `Reply` that the request's call sends to."""
 
-    __slots__ = ("_tasks", "created_s", "ended_s", "id", "response", "size_bytes", "status", "uid", "waiting")
+    __slots__ = (
+        "_tasks",
+        "created_s",
+        "ended_s",
+        "id",
+        "inference",
+        "response",
+        "size_bytes",
+        "status",
+        "uid",
+        "waiting",
+    )
 
     def __init__(self, tasks: "Tasks", number: str, uid: int | None, size_bytes: int) -> None:
         self._tasks = tasks
         self.id = number
         self.uid = uid
         self.size_bytes = size_bytes
+        self.inference: Inference | None = None
+        """Its run, if that is known."""
         self.status: Status = "pending"
         self.response: Response | None = None
         self.created_s = time.time()
         self.ended_s: float | None = None
-        self.waiting: list[tuple[Reply, asyncio.TimerHandle]] = []
+        self.waiting: list[Wait] = []
         """Clients that wait for the end."""
 
     @property
@@ -69,21 +96,22 @@ class Task:
 
 
 class Tasks:
-    """All tasks, bounded in number and bytes."""
+    """All tasks, bounded in number and bytes; `withdraw` hears of inferences that nobody may want any more."""
 
-    def __init__(self, settings: TaskSettings) -> None:
+    def __init__(self, settings: TaskSettings, withdraw: "Callable[[Inference], None]") -> None:
         self._settings = settings
+        self._withdraw = withdraw
         self._loop = asyncio.get_running_loop()
         # Ids tell the runs of the server apart, and are not to be guessed.
         self._run = secrets.token_hex(_RUN_CHARACTERS // 2)
         self._tasks: dict[str, Task] = {}
+        self._is_stopping = False
         self.bytes = 0
 
     def create(self, uid: int | None, size_bytes: int) -> Task:
         """Return a new task for a request of this size; raises UnavailableError where there are too many."""
         size_bytes += _TASK_BYTES
-        self._make_room(1, size_bytes)
-        if len(self._tasks) >= self._settings.max_count or self.bytes + size_bytes > self._settings.max_bytes:
+        if not self._make_room(1, size_bytes):
             raise UnavailableError(
                 f"{len(self._tasks)} tasks of {self.bytes} bytes leave no room for another; "
                 "fetch and delete results, or try again later."
@@ -115,8 +143,7 @@ class Tasks:
         self._resize(task, _TASK_BYTES + len(body))
         task.response = Response(response.status, (body,), response.content_type, response.headers)
         task.status = "done" if response.status < 400 else "failed"
-        self._make_room(0, 0, but=task)
-        if self.bytes > self._settings.max_bytes:
+        if not self._make_room(0, 0, but=task):
             error = UnavailableError("The answer is larger than tasks.max_bytes; ask without respond-async.")
             task.response, task.status = failure(error), "failed"
             self._resize(task, _TASK_BYTES)
@@ -130,7 +157,10 @@ class Tasks:
         task.status = "cancelled"
         task.response = failure(TooLateError(f"Task '{task.id}' was cancelled."))
         self._resize(task, _TASK_BYTES)
+        inference = task.inference
         self._conclude(task)
+        if inference is not None:
+            self._withdraw(inference)
 
     def remove(self, task: Task) -> None:
         """Forget a task."""
@@ -139,31 +169,52 @@ class Tasks:
 
     def wait(self, task: Task, reply: Reply, wait_s: float, otherwise: Response) -> None:
         """Answer with the task's answer once there is one, or with `otherwise` after so many seconds."""
+        wait = Wait(reply, otherwise)
+        wait.timer = self._loop.call_later(0.0 if self._is_stopping else wait_s, self._give_up, task, wait)
+        task.waiting.append(wait)
 
-        def give_up() -> None:
-            task.waiting = [one for one in task.waiting if one[0] is not reply]
-            reply.send(otherwise)
+    def stop(self) -> None:
+        """Let nobody wait any longer, as the server stops and its tasks end with it."""
+        self._is_stopping = True
+        for task in self._tasks.values():
+            for wait in tuple(task.waiting):
+                self._give_up(task, wait)
 
-        task.waiting.append((reply, self._loop.call_later(wait_s, give_up)))
+    def _give_up(self, task: Task, wait: Wait) -> None:
+        task.waiting.remove(wait)
+        _answer(wait, wait.otherwise)
 
     def _conclude(self, task: Task) -> None:
-        task.ended_s = time.time()
+        task.ended_s, task.inference = time.time(), None
         assert task.response is not None
         waiting, task.waiting = task.waiting, []
-        for reply, timer in waiting:
-            timer.cancel()
-            reply.send(task.response)
+        for wait in waiting:
+            _answer(wait, task.response)
         self._loop.call_later(self._settings.keep_s, self.remove, task)
 
     def _resize(self, task: Task, size_bytes: int) -> None:
         self.bytes += size_bytes - task.size_bytes
         task.size_bytes = size_bytes
 
-    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> None:
-        """Forget what has ended longest ago, as far as so many tasks and bytes more need that."""
+    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> bool:
+        """Forget what has ended longest ago, as far as so many tasks and bytes more need that.
+
+        Where even all of it would not be enough, forget nothing and say so.
+        """
         ended = [task for task in self._tasks.values() if task.ended_s is not None and task is not but]
+        over = len(self._tasks) + count - self._settings.max_count
+        over_bytes = self.bytes + size_bytes - self._settings.max_bytes
+        if over > len(ended) or over_bytes > sum(task.size_bytes for task in ended):
+            return False
         for task in sorted(ended, key=lambda one: one.ended_s or 0.0):
-            has_room = len(self._tasks) + count <= self._settings.max_count
-            if has_room and self.bytes + size_bytes <= self._settings.max_bytes:
-                return
+            if over <= 0 and over_bytes <= 0:
+                break
+            over, over_bytes = over - 1, over_bytes - task.size_bytes
             self.remove(task)
+        return True
+
+
+def _answer(wait: Wait, response: Response) -> None:
+    if wait.timer is not None:
+        wait.timer.cancel()
+    wait.reply.send(response)

@@ -1,5 +1,6 @@
 """The serving process as the supervisor starts it, and small models for it."""
 
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -31,7 +33,7 @@ from edge_agent.documents.ipc import (
     Refused,
     ToServing,
 )
-from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.documents.plan import Plan, StatePair, VersionPlan, with_id
 from edge_agent.documents.settings import (
     CacheSettings,
     EngineSettings,
@@ -61,7 +63,13 @@ ONNX_TYPES = {
 }
 
 
-def save_onnx(path: Path, nodes: Sequence[Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Path:
+def save_onnx(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    initializers: Sequence[Any] = (),
+) -> Path:
     """Write an ONNX model; `inputs` and `outputs` map names to (OIP datatype, shape)."""
     graph = helper.make_graph(
         list(nodes),
@@ -74,6 +82,7 @@ def save_onnx(path: Path, nodes: Sequence[Any], inputs: Mapping[str, Any], outpu
             helper.make_tensor_value_info(name, ONNX_TYPES[kind], shape)
             for name, (kind, shape) in outputs.items()
         ],
+        list(initializers),
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
@@ -103,6 +112,36 @@ def slow_onnx(path: Path, size: int = 512, rounds: int = 6) -> Path:
     nodes = [helper.make_node("MatMul", [before, "x"], [after]) for before, after in itertools.pairwise(names)]
     tensor = ("FP32", [size, size])
     return save_onnx(path, nodes, {"x": tensor}, {"y": tensor})
+
+
+def totalling_onnx(path: Path, factor: float = 1.0, rounds: int = 0) -> Path:
+    """Write a streaming model on FP32 [n, 2]: total = before + x, y = factor * total; `before` is its state.
+
+    `rounds` makes it take some tens of milliseconds each.
+    """
+    nodes = [helper.make_node("Add", ["before", "x"], ["total"])]
+    initializers = [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])]
+    last = "total"
+    if rounds:
+        zeros = np.zeros((1024, 1024), np.float32)
+        initializers.append(numpy_helper.from_array(zeros, "zeros"))
+        nodes += [helper.make_node("ReduceMean", ["total"], ["mean"], keepdims=0)]
+        nodes += [helper.make_node("Mul", ["zeros", "mean"], ["m0"])]
+        nodes += [
+            helper.make_node("MatMul", [f"m{index}", "zeros"], [f"m{index + 1}"]) for index in range(rounds)
+        ]
+        nodes += [helper.make_node("ReduceMean", [f"m{rounds}"], ["nothing"], keepdims=0)]
+        nodes += [helper.make_node("Add", ["total", "nothing"], ["slowly"])]
+        last = "slowly"
+    nodes.append(helper.make_node("Mul", [last, "factor"], ["y"]))
+    tensor = ("FP32", ["n", 2])
+    return save_onnx(path, nodes, {"x": tensor, "before": tensor}, {"y": tensor, "total": tensor}, initializers)
+
+
+def streaming_plan(path: Path, model: str = "m", version: str = "1", **state: str) -> VersionPlan:
+    """Return the plan of a streaming model; `state` is its outputs by the inputs that they become."""
+    pairs = tuple(StatePair(before, after) for before, after in (state or {"before": "total"}).items())
+    return dataclasses.replace(version_plan(path, model, version), state=pairs)
 
 
 def weighty_onnx(path: Path, factor: float, width: int = 900) -> Path:
@@ -306,6 +345,16 @@ class ServingProcess:
         outcome = self.receive()
         assert isinstance(outcome, Applied | Refused)
         return outcome
+
+    def metrics_text(self) -> str:
+        """Return what /metrics says."""
+        with urllib.request.urlopen("http://{}:{}/metrics".format(*self.metrics), timeout=LIMIT_S) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def reuse_slot(self, old: VersionPlan, new: VersionPlan) -> None:
+        """Give a version the slot of another, as a supervisor does once that is not served any more."""
+        self._slots[new.key] = self._slots.pop(old.key)
 
     def slot(self, version: VersionPlan) -> int:
         """Return a version's slot on the health page."""

@@ -1,5 +1,6 @@
 """The examples for apps, built and run as their README says, against a real serving process."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
+from edge_agent.documents.plan import StatePair
 from support.models import affine_onnx
 from support.serving import ServingProcess, save_onnx, version_plan
+from support.speech import SILERO, recording, write_wav
 
 APPS = Path(__file__).parents[3] / "examples/apps"
 PROGRAMS = ("c", "node", "python", "shell", "raw")
@@ -111,3 +114,20 @@ def test_answers_that_come_in_many_pieces_are_read_whole(examples: Examples, pro
 def test_the_readme_names_every_example() -> None:
     said = (APPS / "README.md").read_text()
     assert all(path.name in said for path in APPS.glob("*.*") if path.name != "README.md")
+
+
+def test_the_example_for_speech_hears_it(tmp_path: Path) -> None:
+    plan = dataclasses.replace(version_plan(SILERO, "vad"), state=(StatePair("state", "stateN"),))
+    with ServingProcess(tmp_path / "serving") as serving:
+        serving.apply(plan)
+        command = [sys.executable, str(APPS / "vad.py"), str(serving.path), "vad"]
+        heard = subprocess.run(
+            [*command, str(write_wav(tmp_path / "call.wav"))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    likely = [float(line.split()[2]) for line in heard.stdout.splitlines()]
+    assert len(likely) == len(recording()) // 512
+    assert max(likely) > 0.9 > 0.1 > min(likely)

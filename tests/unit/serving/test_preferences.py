@@ -21,6 +21,13 @@ from edge_agent.serving.preferences import Preferences, preferences
         (b"wait=-1", Preferences()),
         (b"wait=soon", Preferences()),
         (b"x-respond-async", Preferences()),
+        (b"respond-async=no", Preferences()),
+        (b'respond-async="", wait = "5" ; q=1;z', Preferences(True, 5)),
+        (b'foo="bar, respond-async", wait=7', Preferences(wait_s=7)),
+        (b'foo="\\", respond-async", wait=7', Preferences(wait_s=7)),
+        (b'foo;bar="a,b";;baz, respond-async', Preferences(respond_async=True)),
+        (b",, respond-async ,", Preferences(respond_async=True)),
+        (b'foo="open, respond-async', Preferences()),
     ],
 )
 def test_what_a_client_prefers(header: bytes | None, wanted: Preferences) -> None:
