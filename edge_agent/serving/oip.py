@@ -266,8 +266,8 @@ def _inputs(
     for given in unbound.infer.inputs:
         spec = signature.inputs.get(given.name)
         if spec is None:
-            known = _names(signature.inputs)
-            raise RequestError(f"The model has no input '{given.name}'; its inputs are {known}.")
+            names = _names(signature.inputs)
+            raise RequestError(f"The model has no input '{given.name}'; its inputs are {names}.")
         if given.name in tensors:
             raise RequestError(f"Input '{given.name}' is given twice.")
         if given.name in state_inputs:

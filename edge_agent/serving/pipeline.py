@@ -197,7 +197,8 @@ class Pipeline:
             each.counters.in_flight -= 1
             if each.timer is not None:
                 each.timer.cancel()
-        self._scheduler.note_waiting(inference.loaded, -len(inference.followers))
+        for follower in inference.followers:
+            self._scheduler.note_waiting(follower.loaded, -1)
 
     def _finish_turn(self, inference: Inference, turn: Turn, result: Result, times: Times) -> None:
         """Answer a request of a sequence, which goes on with its state if the client has got the result."""

@@ -384,7 +384,8 @@ SIZES = st.one_of(st.integers(1, 3), st.integers(-2, 2**40))
 @given(st.lists(SIZES, max_size=3), st.integers(0, 48), st.one_of(st.none(), SIZES), st.sampled_from(DATATYPES))
 def test_a_tensor_has_the_bytes_of_its_shape_or_is_refused(shape, given_bytes, size, datatype):
     array = np.zeros(given_bytes, np.uint8)
-    whole, length = binary(array, shape=shape, datatype=datatype, size=size)
+    wish = {"binary_data_output": True}
+    whole, length = binary(array, shape=shape, datatype=datatype, size=size, parameters=wish)
     dimensions = one(datatype, tuple(-1 for _ in shape))
     item_bytes = ITEM_SIZE_BYTES.get(datatype, 4)
     fits = min(shape, default=1) > 0 and math.prod(shape) * item_bytes == given_bytes
