@@ -81,9 +81,10 @@ class Accounts:
             self._page.count(choice.loaded.slot, run_ns=times.infer_ns)
 
     def _note_end(self, counters: VersionCounters, error: EdgeAgentError | None, started_ns: int) -> None:
-        took_ns = perf_counter_ns() - started_ns
+        now_ns = perf_counter_ns()
+        took_ns = now_ns - started_ns
         counters.observe(took_ns / 1e9)
-        counters.statistics.note_request(took_ns, error is None)
+        counters.statistics.note_request(took_ns, now_ns, error is None)
         if error is not None:
             counters.fail(_kind(error))
 

@@ -15,7 +15,6 @@ A lane is one word, so that a reader can never pair the slot of one run with the
 
 import mmap
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -73,7 +72,6 @@ class HealthPage:
         self.fd = fd
         self._memory = mmap.mmap(fd, _SIZE_BYTES)
         self._words = memoryview(self._memory).cast("Q")
-        self._lock = threading.Lock()
         # The last used lane is taken first: it is the one in the CPU's cache.
         self._free_lanes = deque(range(_MARKS, _LOADING))
 
@@ -110,13 +108,15 @@ class HealthPage:
     def count(
         self, slot: int, *, requests: int = 0, errors: int = 0, exposures: int = 0, run_ns: int = 0
     ) -> None:
-        """Add to a slot's counts; may be called from any thread."""
-        first = _first_count(slot)
-        with self._lock:
-            words = self._words
+        """Add to a slot's counts; for one thread alone."""
+        first, words = _first_count(slot), self._words
+        if requests:
             words[first] += requests
+        if errors:
             words[first + 1] += errors
+        if exposures:
             words[first + 2] += exposures
+        if run_ns:
             words[first + 3] += run_ns
 
     def in_native(self, slot: int) -> "NativeSection":
@@ -152,8 +152,7 @@ class HealthPage:
     def clear_slot(self, slot: int) -> None:
         """Set a slot's counts to zero, before it is given to another version."""
         first = _first_count(slot)
-        with self._lock:
-            self._words[first : first + _COUNTS_PER_SLOT] = memoryview(bytes(_COUNTS_PER_SLOT * 8)).cast("Q")
+        self._words[first : first + _COUNTS_PER_SLOT] = memoryview(bytes(_COUNTS_PER_SLOT * 8)).cast("Q")
 
     def _slot_counts(self, slot: int) -> SlotCounts:
         first = _first_count(slot)

@@ -49,7 +49,7 @@ class VersionStatistics:
 
     __slots__ = (
         "_batches", "cache_hit", "cache_miss", "compute_infer", "compute_input", "compute_output",
-        "execution_count", "fail", "inference_count", "last_inference_ms", "queue", "success",
+        "_newest_ns", "execution_count", "fail", "inference_count", "queue", "success",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -61,14 +61,14 @@ class VersionStatistics:
         """Rows of all requests that were run; a model without a batch dimension has one a request."""
         self.execution_count = 0
         """Runs of the model."""
-        self.last_inference_ms = 0
-        """Unix time of the newest request."""
+        self._newest_ns = 0
+        """When the newest request was answered, by `time.perf_counter_ns`; 0 before the first."""
         self._batches: dict[int, BatchStatistics] = {}
 
-    def note_request(self, took_ns: int, is_success: bool) -> None:
-        """Count a request that was answered."""
+    def note_request(self, took_ns: int, now_ns: int, is_success: bool) -> None:
+        """Count a request that was answered now, by `time.perf_counter_ns`."""
         (self.success if is_success else self.fail).add(took_ns)
-        self.last_inference_ms = time.time_ns() // 1_000_000
+        self._newest_ns = now_ns
 
     def note_executions(self, count: int, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """Count runs of the model that served so many rows together, of one request or several."""
@@ -85,7 +85,7 @@ class VersionStatistics:
         return {
             "name": model,
             "version": version,
-            "last_inference": self.last_inference_ms,
+            "last_inference": self._last_inference_ms(),
             "inference_count": self.inference_count,
             "execution_count": self.execution_count,
             "inference_stats": {name: getattr(self, name).to_builtins() for name in DURATIONS},
@@ -101,3 +101,9 @@ class VersionStatistics:
             ],
             "memory_usage": [{"type": "CPU", "id": 0, "byte_size": resident_bytes}],
         }
+
+    def _last_inference_ms(self) -> int:
+        """Return the Unix time of the newest request, 0 before the first."""
+        if not self._newest_ns:
+            return 0
+        return (time.time_ns() - (time.perf_counter_ns() - self._newest_ns)) // 1_000_000
