@@ -48,8 +48,18 @@ class VersionStatistics:
     """
 
     __slots__ = (
-        "_batches", "cache_hit", "cache_miss", "compute_infer", "compute_input", "compute_output",
-        "_newest_ns", "execution_count", "fail", "inference_count", "queue", "success",
+        "_batches",
+        "_newest_ns",
+        "cache_hit",
+        "cache_miss",
+        "compute_infer",
+        "compute_input",
+        "compute_output",
+        "execution_count",
+        "fail",
+        "inference_count",
+        "queue",
+        "success",
     )  # fmt: skip
 
     def __init__(self) -> None:
