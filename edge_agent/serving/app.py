@@ -199,8 +199,7 @@ class App:
         """Make a task of the request; what is wrong with it is told at once."""
         task = self._tasks.create(reply.peer_uid(), len(request.body))
         try:
-            # Its bytes ask for a task, and must not be known as a question that is answered at once.
-            inference = self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+            inference = self._infer(model, version, tasks_http.without_preferences(request), task)
         except Exception:
             self._tasks.remove(task)
             raise

@@ -49,6 +49,7 @@ class Task:
         "_tasks",
         "created_s",
         "ended_s",
+        "expiry",
         "id",
         "inference",
         "response",
@@ -69,6 +70,8 @@ class Task:
         self.response: Response | None = None
         self.created_s = time.time()
         self.ended_s: float | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        """What forgets it, once it has ended."""
         self.waiting: list[Wait] = []
         """Clients that wait for the end."""
 
@@ -166,6 +169,8 @@ class Tasks:
         """Forget a task."""
         if self._tasks.pop(task.id, None) is not None:
             self.bytes -= task.size_bytes
+        if task.expiry is not None:
+            task.expiry.cancel()
 
     def wait(self, task: Task, reply: Reply, wait_s: float, otherwise: Response) -> None:
         """Answer with the task's answer once there is one, or with `otherwise` after so many seconds."""
@@ -190,7 +195,7 @@ class Tasks:
         waiting, task.waiting = task.waiting, []
         for wait in waiting:
             _answer(wait, task.response)
-        self._loop.call_later(self._settings.keep_s, self.remove, task)
+        task.expiry = self._loop.call_later(self._settings.keep_s, self.remove, task)
 
     def _resize(self, task: Task, size_bytes: int) -> None:
         self.bytes += size_bytes - task.size_bytes

@@ -99,6 +99,15 @@ def test_binary_results_have_their_headers(serving: ServingProcess) -> None:
     assert np.frombuffer(result.body[length:], np.float32).tolist() == [1, 2]
 
 
+def test_results_are_kept_without_the_encoding_that_their_sender_takes(serving: ServingProcess) -> None:
+    zeros = {"name": "x", "datatype": "FP32", "shape": [2500, 2], "data": [0] * 5000}
+    headers = {**LATER, "Accept-Encoding": "gzip"}
+    answer = ask(serving, "POST", "/v2/models/m/infer", {"inputs": [zeros]}, headers)
+    result = ask(serving, "GET", f"{answer.headers['Location']}/result", headers={"Prefer": "wait=20"})
+    assert (result.status, result.headers["Content-Encoding"]) == (200, None)
+    assert result.json["outputs"][0]["data"] == [0] * 5000
+
+
 def test_who_prefers_to_wait_hears_as_soon_as_it_is_done(serving: ServingProcess) -> None:
     location = begin_slow(serving)
     early = ask(serving, "GET", f"{location}/result")

@@ -1,6 +1,8 @@
 """Which tasks there are and what became of each, compared with a model of it, whatever happens to them."""
 
 import asyncio
+import gc
+import inspect
 from typing import Any, cast
 
 import pytest
@@ -167,5 +169,17 @@ def test_an_id_of_an_earlier_run_says_so() -> None:
         earlier = ("0" if task.id[0] != "0" else "1") + task.id[1:]
         with pytest.raises(TooLateError, match="of an earlier run of the server"):
             tasks.find(earlier, ME)
+
+    asyncio.run(scenario())
+
+
+def test_a_task_that_was_deleted_is_kept_by_nothing() -> None:
+    async def scenario() -> None:
+        tasks = Tasks(TaskSettings(), lambda _: None)
+        task = tasks.create(ME, 1)
+        task.send(Response(200, (b"large",)))
+        tasks.cancel(task)
+        known = [one for one in gc.get_referrers(task) if not inspect.isframe(one)]
+        assert known == []
 
     asyncio.run(scenario())
