@@ -192,8 +192,7 @@ class App:
         if written is None:
             self._infer(question.model, question.version, request, reply, choice)
         else:
-            body = (written.before, prediction_id.encode(), written.after)
-            reply.send(Response(200, body, head=written.head))
+            reply.send(written.answer(prediction_id))
 
     def _infer_later(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
         """Make a task of the request; what is wrong with it is told at once."""

@@ -109,9 +109,9 @@ class HttpCall:
         before, found, after = body.partition(prediction_id)
         is_pure = all(delivery.region is None for delivery in answer.request.outputs.values())
         if found and prediction_id not in after and is_pure:
-            self._memo.learn(
-                self._raw, hit, Written(hit.remembered, render_head(response, False, False), before, after)
-            )
+            head = render_head(response, False, False)
+            known = Response(response.status, (), response.content_type, response.headers, head)
+            self._memo.learn(self._raw, hit, Written(hit.remembered, known, before, after))
 
     def fail(self, error: EdgeAgentError) -> None:
         """Send the error."""
