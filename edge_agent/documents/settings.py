@@ -149,7 +149,7 @@ class SharedMemorySettings:
 
     enabled: bool = False
     max_regions: Annotated[int, Ge(1)] = 64
-    """Regions that may be registered at a time."""
+    """Regions that may be registered at a time; one user may have half of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class HttpCall:
         self.started_ns = started_ns or perf_counter_ns()
         self._memory: RegionAccess | None = None
         if regions is not None and regions.is_enabled:
-            self._memory = RegionAccess(regions, reply.peer_uid)
+            self._memory = RegionAccess(regions, reply.peer_uid, reply.reserve)
         self._codec = codec
         self._accepted = request.headers.get(b"accept-encoding")
         self._memo = memo
