@@ -186,7 +186,7 @@ def test_what_is_no_task_is_told(
 
 class TestBounds:
     def test_what_ended_longest_ago_makes_room(self, tmp_path: Path) -> None:
-        with serve(tmp_path, tasks=TaskSettings(max_count=3)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_count=6)) as serving:
             locations = []
             for _ in range(4):
                 locations.append(begin(serving))
@@ -195,7 +195,7 @@ class TestBounds:
             assert [ask(serving, "GET", location).status for location in locations] == [404, 200, 200, 200]
 
     def test_pending_tasks_are_never_dropped_for_new_ones(self, tmp_path: Path) -> None:
-        with serve(tmp_path, tasks=TaskSettings(max_count=2, max_bytes=2**26)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_count=4, max_bytes=2**26)) as serving:
             locations = [begin_slow(serving), begin_slow(serving)]
             answer = ask(serving, "POST", "/v2/models/m/infer", BODY, LATER)
             assert (answer.status, "leave no room" in answer.json["error"]) == (503, True)
@@ -205,7 +205,7 @@ class TestBounds:
 
     def test_an_answer_that_is_too_large_is_told(self, tmp_path: Path) -> None:
         """A request of 4 KB of bytes has an answer of 10 KB of text."""
-        with serve(tmp_path, tasks=TaskSettings(max_bytes=8_000)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_bytes=16_000)) as serving:
             values = np.full((512, 2), 1 / 3, np.float32)
             tensor = {"name": "x", "datatype": "FP32", "shape": [512, 2]}
             head = json.dumps(
