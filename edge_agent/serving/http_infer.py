@@ -79,6 +79,10 @@ class HttpCall:
         """Whether the client has gone."""
         return self._reply.is_abandoned
 
+    def peer_uid(self) -> int | None:
+        """Return the user at the other end, None over TCP."""
+        return self._reply.peer_uid()
+
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         """Return the request to a model with this signature; raises RequestError where it does not fit."""
         return oip.bind(self._unbound, signature, state_inputs, self._memory)
