@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.plan import BatchingPlan, ModelPlan, Plan, VersionPlan
 from edge_agent.documents.settings import CacheSettings, EngineSettings, SequenceSettings
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving import oip
 from edge_agent.serving.accounts import Accounts
+from edge_agent.serving.batches import NEVER, Batching
 from edge_agent.serving.cache import ResultCache
 from edge_agent.serving.http_infer import HttpCall
 from edge_agent.serving.http_messages import Request, Response
@@ -147,6 +148,22 @@ def test_an_answer_that_nobody_waits_for_is_not_written(
         assert response.status == then
         assert len(rendered) == 1
         assert (b'"cache":"hit"' in bytes(response.body[0])) == (then == 200)
+
+    asyncio.run(scenario())
+
+
+def test_a_version_whose_batches_failed_is_batched_no_more_by_another_plan() -> None:
+    async def scenario() -> None:
+        pipeline, loaded = served(lambda inputs: dict(inputs))
+        policy = ModelPlan("m", batching=BatchingPlan(8))
+        table = Table(Plan(versions=(loaded.plan,), policies=(policy,)), (loaded,), "device")
+        loaded.batch_limit = 8
+        pipeline.switch(table)
+        assert loaded.batching == Batching(8)
+        # As the batcher leaves it.
+        loaded.batch_limit, loaded.batching = 0, NEVER
+        pipeline.switch(table)
+        assert loaded.batching == NEVER
 
     asyncio.run(scenario())
 
