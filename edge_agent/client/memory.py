@@ -8,6 +8,7 @@ import grp
 import mmap
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -80,6 +81,7 @@ class Memory:
     def __init__(self, *, is_local: bool) -> None:
         self._is_on = is_local
         self._idle: list[Region] = []
+        self._lock = threading.Lock()
 
     def lend(self, inputs: Mapping[str, NDArray[Any]]) -> Region | None:
         """Return a region with room for the large inputs, None if there are none, or no shared memory."""
@@ -90,9 +92,9 @@ class Memory:
         )
         if not size_bytes:
             return None
-        for index, region in enumerate(self._idle):
-            if region.size_bytes >= size_bytes:
-                with suppress(IndexError):
+        with self._lock:
+            for index, region in enumerate(self._idle):
+                if region.size_bytes >= size_bytes:
                     return self._idle.pop(index)
         try:
             return Region(1 << (size_bytes - 1).bit_length())
@@ -102,7 +104,8 @@ class Memory:
 
     def give_back(self, region: Region) -> None:
         """Keep a region for another call."""
-        self._idle.append(region)
+        with self._lock:
+            self._idle.append(region)
 
     def switch_off(self) -> None:
         """Use no shared memory any more: the agent does not take it."""
@@ -110,7 +113,8 @@ class Memory:
 
     def close(self) -> list[Region]:
         """Remove all regions; return those that the agent may have registered."""
-        regions, self._idle = self._idle, []
+        with self._lock:
+            regions, self._idle = self._idle, []
         for region in regions:
             region.close()
         return [region for region in regions if region.is_registered]

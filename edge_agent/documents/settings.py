@@ -149,7 +149,7 @@ class SharedMemorySettings:
 
     enabled: bool = False
     max_regions: Annotated[int, Ge(1)] = 64
-    """Regions that may be registered at a time."""
+    """Regions that may be registered at a time; one user may have half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,9 @@ class TaskSettings:
     """Requests that are answered later (`Prefer: respond-async`)."""
 
     max_count: Annotated[int, Ge(1)] = 256
-    max_bytes: Annotated[int, Ge(1024)] = 16 * 2**20
-    """Requests and results of all tasks together."""
+    """Tasks at a time, of which one user may have half; results that are oldest make room."""
+    max_bytes: Annotated[int, Ge(1024)] = 32 * 2**20
+    """Requests and results of all tasks together, of which one user may have half."""
     keep_s: Annotated[float, Gt(0)] = 300.0
     """How long a result is kept for its client."""
 

@@ -54,10 +54,13 @@ class Accounts:
         started_ns: int,
         times: Times | None = None,
     ) -> None:
-        """Count a request that has been answered, with a result or an error, and the time of its run."""
+        """Count a request that has been answered, with a result or an error, and the time of its run.
+
+        What time repairs is no fault of the version: to go back to another one would not make more room.
+        """
         counters.note_arm(choice.arm)
         self._note_end(counters, error, started_ns)
-        is_fault = error is not None and not isinstance(error, RequestError | DeadlineExceededError)
+        is_fault = error is not None and not isinstance(error, RequestError | UnavailableError)
         run_ns = times.infer_ns if times is not None and times.executions else 0
         self._page.count(choice.loaded.slot, requests=1, errors=int(is_fault), run_ns=run_ns)
 

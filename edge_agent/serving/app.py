@@ -192,15 +192,13 @@ class App:
         if written is None:
             self._infer(question.model, question.version, request, reply, choice)
         else:
-            body = (written.before, prediction_id.encode(), written.after)
-            reply.send(Response(200, body, head=written.head))
+            reply.send(written.answer(prediction_id))
 
     def _infer_later(self, model: str, version: str | None, request: Request, reply: Reply) -> None:
         """Make a task of the request; what is wrong with it is told at once."""
         task = self._tasks.create(reply.peer_uid(), len(request.body))
         try:
-            # Its bytes ask for a task, and must not be known as a question that is answered at once.
-            inference = self._infer(model, version, msgspec.structs.replace(request, raw=None), task)
+            inference = self._infer(model, version, tasks_http.without_preferences(request), task)
         except Exception:
             self._tasks.remove(task)
             raise

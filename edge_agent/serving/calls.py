@@ -96,6 +96,10 @@ class Call(Protocol):
         """Whether nobody waits for the answer any more."""
         ...
 
+    def peer_uid(self) -> int | None:
+        """Return the user who asks, as the kernel knows it; None over TCP."""
+        ...
+
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         """Return the request to a model with this signature; raises RequestError where it does not fit.
 

@@ -4,13 +4,16 @@ Source: Triton Inference Server, protocol/extension_classification.md.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
+
+MAX_CLASSES: Final = 65_536
+"""Of all rows of an output: to write one takes some microseconds, in which no other client is answered."""
 
 
 def classes(
@@ -20,7 +23,7 @@ def classes(
 
     With `has_batch` the first dimension is a batch and the result is [batch, k], else [k]; k is at most the
     number of values. Of equal values the first is better, and NaN is the worst. An index without a label has
-    none. Raises RequestError for an output of text or booleans.
+    none. Raises RequestError for an output of text or booleans, and for more than 65,536 classes of all rows.
     """
     if spec.datatype == "BF16":
         # The upper half of an FP32.
@@ -29,6 +32,11 @@ def classes(
         raise RequestError(f"Output '{spec.name}' has no numbers, so no best classes; ask for it as it is.")
     rows = tensor.reshape(tensor.shape[0], -1) if has_batch and tensor.ndim else tensor.reshape(1, -1)
     count = min(count, rows.shape[1])
+    if len(rows) * count > MAX_CLASSES:
+        raise RequestError(
+            f"Output '{spec.name}' would have {count} classes for each of {len(rows)} rows, and all together "
+            f"may have {MAX_CLASSES}; ask for fewer classes or rows, or for the output as it is."
+        )
     best = _downwards(rows)[:, :count]
     found = np.empty((len(rows), count), np.object_)
     for row, indexes in enumerate(best):

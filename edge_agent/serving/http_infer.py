@@ -56,7 +56,7 @@ class HttpCall:
         self.started_ns = started_ns or perf_counter_ns()
         self._memory: RegionAccess | None = None
         if regions is not None and regions.is_enabled:
-            self._memory = RegionAccess(regions, reply.peer_uid)
+            self._memory = RegionAccess(regions, reply.peer_uid, reply.reserve)
         self._codec = codec
         self._accepted = request.headers.get(b"accept-encoding")
         self._memo = memo
@@ -78,6 +78,10 @@ class HttpCall:
     def is_abandoned(self) -> bool:
         """Whether the client has gone."""
         return self._reply.is_abandoned
+
+    def peer_uid(self) -> int | None:
+        """Return the user at the other end, None over TCP."""
+        return self._reply.peer_uid()
 
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         """Return the request to a model with this signature; raises RequestError where it does not fit."""
@@ -109,9 +113,9 @@ class HttpCall:
         before, found, after = body.partition(prediction_id)
         is_pure = all(delivery.region is None for delivery in answer.request.outputs.values())
         if found and prediction_id not in after and is_pure:
-            self._memo.learn(
-                self._raw, hit, Written(hit.remembered, render_head(response, False, False), before, after)
-            )
+            head = render_head(response, False, False)
+            known = Response(response.status, (), response.content_type, response.headers, head)
+            self._memo.learn(self._raw, hit, Written(hit.remembered, known, before, after))
 
     def fail(self, error: EdgeAgentError) -> None:
         """Send the error."""

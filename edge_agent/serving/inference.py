@@ -3,6 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edge_agent.documents.errors import RequestError
 from edge_agent.serving.cache import Remembered
 from edge_agent.serving.calls import Call, InferRequest
@@ -47,6 +49,14 @@ class Inference(Job, eq=False, kw_only=True):
     def is_wanted(self) -> bool:
         """Whether its client, or that of a follower, still waits."""
         return self.is_awaited or any(follower.is_awaited for follower in self.followers)
+
+    def is_complete(self, result: Result) -> bool:
+        """Say whether a result, which is a plug-in's and may be anything, has all outputs and only tensors."""
+        return (
+            isinstance(result, dict)
+            and result.keys() >= set(self.wanted)
+            and all(isinstance(tensor, np.ndarray) for tensor in result.values())
+        )
 
     def finish(self, result: Result, times: Times) -> None:
         """Answer."""

@@ -50,6 +50,8 @@ class Job(msgspec.Struct, eq=False, kw_only=True):
     """When nobody will want it any more, by `time.perf_counter_ns`."""
     queued_ns: int = 0
     """Set by the scheduler."""
+    asked_s: float = 0.0
+    """When its version was last asked for, by the event loop's clock; set by the scheduler's keeper."""
     part: "Job | None" = None
     """The slice of it that waits or runs, where it is run in slices."""
 

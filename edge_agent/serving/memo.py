@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 
 from edge_agent.serving.cache import Remembered, ResultCache
+from edge_agent.serving.http_messages import Response
 from edge_agent.serving.router import Choice, Table
 
 QUESTION_BYTES: Final = 1200
 """What a question takes beside its bytes: key, dictionaries, bookkeeping; measured with tracemalloc."""
-ANSWER_BYTES: Final = 500
+ANSWER_BYTES: Final = 520
 
 _SHARE: Final = 8
 """Questions and answers take an eighth of the cache's memory at most."""
@@ -36,17 +37,24 @@ class Hit(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 class Written(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """The bytes of an answer around its prediction id, and the result that they were made from."""
+    """An answer around its prediction id, and the result that it was made from."""
 
     remembered: Remembered
-    head: bytes
+    response: Response
+    """Its status, content type, headers and head; without a body."""
     before: bytes
     after: bytes
+
+    def answer(self, prediction_id: str) -> Response:
+        """Return the answer with this prediction id."""
+        known = self.response
+        body = (self.before, prediction_id.encode(), self.after)
+        return Response(known.status, body, known.content_type, known.headers, known.head)
 
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        return ANSWER_BYTES + len(self.head) + len(self.before) + len(self.after)
+        return ANSWER_BYTES + len(self.response.head) + len(self.before) + len(self.after)
 
 
 class Question(msgspec.Struct, eq=False):

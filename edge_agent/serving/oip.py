@@ -17,12 +17,11 @@ from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import ITEM_SIZE_BYTES, WITHOUT_JSON, TensorSpec
 from edge_agent.serving import json_tensors, raw_requests
 from edge_agent.serving.calls import IN_BINARY, IN_JSON, Answer, Delivery, InferRequest, Signature
-from edge_agent.serving.classification import classes
+from edge_agent.serving.classification import MAX_CLASSES, classes
 from edge_agent.serving.parameters import flag, natural
 from edge_agent.serving.shared_memory import RegionAccess
 
 _MAX_DIMENSION: Final = 2**31 - 1
-_MAX_CLASSES: Final = 65_536
 _RAW: Final = b"0"
 _REGION: Final = "shared_memory_region"
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
@@ -383,8 +382,8 @@ def _delivery(parameters: dict[str, Any], by_default: bool, memory: RegionAccess
     count = 0
     if "classification" in parameters:
         count = natural(parameters, "classification", 0)
-        if not 1 <= count <= _MAX_CLASSES:
-            raise RequestError(f"The parameter classification must be 1 to {_MAX_CLASSES}, not {count}.")
+        if not 1 <= count <= MAX_CLASSES:
+            raise RequestError(f"The parameter classification must be 1 to {MAX_CLASSES}, not {count}.")
     if _REGION not in parameters:
         return Delivery(is_binary=is_binary, classes=count)
     name, offset, size_bytes = _place(parameters)

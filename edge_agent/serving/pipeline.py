@@ -322,7 +322,7 @@ class Pipeline:
         self.withdraw(inference)
 
     def _conclude(self, inference: Inference, result: Result, times: Times | None, cache: str) -> bool:
-        """Answer, unless that was done when its time was over; say whether the result may be remembered."""
+        """Answer, unless that was done when its time was over; say whether a result may be remembered."""
         inference.counters.in_flight -= 1
         if inference.timer is not None:
             inference.timer.cancel()
@@ -333,7 +333,7 @@ class Pipeline:
             return self._answer(inference, result, cache, times)
         if times is not None:
             self._accounts.note_late_run(inference.choice, times)
-        return True
+        return inference.is_complete(result)
 
     def _remember(self, key: bytes, inference: Inference, results: Results) -> None:
         started_ns = perf_counter_ns()
@@ -344,16 +344,16 @@ class Pipeline:
         inference.counters.statistics.cache_miss.add(inference.lookup_ns + took_ns)
 
     def _answer(self, inference: Inference, result: Result, cache: str, times: Times | None = None) -> bool:
-        """Send the answer, and count it; say whether it was a result."""
-        inference.is_answered = True
+        """Send the answer, if anybody waits for it, and count it; say whether it was a result."""
+        is_awaited, inference.is_answered = inference.is_awaited, True
         error = result if isinstance(result, EdgeAgentError) else None
-        if not isinstance(result, EdgeAgentError):
+        if is_awaited and not isinstance(result, EdgeAgentError):
             error = self._send(inference, result, cache)
         if error is not None:
             inference.call.fail(error)
         started_ns = inference.call.started_ns
         self._accounts.note_answer(inference.choice, inference.counters, error, started_ns, times)
-        return error is None
+        return error is None and (is_awaited or inference.is_complete(result))
 
     def _send(self, inference: Inference, results: Results, cache: str) -> EdgeAgentError | None:
         """Send the results; return why that is not possible."""

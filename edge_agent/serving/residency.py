@@ -59,6 +59,8 @@ class Residency:
         self._measured: dict[str, int] = {}
         self._wanted: dict[LoadedVersion, None] = {}
         self._failed: dict[LoadedVersion, tuple[float, EdgeAgentError]] = {}
+        self._patience: dict[LoadedVersion, asyncio.TimerHandle] = {}
+        """One timer for all jobs that wait for a version: one for each would keep its tensors for as long."""
         self._fetching: asyncio.Task[None] | None = None
         counters.memory_budget_bytes = memory.budget_bytes
 
@@ -148,7 +150,9 @@ class Residency:
         if error is not None and self._loop.time() < until_s:
             self._scheduler.refuse_one(job, error)
             return
-        self._loop.call_later(self._memory.wait_limit_s, self._give_up, job)
+        job.asked_s = self._loop.time()
+        if loaded not in self._patience:
+            self._wait_for(loaded, self._memory.wait_limit_s)
         self._wanted[loaded] = None
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch(), name="load on demand")
@@ -157,12 +161,26 @@ class Residency:
         """Unload a version that is retired and has run its last job."""
         self._wanted.pop(loaded, None)
         self._failed.pop(loaded, None)
+        if (timer := self._patience.pop(loaded, None)) is not None:
+            timer.cancel()
         self._thread.submit(loaded.close)
         self._forget(loaded)
 
-    def _give_up(self, job: Job) -> None:
-        if not job.loaded.is_resident:
-            self._scheduler.refuse_one(job, waited_too_long(job.loaded.plan.model, self._memory.wait_limit_s))
+    def _wait_for(self, loaded: LoadedVersion, wait_s: float) -> None:
+        self._patience[loaded] = self._loop.call_later(wait_s, self._give_up, loaded)
+
+    def _give_up(self, loaded: LoadedVersion) -> None:
+        """Refuse the jobs that have waited for a version for too long, and look after the others later."""
+        del self._patience[loaded]
+        if loaded.is_resident:
+            return
+        limit_s, now_s = self._memory.wait_limit_s, self._loop.time()
+        for job in tuple(loaded.queue):
+            if job.asked_s + limit_s <= now_s:
+                self._scheduler.refuse_one(job, waited_too_long(loaded.plan.model, limit_s))
+        if loaded.queue:
+            oldest_s = min(job.asked_s for job in loaded.queue)
+            self._wait_for(loaded, max(oldest_s + limit_s - now_s, _LOOK_AGAIN_S))
 
     async def _fetch(self) -> None:
         """Load what is wanted, one after the other, until nothing is."""

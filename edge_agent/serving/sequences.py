@@ -11,7 +11,7 @@ Models" (implicit state management).
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 import numpy as np
@@ -41,8 +41,13 @@ _OVERHEAD_BYTES: Final = 500
 
 AN_UPDATE: Final = "an update has ended it"
 
-Key = tuple[str, str]
-"""A model and the id of a sequence."""
+
+class Key(NamedTuple):
+    """Which sequence it is: of which model, by which id, and whose; over TCP nobody's (None)."""
+
+    model: str
+    id: str
+    uid: int | None
 
 
 class Wish(msgspec.Struct, frozen=True, gc=False):
@@ -171,7 +176,7 @@ class SequenceStore:
             raise self._unknown(turn.key)
         version = kept.choice.loaded.plan.version
         if turn.version not in (None, version):
-            raise RequestError(f"Sequence '{turn.key[1]}' goes on with version {version} alone.")
+            raise RequestError(f"Sequence '{turn.key.id}' goes on with version {version} alone.")
         return kept.choice
 
     def fill(self, turn: Turn, choice: "Choice", request: InferRequest) -> dict[str, NDArray[Any]]:
@@ -191,7 +196,7 @@ class SequenceStore:
         else:
             if kept.rows != rows and any(-1 in spec.shape for spec in specs):
                 raise RequestError(
-                    f"Sequence '{turn.key[1]}' was started with a batch of {kept.rows}, not {rows}; "
+                    f"Sequence '{turn.key.id}' was started with a batch of {kept.rows}, not {rows}; "
                     "start another one."
                 )
             turn.next = Kept(choice, kept.state, rows)
@@ -310,7 +315,7 @@ class SequenceStore:
             self._lost.popitem(last=False)
 
     def _unknown(self, key: Key) -> RequestError:
-        model, name = key
+        model, name, _ = key
         why = self._lost.get(key)
         if why is not None:
             return TooLateError(

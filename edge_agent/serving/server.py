@@ -137,7 +137,7 @@ class Server:
             lambda message: _send(writer, StateDamaged(message=message)),
         )
         repository = Repository(lambda message: _send(writer, message))
-        regions = Regions(first.shared_memory)
+        regions = Regions(first.shared_memory, first.http.max_body_bytes)
         app = App(pipeline, Memo(cache), outcomes, counters, repository, regions, first)
         await self._listen(app, first)
         try:

@@ -16,7 +16,7 @@ from edge_agent.serving.calls import Call, InferRequest
 from edge_agent.serving.deadlines import deadline_ns, exceeded
 from edge_agent.serving.jobs import Result
 from edge_agent.serving.scheduler import Scheduler
-from edge_agent.serving.sequences import SequenceStore, Turn, Wish
+from edge_agent.serving.sequences import Key, SequenceStore, Turn, Wish
 
 if TYPE_CHECKING:
     from edge_agent.serving.inference import Inference
@@ -101,7 +101,7 @@ class Streams:
             self._loop.call_soon(self._go_on, following)
 
     def _enter(self, wish: Wish, model: str, version: str | None, call: Call) -> Turn:
-        turn = Turn((model, wish.id), version, wish, call)
+        turn = Turn(Key(model, wish.id, call.peer_uid()), version, wish, call)
         due_ns = deadline_ns(call.parameters, call.started_ns)
         if not self.store.is_busy(turn.key):
             self.store.join(turn)
@@ -119,7 +119,7 @@ class Streams:
         return turn
 
     def _run(self, turn: Turn) -> "Inference":
-        model, _ = turn.key
+        model = turn.key.model
         try:
             choice = self.store.begin(turn) or self._choose(model, turn.version, turn.call)
         except EdgeAgentError as error:
@@ -151,8 +151,8 @@ class Streams:
     def _expire(self, turn: Turn, timeout_s: float) -> None:
         self._stop_waiting(turn)
         self.leave(turn, False)
-        error = exceeded(turn.key[0], timeout_s)
-        self._refuse(turn.key[0], turn.version, error, turn.call.started_ns)
+        error = exceeded(turn.key.model, timeout_s)
+        self._refuse(turn.key.model, turn.version, error, turn.call.started_ns)
         turn.call.fail(error)
 
     def _stop_waiting(self, turn: Turn) -> None:

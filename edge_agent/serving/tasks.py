@@ -13,7 +13,7 @@ Nothing of it outlives the process. For the event loop's thread.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -49,6 +49,7 @@ class Task:
         "_tasks",
         "created_s",
         "ended_s",
+        "expiry",
         "id",
         "inference",
         "response",
@@ -69,6 +70,8 @@ class Task:
         self.response: Response | None = None
         self.created_s = time.time()
         self.ended_s: float | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        """What forgets it, once it has ended."""
         self.waiting: list[Wait] = []
         """Clients that wait for the end."""
 
@@ -82,8 +85,8 @@ class Task:
         return self.uid
 
     def reserve(self, size_bytes: int) -> bool:
-        """Say that there is room, as the bytes of tasks are counted by themselves."""
-        return True
+        """Count what the request has become beside its body, as the task's; say whether there is room."""
+        return self._tasks.grow(self, size_bytes)
 
     def send(self, response: Response) -> None:
         """Keep the answer."""
@@ -96,7 +99,10 @@ class Task:
 
 
 class Tasks:
-    """All tasks, bounded in number and bytes; `withdraw` hears of inferences that nobody may want any more."""
+    """All tasks, bounded in number and bytes, of which one user (None over TCP) has half at most.
+
+    `withdraw` hears of inferences that nobody may want any more.
+    """
 
     def __init__(self, settings: TaskSettings, withdraw: "Callable[[Inference], None]") -> None:
         self._settings = settings
@@ -111,10 +117,11 @@ class Tasks:
     def create(self, uid: int | None, size_bytes: int) -> Task:
         """Return a new task for a request of this size; raises UnavailableError where there are too many."""
         size_bytes += _TASK_BYTES
-        if not self._make_room(1, size_bytes):
+        if not self._make_room(uid, 1, size_bytes):
+            own = [task.size_bytes for task in self._tasks.values() if task.uid == uid]
             raise UnavailableError(
-                f"{len(self._tasks)} tasks of {self.bytes} bytes leave no room for another; "
-                "fetch and delete results, or try again later."
+                f"{len(self._tasks)} tasks of {self.bytes} bytes, of which {len(own)} of {sum(own)} bytes are "
+                "yours, leave no room for another; fetch and delete results, or try again later."
             )
         number = self._run + secrets.token_hex((_ID_CHARACTERS - _RUN_CHARACTERS) // 2)
         task = self._tasks[number] = Task(self, number, uid, size_bytes)
@@ -134,6 +141,13 @@ class Tasks:
             f"There is no task '{number}' of yours; results are kept for {self._settings.keep_s:g} s."
         )
 
+    def grow(self, task: Task, size_bytes: int) -> bool:
+        """Count more bytes of a pending task's request; say whether there is room, and count none if not."""
+        has_room = self._make_room(task.uid, 0, size_bytes)
+        if has_room:
+            self._resize(task, task.size_bytes + size_bytes)
+        return has_room
+
     def end(self, task: Task, response: Response) -> None:
         """Keep an answer, and give it to those who wait for it."""
         if task.id not in self._tasks or task.status != "pending":
@@ -143,8 +157,11 @@ class Tasks:
         self._resize(task, _TASK_BYTES + len(body))
         task.response = Response(response.status, (body,), response.content_type, response.headers)
         task.status = "done" if response.status < 400 else "failed"
-        if not self._make_room(0, 0, but=task):
-            error = UnavailableError("The answer is larger than tasks.max_bytes; ask without respond-async.")
+        if not self._make_room(task.uid, 0, 0, but=task):
+            error = UnavailableError(
+                "The answer is larger than tasks.max_bytes has room for, of which one user may have half; "
+                "ask without respond-async."
+            )
             task.response, task.status = failure(error), "failed"
             self._resize(task, _TASK_BYTES)
         self._conclude(task)
@@ -166,6 +183,8 @@ class Tasks:
         """Forget a task."""
         if self._tasks.pop(task.id, None) is not None:
             self.bytes -= task.size_bytes
+        if task.expiry is not None:
+            task.expiry.cancel()
 
     def wait(self, task: Task, reply: Reply, wait_s: float, otherwise: Response) -> None:
         """Answer with the task's answer once there is one, or with `otherwise` after so many seconds."""
@@ -190,28 +209,52 @@ class Tasks:
         waiting, task.waiting = task.waiting, []
         for wait in waiting:
             _answer(wait, task.response)
-        self._loop.call_later(self._settings.keep_s, self.remove, task)
+        task.expiry = self._loop.call_later(self._settings.keep_s, self.remove, task)
 
     def _resize(self, task: Task, size_bytes: int) -> None:
         self.bytes += size_bytes - task.size_bytes
         task.size_bytes = size_bytes
 
-    def _make_room(self, count: int, size_bytes: int, but: Task | None = None) -> bool:
-        """Forget what has ended longest ago, as far as so many tasks and bytes more need that.
+    def _make_room(self, uid: int | None, count: int, size_bytes: int, but: Task | None = None) -> bool:
+        """Forget what has ended longest ago, as far as so many tasks and bytes more of a user need that.
 
-        Where even all of it would not be enough, forget nothing and say so.
+        It is the user's own where he would have more than half, else anybody's. Where even all of it would not
+        be enough, forget nothing and say so.
         """
-        ended = [task for task in self._tasks.values() if task.ended_s is not None and task is not but]
-        over = len(self._tasks) + count - self._settings.max_count
-        over_bytes = self.bytes + size_bytes - self._settings.max_bytes
-        if over > len(ended) or over_bytes > sum(task.size_bytes for task in ended):
+        limits, everybody = self._settings, self._tasks.values()
+        kept = [task for task in everybody if task.uid == uid]
+        over = len(kept) + count - _half(limits.max_count)
+        over_bytes = sum(task.size_bytes for task in kept) + size_bytes - _half(limits.max_bytes)
+        ended = sorted(
+            (task for task in everybody if task.ended_s is not None and task is not but),
+            key=lambda task: task.ended_s or 0.0,
+        )
+        own = _first([task for task in ended if task.uid == uid], over, over_bytes)
+        if own is None:
             return False
-        for task in sorted(ended, key=lambda one: one.ended_s or 0.0):
-            if over <= 0 and over_bytes <= 0:
-                break
-            over, over_bytes = over - 1, over_bytes - task.size_bytes
+        over = len(everybody) - len(own) + count - limits.max_count
+        over_bytes = self.bytes - sum(task.size_bytes for task in own) + size_bytes - limits.max_bytes
+        others = _first([task for task in ended if task not in own], over, over_bytes)
+        if others is None:
+            return False
+        for task in (*own, *others):
             self.remove(task)
         return True
+
+
+def _first(tasks: Sequence[Task], count: int, size_bytes: int) -> list[Task] | None:
+    """Return as many of the first tasks as have this number and size together; None if all are too few."""
+    taken = []
+    for task in tasks:
+        if count <= 0 and size_bytes <= 0:
+            break
+        taken.append(task)
+        count, size_bytes = count - 1, size_bytes - task.size_bytes
+    return taken if count <= 0 and size_bytes <= 0 else None
+
+
+def _half(limit: int) -> int:
+    return -(-limit // 2)
 
 
 def _answer(wait: Wait, response: Response) -> None:

@@ -13,6 +13,16 @@ PREFIX: Final = "/v2/tasks/"
 _RETRY: Final = (("Retry-After", "1"),)
 
 
+def without_preferences(request: Request) -> Request:
+    """Return the request that becomes a task, as one whose answer is kept.
+
+    Its bytes ask for a task, and must not be known as a question that is answered at once; and whoever fetches
+    the result need not take the encoding that its sender takes.
+    """
+    headers = {name: value for name, value in request.headers.items() if name != b"accept-encoding"}
+    return msgspec.structs.replace(request, headers=headers, raw=None)
+
+
 def accepted(task: Task) -> Response:
     """Return the answer to a request that became a task."""
     headers = (("Location", f"{PREFIX}{task.id}"), ("Preference-Applied", "respond-async"))

@@ -29,3 +29,5 @@ class Workers:
         while True:
             call, argument = take()
             call(argument)
+            # Tensors and bodies, which an idle thread is not to keep.
+            del call, argument

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.client import AsyncClient, Client
+from edge_agent.client.memory import SMALLEST_BYTES, Memory, Region
 from edge_agent.client.wire import find_address
 from edge_agent.documents.errors import (
     DeadlineExceededError,
@@ -224,3 +225,30 @@ def test_an_array_without_a_datatype_is_refused(serving):
         pytest.raises(RequestError, match="complex64, which the protocol has no"),
     ):
         client.infer("m", {"x": np.zeros((1, 2), np.complex64)})
+
+
+class Watched(Region):
+    """Has another thread lend a region in the midst of being looked at, if it can."""
+
+    def watch(self, memory: Memory) -> None:
+        other = threading.Thread(target=lambda: memory.lend({"x": np.zeros(SMALLEST_BYTES, np.uint8)}))
+        self.ask = lambda: (other.start(), other.join(0.2))
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "size_bytes":
+            self.__dict__.pop("ask", lambda: None)()
+        return super().__getattribute__(name)
+
+
+def test_a_region_has_room_whatever_other_threads_lend():
+    memory = Memory(is_local=True)
+    watched = Watched(2 * SMALLEST_BYTES)
+    regions = [Region(SMALLEST_BYTES), watched, Region(SMALLEST_BYTES)]
+    try:
+        for region in regions:
+            memory.give_back(region)
+        watched.watch(memory)
+        assert memory.lend({"x": np.zeros(2 * SMALLEST_BYTES, np.uint8)}) is watched
+    finally:
+        for region in regions:
+            region.close()

@@ -46,6 +46,10 @@ class GrpcCall:
         """Whether the client has cancelled it or its time is over."""
         return self.answered.cancelled()
 
+    def peer_uid(self) -> int | None:
+        """Return None: gRPC does not tell who asks."""
+        return None
+
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         """Return the request to a model with this signature; raises RequestError where it does not fit."""
         unbound = codec.unbound(self._request, self._parameters, signature)

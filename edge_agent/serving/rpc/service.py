@@ -59,7 +59,7 @@ class Service:
 
     def __init__(self, pipeline: Pipeline, application: Application, regions: Regions) -> None:
         self._pipeline = pipeline
-        self._memory = RegionAccess(regions, lambda: None) if regions.is_enabled else None
+        self._regions = regions
         self._application = application
         self._opened = asyncio.Event()
         self._is_stopping = False
@@ -100,11 +100,14 @@ class Service:
         try:
             if self._is_stopping:
                 raise UnavailableError(_STOPPING)
-            call = GrpcCall(request, unit, answered, self._memory)
+            call = GrpcCall(request, unit, answered, self._memory())
             self._pipeline.infer(request.model_name, request.model_version or None, call)
         except EdgeAgentError as error:
             answered.set_result(error)
         return answered
+
+    def _memory(self) -> RegionAccess | None:
+        return RegionAccess(self._regions, lambda: None, lambda _: True) if self._regions.is_enabled else None
 
     async def _stream(self, contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         """Answer the requests of a stream in their order; several are on their way at a time."""

@@ -146,6 +146,52 @@ def test_json_with_an_id_and_a_unit_in_a_header(serving: Serving, tmp_path: Path
     assert len({answer["parameters"]["prediction_id"] for answer in answers}) == 5
 
 
+def binary_request(protocol: str) -> bytes:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 1, 1]}
+    body = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    head = (
+        f"POST /v2/models/m/infer {protocol}\r\nConnection: keep-alive\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def exchange(connection: socket.socket, request: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of the answer."""
+    connection.sendall(request)
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return dict(response.headers), response.read()
+
+
+def outputs_of(headers: dict[str, str], body: bytes) -> bytes:
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert int(headers["Content-Length"]) == len(body)
+    return body[int(headers["Inference-Header-Content-Length"]) :]
+
+
+def test_a_binary_answer_has_its_headers_also_for_http_1_0(serving: Serving, tmp_path: Path) -> None:
+    serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(serving.path))
+        answers = [exchange(connection, binary_request("HTTP/1.0")) for _ in range(6)]
+    assert {headers["Connection"] for headers, _ in answers} == {"keep-alive"}
+    assert len({outputs_of(*answer) for answer in answers}) == 1
+
+
+def test_a_binary_answer_has_its_headers_also_when_it_is_the_last(serving: Serving, tmp_path: Path) -> None:
+    serving.apply(version_plan(noisy_onnx(tmp_path / "m.onnx")))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(serving.path))
+        answers = [exchange(connection, binary_request("HTTP/1.1")) for _ in range(6)]
+        serving.process.terminate()
+        while "Connection" not in answers[-1][0]:
+            answers.append(exchange(connection, binary_request("HTTP/1.1")))
+    assert answers[-1][0]["Connection"] == "close"
+    assert len({outputs_of(*answer) for answer in answers}) == 1
+
+
 def test_all_that_is_remembered_stays_within_the_limit(tmp_path: Path) -> None:
     limit = 200_000
     with Serving(tmp_path, CacheSettings(max_bytes=limit)) as serving:

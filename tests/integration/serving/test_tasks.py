@@ -99,6 +99,15 @@ def test_binary_results_have_their_headers(serving: ServingProcess) -> None:
     assert np.frombuffer(result.body[length:], np.float32).tolist() == [1, 2]
 
 
+def test_results_are_kept_without_the_encoding_that_their_sender_takes(serving: ServingProcess) -> None:
+    zeros = {"name": "x", "datatype": "FP32", "shape": [2500, 2], "data": [0] * 5000}
+    headers = {**LATER, "Accept-Encoding": "gzip"}
+    answer = ask(serving, "POST", "/v2/models/m/infer", {"inputs": [zeros]}, headers)
+    result = ask(serving, "GET", f"{answer.headers['Location']}/result", headers={"Prefer": "wait=20"})
+    assert (result.status, result.headers["Content-Encoding"]) == (200, None)
+    assert result.json["outputs"][0]["data"] == [0] * 5000
+
+
 def test_who_prefers_to_wait_hears_as_soon_as_it_is_done(serving: ServingProcess) -> None:
     location = begin_slow(serving)
     early = ask(serving, "GET", f"{location}/result")
@@ -177,7 +186,7 @@ def test_what_is_no_task_is_told(
 
 class TestBounds:
     def test_what_ended_longest_ago_makes_room(self, tmp_path: Path) -> None:
-        with serve(tmp_path, tasks=TaskSettings(max_count=3)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_count=6)) as serving:
             locations = []
             for _ in range(4):
                 locations.append(begin(serving))
@@ -186,7 +195,7 @@ class TestBounds:
             assert [ask(serving, "GET", location).status for location in locations] == [404, 200, 200, 200]
 
     def test_pending_tasks_are_never_dropped_for_new_ones(self, tmp_path: Path) -> None:
-        with serve(tmp_path, tasks=TaskSettings(max_count=2, max_bytes=2**26)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_count=4, max_bytes=2**26)) as serving:
             locations = [begin_slow(serving), begin_slow(serving)]
             answer = ask(serving, "POST", "/v2/models/m/infer", BODY, LATER)
             assert (answer.status, "leave no room" in answer.json["error"]) == (503, True)
@@ -196,7 +205,7 @@ class TestBounds:
 
     def test_an_answer_that_is_too_large_is_told(self, tmp_path: Path) -> None:
         """A request of 4 KB of bytes has an answer of 10 KB of text."""
-        with serve(tmp_path, tasks=TaskSettings(max_bytes=8_000)) as serving:
+        with serve(tmp_path, tasks=TaskSettings(max_bytes=16_000)) as serving:
             values = np.full((512, 2), 1 / 3, np.float32)
             tensor = {"name": "x", "datatype": "FP32", "shape": [512, 2]}
             head = json.dumps(

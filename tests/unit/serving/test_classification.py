@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as npst
 
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, Datatype, TensorSpec
-from edge_agent.serving.classification import classes
+from edge_agent.serving.classification import MAX_CLASSES, classes
 
 ROWS = np.array([[0.5, 3.0, -1.0], [4.0, 1.0, 1.0]], np.float32)
 NUMBERS = [name for name in DATATYPE_OF_NUMPY if name not in ("bool", "object")]
@@ -59,3 +59,10 @@ def test_they_are_the_largest_values_the_first_of_equals_first(array: np.ndarray
     values = array.tolist()
     best = sorted(range(len(values)), key=lambda index: (-values[index], index))[:count]
     assert [int(item.split(b":")[1]) for item in found] == best
+
+
+def test_the_classes_of_all_rows_are_bounded() -> None:
+    rows = np.zeros((MAX_CLASSES // 4 + 1, 4), np.float32)
+    assert classes(rows[1:], spec(), 4, [], has_batch=True).size == MAX_CLASSES
+    with pytest.raises(RequestError, match="4 classes for each of 16385 rows, and all together may have 65536"):
+        classes(rows, spec(), 9, [], has_batch=True)

@@ -23,6 +23,9 @@ class HeldCall:
         self.started_ns = perf_counter_ns()
         self.failed: asyncio.Future[EdgeAgentError] = asyncio.get_running_loop().create_future()
 
+    def peer_uid(self) -> int | None:
+        raise NotImplementedError
+
     def bind(self, signature: Signature, state_inputs: frozenset[str]) -> InferRequest:
         raise NotImplementedError
 

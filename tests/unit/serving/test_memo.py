@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edge_agent.documents.plan import ModelPlan
 from edge_agent.documents.settings import CacheSettings
 from edge_agent.serving.cache import Remembered, ResultCache
+from edge_agent.serving.http_messages import Response
 from edge_agent.serving.memo import ANSWER_BYTES, QUESTION_BYTES, Hit, Memo, Written
 from edge_agent.serving.router import Choice, Table
 from edge_agent.telemetry.counters import CacheCounters
@@ -17,7 +18,7 @@ from edge_agent.telemetry.counters import CacheCounters
 TABLE: Any = object()
 OTHER_TABLE: Any = object()
 REMEMBERED = Remembered({"y": np.zeros(1)}, "a", 1, 0.0)
-ANSWER = Written(REMEMBERED, b"head", b"before", b"after")
+ANSWER = Written(REMEMBERED, Response(200, (), head=b"head"), b"before", b"after")
 SMALLEST = QUESTION_BYTES + ANSWER_BYTES + len(b"headbeforeafter")
 
 
@@ -57,7 +58,7 @@ def test_what_was_learnt_is_found_by_all_of_the_bytes() -> None:
 
 def test_each_arm_has_an_answer_of_its_own() -> None:
     known = Known(4)
-    other = Written(REMEMBERED, b"", b"other", b"")
+    other = Written(REMEMBERED, Response(200, ()), b"other", b"")
     known.learn(b"ask")
     known.learn(b"ask", "y", other)
     question = known.memo.find(b"ask", TABLE)
@@ -98,7 +99,7 @@ def test_what_is_too_large_is_not_kept_and_takes_nothing_else_with_it() -> None:
     known.learn(b"2" * 10 * SMALLEST)
     assert b"2" * 10 * SMALLEST not in known
     known.learn(b"3")
-    known.learn(b"3", "y", Written(REMEMBERED, b"", b"x" * 10 * SMALLEST, b""))
+    known.learn(b"3", "y", Written(REMEMBERED, Response(200, ()), b"x" * 10 * SMALLEST, b""))
     question = known.memo.find(b"3", TABLE)
     assert question is not None
     assert list(question.answers) == [("1", "x")]
@@ -113,7 +114,7 @@ def test_what_is_too_large_is_not_kept_and_takes_nothing_else_with_it() -> None:
 def test_the_memory_is_bounded_and_all_of_it_comes_back(steps: list[tuple[bytes, str, int]]) -> None:
     known = Known(3)
     for raw, arm, size in steps:
-        known.learn(raw, arm, Written(REMEMBERED, b"", b"x" * size, b""))
+        known.learn(raw, arm, Written(REMEMBERED, Response(200, ()), b"x" * size, b""))
         assert 0 <= known.counters.bytes <= known.cache.max_bytes // 8
     known.memo.clear()
     assert known.counters.bytes == 0

@@ -14,7 +14,7 @@ from edge_agent.documents.plan import StatePair
 from edge_agent.documents.settings import SequenceSettings
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.serving.calls import InferRequest
-from edge_agent.serving.sequences import SequenceStore, Turn, Wish, wish_of
+from edge_agent.serving.sequences import Key, SequenceStore, Turn, Wish, wish_of
 
 COUNT, IDLE_S = 4, 10.0
 ITEM = 8
@@ -37,7 +37,7 @@ def request(rows: int = 1) -> InferRequest:
 
 
 def turn(name: int, starts: bool = False, ends: bool = False, wanted: str | None = None) -> Turn:
-    return Turn(("m", str(name)), wanted, Wish(str(name), starts, ends), cast(Any, None))
+    return Turn(Key("m", str(name), None), wanted, Wish(str(name), starts, ends), cast(Any, None))
 
 
 class Store:

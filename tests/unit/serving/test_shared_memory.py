@@ -1,7 +1,10 @@
 """Regions of shared memory: every range is checked, and nobody gets at what is not theirs."""
 
+import errno
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,18 +12,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.documents.errors import ForbiddenError, NotFoundError, RequestError
+from edge_agent.documents.errors import (
+    ForbiddenError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RequestError,
+    UnavailableError,
+)
 from edge_agent.documents.settings import SharedMemorySettings
-from edge_agent.serving.shared_memory import Regions
+from edge_agent.serving.shared_memory import RegionAccess, Regions
 
 ME = os.geteuid()
 SIZE = 64
+MOST_BYTES = 2**80
 
 
 @pytest.fixture
 def regions(tmp_path: Path) -> Iterator[Regions]:
     (tmp_path / "mem").write_bytes(bytes(range(SIZE)))
-    held = Regions(SharedMemorySettings(enabled=True, max_regions=3), tmp_path)
+    held = Regions(SharedMemorySettings(enabled=True, max_regions=5), MOST_BYTES, tmp_path)
     yield held
     held.close()
 
@@ -105,17 +115,24 @@ def test_over_tcp_memory_must_be_the_agents_or_open_to_all(regions: Regions, tmp
     assert stat.S_IMODE((tmp_path / "mem").stat().st_mode) == 0o666
 
 
-def test_there_is_a_limit_and_a_name_is_taken_once(regions: Regions) -> None:
+def test_there_are_limits_and_a_name_is_taken_once(regions: Regions, tmp_path: Path) -> None:
     for name in "abc":
         regions.register(ME, name, "mem", 0, 1)
     with pytest.raises(RequestError, match="registered already"):
         regions.register(ME, "a", "mem", 0, 1)
-    with pytest.raises(RequestError, match="3 regions are registered, which is the most"):
+    with pytest.raises(RequestError, match="3 regions of yours are registered, which is the most for one user"):
         regions.register(ME, "d", "mem", 0, 1)
+    (tmp_path / "mem").chmod(0o666)
+    for name in "ab":
+        regions.register(None, name, "mem", 0, 1)
+    with pytest.raises(RequestError, match="5 regions are registered, which is the most"):
+        regions.register(None, "c", "mem", 0, 1)
+    with pytest.raises(RequestError, match="needs a name"):
+        regions.register(ME, "", "mem", 0, 1)
 
 
 def test_nothing_works_unless_it_is_switched_on(tmp_path: Path) -> None:
-    off = Regions(SharedMemorySettings(), tmp_path)
+    off = Regions(SharedMemorySettings(), MOST_BYTES, tmp_path)
     for use in (
         lambda: off.register(ME, "r", "mem", 0, 1),
         lambda: off.status(ME, None),
@@ -134,6 +151,53 @@ def test_memory_that_has_shrunk_is_told_and_never_grown(regions: Regions, tmp_pa
     with pytest.raises(RequestError, match="has become smaller"):
         regions.write(ME, "r", 8, 4, memoryview(b"abcd"))
     assert (tmp_path / "mem").stat().st_size == 10
+
+
+def test_memory_that_cannot_be_written_is_for_inputs_alone(regions: Regions, tmp_path: Path) -> None:
+    """The file of a program that runs cannot be written, not even by root."""
+    program = tmp_path / "program"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "60"]) as running:
+        try:
+            regions.register(ME, "r", "program", 0, SIZE)
+            assert regions.read(ME, "r", 0, 4).tobytes() == b"\x7fELF"
+            for use in (
+                lambda: regions.check(ME, "r", 0, 4),
+                lambda: regions.write(ME, "r", 0, 4, memoryview(b"no")),
+            ):
+                with pytest.raises(RequestError, match="may read region 'r', but not write outputs"):
+                    use()
+        finally:
+            running.kill()
+
+
+def test_faults_of_the_file_system_are_told(regions: Regions, monkeypatch: pytest.MonkeyPatch) -> None:
+    regions.register(ME, "r", "mem", 0, SIZE)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "preadv", fail)
+    monkeypatch.setattr(os, "pwritev", fail)
+    with pytest.raises(RequestError, match=r"cannot be read \(No space left on device\)"):
+        regions.read(ME, "r", 0, 1)
+    with pytest.raises(RequestError, match=r"cannot be written \(No space left on device\)"):
+        regions.write(ME, "r", 0, 1, memoryview(b"x"))
+
+
+def test_the_inputs_of_a_request_are_bounded_together(regions: Regions) -> None:
+    regions.register(ME, "r", "mem", 0, SIZE)
+    regions.max_request_bytes = 10
+    for has_room in (True, False):
+        access = RegionAccess(regions, lambda: ME, lambda size_bytes, has_room=has_room: has_room)
+        if not has_room:
+            with pytest.raises(UnavailableError, match="all clients together"):
+                access.read("r", 0, 6)
+            continue
+        assert access.read("r", 0, 6).nbytes == 6
+        with pytest.raises(PayloadTooLargeError, match="larger than 10 bytes together; send less"):
+            access.read("r", 0, 5)
+        assert access.read("r", 0, 4).nbytes == 4
 
 
 NUMBERS = st.one_of(st.integers(0, 80), st.sampled_from([2**31, 2**62, 2**63 - 1]))

@@ -83,11 +83,12 @@ class Waiter:
 
     is_abandoned = False
 
-    def __init__(self) -> None:
+    def __init__(self, uid: int | None = None) -> None:
+        self._uid = uid
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def peer_uid(self) -> int | None:
-        return None
+        return self._uid
 
     def send(self, response: Response) -> None:
         self.response.set_result(response)
@@ -124,8 +125,8 @@ class Served:
         )
         self.pipeline.switch(Table(Plan(versions=(self.plan,)), (self.loaded,), "device"))
 
-    def ask(self, x: float, **parameters: Any) -> Waiter:
-        waiter = Waiter()
+    def ask(self, x: float, uid: int | None = None, **parameters: Any) -> Waiter:
+        waiter = Waiter(uid)
         body = {
             "inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [x]}],
             "outputs": [{"name": "total"}],
@@ -158,6 +159,18 @@ def test_requests_of_a_sequence_run_in_the_order_in_which_they_come() -> None:
         answers = [await waiter.answer() for waiter in waiters]
         assert answers == [0, 1, 3, 7, 15, 31, 63]
         assert served.engine.runs == [0, *(2.0**n for n in range(6))]
+
+    run(scenario)
+
+
+def test_an_id_is_another_sequence_for_another_user() -> None:
+    async def scenario(served: Served) -> None:
+        for uid, x in ((None, 1.0), (1000, 10.0), (1001, 100.0)):
+            assert await served.ask(x, uid, sequence_start=True).answer() == x
+        assert await served.ask(5.0, 1000, sequence_end=True).answer() == 15
+        assert await served.ask(5.0, 1001).answer() == 105
+        assert await served.ask(5.0).answer() == 6
+        assert await served.ask(5.0, 1002).answer() == 400
 
     run(scenario)
 

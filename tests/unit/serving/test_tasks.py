@@ -1,6 +1,8 @@
 """Which tasks there are and what became of each, compared with a model of it, whatever happens to them."""
 
 import asyncio
+import gc
+import inspect
 from typing import Any, cast
 
 import pytest
@@ -14,6 +16,7 @@ from edge_agent.serving.http_messages import Response, error_response
 from edge_agent.serving.tasks import Task, Tasks
 
 COUNT, MAX_BYTES, OVERHEAD = 4, 12_000, 1000
+"""Of one user, who may have half of all."""
 ME = 1000
 PENDING = Response(202, (b"not yet",))
 
@@ -49,7 +52,9 @@ class TaskMachine(RuleBasedStateMachine):
         self.is_stopped = False
 
     async def _made(self) -> Tasks:
-        return Tasks(TaskSettings(max_count=COUNT, max_bytes=MAX_BYTES, keep_s=1000), self.withdrawn.append)
+        return Tasks(
+            TaskSettings(max_count=2 * COUNT, max_bytes=2 * MAX_BYTES, keep_s=1000), self.withdrawn.append
+        )
 
     def teardown(self) -> None:
         self.loop.close()
@@ -167,5 +172,53 @@ def test_an_id_of_an_earlier_run_says_so() -> None:
         earlier = ("0" if task.id[0] != "0" else "1") + task.id[1:]
         with pytest.raises(TooLateError, match="of an earlier run of the server"):
             tasks.find(earlier, ME)
+
+    asyncio.run(scenario())
+
+
+def test_a_task_that_was_deleted_is_kept_by_nothing() -> None:
+    async def scenario() -> None:
+        tasks = Tasks(TaskSettings(), lambda _: None)
+        task = tasks.create(ME, 1)
+        task.send(Response(200, (b"large",)))
+        tasks.cancel(task)
+        known = [one for one in gc.get_referrers(task) if not inspect.isframe(one)]
+        assert known == []
+
+    asyncio.run(scenario())
+
+
+def test_a_user_who_has_half_makes_room_for_others_and_himself_alone() -> None:
+    async def scenario() -> None:
+        tasks = Tasks(TaskSettings(max_count=5), lambda _: None)
+        theirs = [tasks.create(uid, 1) for uid in (None, ME + 1)]
+        mine = [tasks.create(ME, 1) for _ in range(3)]
+        with pytest.raises(UnavailableError, match="5 tasks of 5005 bytes, of which 3 of 3003 bytes are yours"):
+            tasks.create(ME, 1)
+        for task in (*theirs, *mine):
+            task.send(Response(200, (b"",)))
+        mine += [tasks.create(ME, 1) for _ in range(2)]
+        for task in theirs:
+            assert tasks.find(task.id, task.uid) is task
+        for task in mine[:2]:
+            with pytest.raises(NotFoundError):
+                tasks.find(task.id, ME)
+        newest = tasks.create(None, 1)
+        with pytest.raises(NotFoundError):
+            tasks.find(theirs[0].id, None)
+        assert tasks.find(newest.id, None) is newest
+
+    asyncio.run(scenario())
+
+
+def test_what_a_request_becomes_is_counted_as_its_tasks() -> None:
+    async def scenario() -> None:
+        tasks = Tasks(TaskSettings(max_bytes=10_000), lambda _: None)
+        task = tasks.create(ME, 1000)
+        assert task.reserve(3000)
+        assert tasks.bytes == 5000
+        assert not task.reserve(1)
+        task.send(Response(200, (b"",)))
+        assert tasks.bytes == 1000
 
     asyncio.run(scenario())
