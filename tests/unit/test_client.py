@@ -26,8 +26,9 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
 
 @contextlib.contextmanager
-def server(path, *handlers: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Let each connection, in turn, be handled by the next handler."""
+def server(path, *handlers: Callable[[socket.socket], None]) -> Iterator[threading.Semaphore]:
+    """Let each connection, in turn, be handled by the next handler; the semaphore counts those closed again."""
+    closed = threading.Semaphore(0)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -37,10 +38,11 @@ def server(path, *handlers: Callable[[socket.socket], None]) -> Iterator[None]:
                 connection, _ = listener.accept()
                 with connection:
                     handler(connection)
+                closed.release()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield
+        yield closed
         thread.join(10)
         assert not thread.is_alive()
 
@@ -131,8 +133,12 @@ def test_silence_ends_at_the_deadline(tmp_path):
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced(tmp_path):
-    with server(tmp_path / "s", answering(EMPTY), answering(EMPTY)), Client(tmp_path / "s") as client:
+    with (
+        server(tmp_path / "s", answering(EMPTY), answering(EMPTY)) as closed,
+        Client(tmp_path / "s") as client,
+    ):
         assert client.models() == ()
+        assert closed.acquire(timeout=10)
         assert client.models() == ()
 
 
