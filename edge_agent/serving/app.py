@@ -19,13 +19,13 @@ from edge_agent.serving.codec import Codec
 from edge_agent.serving.http_infer import HttpCall, header_length
 from edge_agent.serving.http_messages import Reply, Request, Response, error_response, failure
 from edge_agent.serving.inference import Inference
+from edge_agent.serving.large_json import LargeJson, is_large
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.memo import Memo, Question
 from edge_agent.serving.oip import Unbound
 from edge_agent.serving.outcomes import Outcomes
 from edge_agent.serving.pipeline import Pipeline
 from edge_agent.serving.preferences import preferences
-from edge_agent.serving.reading import Reader, is_large
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.router import Choice
 from edge_agent.serving.shared_memory import Regions
@@ -62,7 +62,7 @@ class App:
         self._codec = Codec(configure.http.max_body_bytes)
         self._regions = regions
         self._tasks = Tasks(configure.tasks, pipeline.withdraw)
-        self._reader = Reader()
+        self._large_json = LargeJson()
         self._start_time_s = time.time()
         self._held: list[tuple[Request, Reply]] = []
         self._is_open = False
@@ -213,10 +213,10 @@ class App:
         length = header_length(request)
         if choice is None and is_large(request, length):
             then = partial(self._infer_read, model, version, request, reply, started_ns)
-            self._reader.read(request, length, reply, then)
+            self._large_json.read(request, length, reply, then)
             return None
         try:
-            call = HttpCall(request, reply, self._memo, self._codec, self._regions)
+            call = HttpCall(request, reply, self._memo, self._codec, self._regions, self._large_json)
         except RequestError as error:
             self._pipeline.refuse(model, version, error, started_ns)
             raise
@@ -240,7 +240,9 @@ class App:
                     self._pipeline.refuse(model, version, unbound, started_ns)
                 reply.send(_refusal(request, unbound))
                 return
-            call = HttpCall(request, reply, None, self._codec, self._regions, unbound, started_ns)
+            call = HttpCall(
+                request, reply, None, self._codec, self._regions, self._large_json, unbound, started_ns
+            )
             self._pipeline.infer(model, version, call)
         except Exception as error:
             reply.send(_refusal(request, error))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import EdgeAgentError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
 from edge_agent.documents.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Call(Protocol):
         ...
 
     def answer(self, answer: Answer) -> None:
-        """Send the answer; raises RequestError, and sends nothing, where it cannot be sent as asked for."""
+        """Send the answer, now or soon; raises RequestError, and sends nothing, where it cannot be as asked."""
         ...
 
     def note_hit(self, hit: "Hit") -> None:
@@ -118,3 +118,8 @@ class Call(Protocol):
     def fail(self, error: EdgeAgentError) -> None:
         """Send the error."""
         ...
+
+
+def unwritable(error: Exception) -> ModelLoadError:
+    """Return what to say where writing an answer fails: a plug-in's results that are none, or no memory."""
+    return ModelLoadError(f"The answer cannot be written: {type(error).__name__}: {error}.")

@@ -1,6 +1,7 @@
 """Inference requests that come by HTTP."""
 
 from collections.abc import Mapping
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
@@ -11,6 +12,7 @@ from edge_agent.serving.calls import Answer, InferRequest, Signature
 from edge_agent.serving.codec import Codec
 from edge_agent.serving.encodings import SMALLEST_BYTES
 from edge_agent.serving.http_messages import Reply, Request, Response, failure, render_head
+from edge_agent.serving.large_json import LargeJson, is_large_answer
 from edge_agent.serving.memo import Hit, Memo, Written
 from edge_agent.serving.shared_memory import RegionAccess, Regions
 
@@ -33,6 +35,8 @@ class HttpCall:
         "_accepted",
         "_answer",
         "_codec",
+        "_hit",
+        "_large",
         "_memo",
         "_memory",
         "_raw",
@@ -50,6 +54,7 @@ class HttpCall:
         memo: Memo | None = None,
         codec: Codec | None = None,
         regions: Regions | None = None,
+        large: LargeJson | None = None,
         unbound: oip.Unbound | None = None,
         started_ns: int = 0,
     ) -> None:
@@ -58,11 +63,13 @@ class HttpCall:
         if regions is not None and regions.is_enabled:
             self._memory = RegionAccess(regions, reply.peer_uid, reply.reserve)
         self._codec = codec
+        self._large = large
         self._accepted = request.headers.get(b"accept-encoding")
         self._memo = memo
         self._raw = request.raw
         self._answer: Answer | None = None
         self._response: Response | None = None
+        self._hit: Hit | None = None
         self._reply = reply
         self.unit = request.headers.get(_UNIT)
         self._unbound = (
@@ -88,8 +95,23 @@ class HttpCall:
         return oip.bind(self._unbound, signature, state_inputs, self._memory)
 
     def answer(self, answer: Answer) -> None:
-        """Send the answer; raises RequestError where it cannot be sent as it was asked for."""
-        body, header_length = oip.render(answer, self._memory)
+        """Send the answer, a large one soon; raises RequestError where it cannot be sent as asked for."""
+        if self._large is not None and is_large_answer(answer):
+            self._large.write(answer, self._reply, partial(self._send_written, answer))
+        else:
+            self._send(answer, oip.render(answer, self._memory))
+
+    def _send_written(self, answer: Answer, written: oip.Rendered | EdgeAgentError) -> None:
+        """Send an answer that was written on another thread, and remember it if that was wanted meanwhile."""
+        if isinstance(written, EdgeAgentError):
+            self.fail(written)
+            return
+        self._send(answer, written)
+        if self._hit is not None:
+            self.note_hit(self._hit)
+
+    def _send(self, answer: Answer, rendered: oip.Rendered) -> None:
+        body, header_length = rendered
         if header_length is None:
             response = Response(200, body)
         else:
@@ -104,7 +126,10 @@ class HttpCall:
     def note_hit(self, hit: Hit) -> None:
         """Remember the request by its bytes, if it came in one piece and the answer is nothing but bytes."""
         answer, response = self._answer, self._response
-        if self._memo is None or self._raw is None or answer is None or response is None:
+        if answer is None or response is None:
+            self._hit = hit
+            return
+        if self._memo is None or self._raw is None:
             return
         prediction_id = answer.parameters["prediction_id"].encode()
         body = b"".join(response.body)

@@ -69,16 +69,16 @@ def decode(
     return tensor.reshape(shape)
 
 
-def encode(tensor: NDArray[Any], name: str) -> list[Any]:
+def encode(tensor: NDArray[Any], name: str, pause: Callable[[], None] | None = None) -> list[Any] | msgspec.Raw:
     """Return the elements of an output in row-major order, ready to be written as JSON.
 
-    Raises RequestError where JSON cannot carry them: NaN and infinities have no form in it (RFC 8259), and to
-    write null, or text, would hand a client a number that is none. Binary data carry them.
+    Where there are many numbers `pause` is called now and then. Raises RequestError where JSON cannot carry
+    them: NaN and infinities have no form in it (RFC 8259), and to write null, or text, would hand a client a
+    number that is none. Binary data carry them.
     """
-    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise RequestError(
-            f"Output '{name}' has NaN or infinity, which JSON cannot carry; ask for binary_data."
-        )
+    check_finite(tensor, name)
+    if tensor.size >= json_pieces.LARGE_COUNT and tensor.dtype.kind in json_pieces.KINDS:
+        return json_pieces.encode(tensor, pause)
     elements: list[Any] = tensor.ravel().tolist()
     if tensor.dtype != np.object_:
         return elements
@@ -88,6 +88,14 @@ def encode(tensor: NDArray[Any], name: str) -> list[Any]:
         raise RequestError(
             f"Output '{name}' has bytes that are not UTF-8, which JSON cannot carry; ask for binary_data."
         ) from error
+
+
+def check_finite(tensor: NDArray[Any], name: str) -> None:
+    """Raise RequestError if an output has NaN or infinity."""
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise RequestError(
+            f"Output '{name}' has NaN or infinity, which JSON cannot carry; ask for binary_data."
+        )
 
 
 def _in_pieces(

@@ -6,7 +6,7 @@ protocol/extension_binary_data.md.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,8 @@ _RAW: Final = b"0"
 _REGION: Final = "shared_memory_region"
 _PLACE: Final = re.compile(r"\(byte (\d+)\)$")
 _NO_STATE: Final[frozenset[str]] = frozenset()
+
+Rendered = tuple[tuple[bytes | memoryview, ...], int | None]
 
 
 class _Input(msgspec.Struct):
@@ -178,12 +180,12 @@ def bind(
 
 
 def render(
-    answer: Answer, memory: RegionAccess | None = None
-) -> tuple[tuple[bytes | memoryview, ...], int | None]:
+    answer: Answer, memory: RegionAccess | None = None, pause: Callable[[], None] | None = None
+) -> Rendered:
     """Return the parts of the answer's body, and the length of its JSON if binary data follow.
 
-    Outputs that are wanted in shared memory are written there. Raises RequestError when JSON was asked for and
-    cannot carry a value, or the memory has not enough room.
+    Outputs that are wanted in shared memory are written there; `pause` is called now and then in long JSON.
+    Raises RequestError when JSON was asked for and cannot carry a value, or the memory has not enough room.
     """
     request = answer.request
     outputs: list[dict[str, Any]] = []
@@ -198,7 +200,7 @@ def render(
             blobs.append(binary_tensors.encode(tensor, datatype))
             output["parameters"] = {"binary_data_size": blobs[-1].nbytes}
         else:
-            output["data"] = json_tensors.encode(tensor, name)
+            output["data"] = json_tensors.encode(tensor, name, pause)
         outputs.append(output)
     described: dict[str, Any] = {
         "model_name": answer.model,

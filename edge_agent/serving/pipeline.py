@@ -11,14 +11,14 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, RequestError
+from edge_agent.documents.errors import EdgeAgentError, RequestError
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import SequenceSettings
 from edge_agent.policy.assignment import unit_of
 from edge_agent.serving.accounts import Accounts
 from edge_agent.serving.batches import batching
 from edge_agent.serving.cache import ResultCache
-from edge_agent.serving.calls import Answer, Call, InferRequest, Results
+from edge_agent.serving.calls import Answer, Call, InferRequest, Results, unwritable
 from edge_agent.serving.deadlines import deadline_ns, exceeded, waited_too_long
 from edge_agent.serving.holding import Holding
 from edge_agent.serving.inference import Inference, priority_of, rows_of, with_state
@@ -370,9 +370,9 @@ class Pipeline:
             inference.call.answer(answer)
         except RequestError as refusal:
             return refusal
-        # A plug-in's results that are none, or no memory: this client must be answered all the same.
+        # Whatever it is, this client must be answered.
         except Exception as failed:
-            return ModelLoadError(f"The answer cannot be written: {type(failed).__name__}: {failed}.")
+            return unwritable(failed)
         if cache != "hit":
             inference.counters.statistics.compute_output.add(perf_counter_ns() - started_ns)
         return None

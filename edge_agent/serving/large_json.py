@@ -1,4 +1,4 @@
-"""Requests with large JSON, read on a thread of their own, so that the event loop goes on with the others."""
+"""Requests and answers with large JSON, read and written on another thread while the event loop goes on."""
 
 import asyncio
 import time
@@ -8,11 +8,12 @@ from typing import Any, Final, cast, get_args
 import msgspec
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import EdgeAgentError, RequestError
 from edge_agent.documents.tensors import Datatype, TensorSpec
 from edge_agent.serving import json_tensors, oip
+from edge_agent.serving.calls import Answer, unwritable
 from edge_agent.serving.http_messages import Reply, Request
-from edge_agent.serving.json_pieces import LARGE_BYTES
+from edge_agent.serving.json_pieces import KINDS, LARGE_BYTES, LARGE_COUNT
 from edge_agent.serving.workers import Workers
 
 _PAUSE_S: Final = 20e-6
@@ -21,6 +22,7 @@ _PAUSE_S: Final = 20e-6
 _DATATYPES: Final = frozenset(get_args(Datatype))
 
 Then = Callable[[oip.Unbound | Exception], None]
+ThenSend = Callable[[oip.Rendered | EdgeAgentError], None]
 
 
 def is_large(request: Request, header_length: bytes | None) -> bool:
@@ -31,12 +33,29 @@ def is_large(request: Request, header_length: bytes | None) -> bool:
     return size_bytes >= LARGE_BYTES
 
 
-class Reader:
-    """Reads one request after the other. For the event loop's thread."""
+def is_large_answer(answer: Answer) -> bool:
+    """Say whether so much of an answer is JSON that it is not to be written on the event loop's thread.
+
+    Only where it is all numbers, of which it can be told at once whether JSON carries them.
+    """
+    count = 0
+    for name, delivery in answer.request.outputs.items():
+        if delivery.region is not None or delivery.classes:
+            return False
+        if not delivery.is_binary:
+            tensor = answer.results[name]
+            if tensor.dtype.kind not in KINDS:
+                return False
+            count += tensor.size
+    return count >= LARGE_COUNT
+
+
+class LargeJson:
+    """Reads and writes one after the other. For the event loop's thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._workers = Workers(1, "read")
+        self._workers = Workers(1, "json")
 
     def read(self, request: Request, header_length: bytes | None, reply: Reply, then: Then) -> None:
         """Call `then` later with what `oip.read` makes of it, its large tensors decoded; or with why not.
@@ -44,6 +63,17 @@ class Reader:
         It is not called if the client has gone before the request's turn comes.
         """
         self._workers.submit(self._read, (request, header_length, reply, then))
+
+    def write(self, answer: Answer, reply: Reply, then: ThenSend) -> None:
+        """Call `then` later with what `oip.render` makes of a large answer, or with why it fails.
+
+        Raises RequestError at once where JSON cannot carry a number. It is not called if the client has gone
+        before the answer's turn comes.
+        """
+        for name, delivery in answer.request.outputs.items():
+            if not delivery.is_binary:
+                json_tensors.check_finite(answer.results[name], name)
+        self._workers.submit(self._write, (answer, reply, then))
 
     def _read(self, work: tuple[Request, bytes | None, Reply, Then]) -> None:
         request, header_length, reply, then = work
@@ -56,6 +86,18 @@ class Reader:
             self._loop.call_soon_threadsafe(then, error)
         else:
             self._loop.call_soon_threadsafe(then, unbound)
+
+    def _write(self, work: tuple[Answer, Reply, ThenSend]) -> None:
+        answer, reply, then = work
+        if reply.is_abandoned:
+            return
+        written: oip.Rendered | EdgeAgentError
+        try:
+            written = oip.render(answer, pause=_pause)
+        # Whatever it is, this thread must go on, and the client hear of it.
+        except Exception as error:
+            written = unwritable(error)
+        self._loop.call_soon_threadsafe(then, written)
 
 
 def decoded(unbound: oip.Unbound, pause: Callable[[], None]) -> oip.Unbound:
