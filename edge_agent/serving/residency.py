@@ -178,7 +178,8 @@ class Residency:
         for job in tuple(loaded.queue):
             if job.asked_s + limit_s <= now_s:
                 self._scheduler.refuse_one(job, waited_too_long(loaded.plan.model, limit_s))
-        if loaded.queue:
+        # Who was refused may have asked again at once.
+        if loaded.queue and loaded not in self._patience:
             oldest_s = min(job.asked_s for job in loaded.queue)
             self._wait_for(loaded, max(oldest_s + limit_s - now_s, _LOOK_AGAIN_S))
 

@@ -51,6 +51,7 @@ class Asked(Job, eq=False, kw_only=True, weakref=True):
     """Tells its end."""
 
     ended: asyncio.Future[Result]
+    then: Callable[[], None] | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -58,6 +59,8 @@ class Asked(Job, eq=False, kw_only=True, weakref=True):
 
     def finish(self, result: Result, times: Times) -> None:
         self.ended.set_result(result)
+        if self.then is not None:
+            self.then()
 
     def drop(self) -> None:
         raise NotImplementedError
@@ -138,5 +141,22 @@ def test_jobs_that_come_after_the_first_was_refused_are_loaded_for() -> None:
         job = unloaded.ask()
         unloaded.gate.set()
         assert isinstance(await job.ended, dict)
+
+    run(scenario)
+
+
+def test_who_is_refused_may_ask_again_at_once() -> None:
+    async def scenario() -> None:
+        unloaded, loop = Unloaded(wait_limit_s=0.1), asyncio.get_running_loop()
+        faults: list[Any] = []
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        again: list[Asked] = []
+        first = unloaded.ask()
+        first.then = lambda: again.append(unloaded.ask())
+        assert isinstance(await first.ended, UnavailableError)
+        assert isinstance(await again[0].ended, UnavailableError)
+        await asyncio.sleep(0.2)
+        unloaded.gate.set()
+        assert faults == []
 
     run(scenario)
