@@ -14,6 +14,7 @@ from rich.table import Table
 
 from edge_agent.documents.deployment import Choice, Deployment, Groups, ModelDeployment
 from edge_agent.policy.expiry import warnings
+from edge_agent.policy.trusted_time import Times
 from edge_fleet.deploy import Deployed, deployed_groups, read_deployment, read_groups
 from edge_fleet.notify import Notified
 from edge_fleet.publish import Published
@@ -75,7 +76,7 @@ def listing(contents: Contents, now: datetime) -> Listing:
         deployments=tuple(deployment for deployment in deployments if deployment is not None),
         groups=read_groups(contents),
         expires=expires,
-        warnings=warnings({role: time.timestamp() for role, time in expires.items()}, now),
+        warnings=warnings({role: time.timestamp() for role, time in expires.items()}, Times(now)),
     )
 
 

@@ -44,6 +44,8 @@ class StoreSettings:
     poll_interval_s: Annotated[float, Ge(1)] = 300.0
     timeout_s: Annotated[float, Gt(0)] = 30.0
     """How long the store may stay silent before an attempt is given up."""
+    metadata_deadline_s: Annotated[float, Gt(0), Le(540)] = 300.0
+    """How long the signed metadata of one look may take to come, whole."""
     proxy: str | None = None
     ca_bundle: str | None = None
     bearer_token_file: str | None = None
