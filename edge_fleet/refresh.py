@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edge_agent.policy.expiry import is_due, warnings
+from edge_agent.policy.trusted_time import Times
 from edge_fleet.keys import KeyFolder
 from edge_fleet.repository import DEPLOYMENTS, Repository
 
@@ -33,5 +34,5 @@ def refresh(repository: Repository, keys: KeyFolder, now: datetime, everything: 
         for role in roles:
             edit.renew(role)
     expires = repository.read().expires
-    sentences = warnings({role: time.timestamp() for role, time in expires.items()}, now)
+    sentences = warnings({role: time.timestamp() for role, time in expires.items()}, Times(now))
     return Refreshed(tuple(sorted(roles)), expires, sentences)

@@ -35,6 +35,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from edge_agent.documents.deployment import GROUPS_TARGET, Groups
 from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError
+from edge_agent.documents.timestamp_notes import timestamp_notes
 from edge_agent.policy.expiry import lifetime
 from edge_agent.store.files import mapping_os_errors, write_atomically
 from edge_fleet.keys import KeyFolder, PrivateKey
@@ -241,6 +242,9 @@ class Edit:
         metadata = self._roles[role]
         metadata.signed.version += 1
         metadata.signed.expires = self._now + lifetime(role)
+        if role == "timestamp":
+            notes = timestamp_notes(self._now, self._roles["root"].signed.version)
+            metadata.signed.unrecognized_fields.update(notes)
         metadata.sign(self._signer(role))
         content = metadata.to_bytes(JSONSerializer(compact=True))
         self._repository.write_metadata(role, metadata.signed.version, content)

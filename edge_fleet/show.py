@@ -14,6 +14,7 @@ from rich.table import Table
 
 from edge_agent.documents.deployment import Choice, Deployment, Groups, ModelDeployment
 from edge_agent.policy.expiry import warnings
+from edge_agent.policy.trusted_time import Times
 from edge_fleet.deploy import Deployed, deployed_groups, read_deployment, read_groups
 from edge_fleet.notify import Notified
 from edge_fleet.publish import Published
@@ -75,7 +76,7 @@ def listing(contents: Contents, now: datetime) -> Listing:
         deployments=tuple(deployment for deployment in deployments if deployment is not None),
         groups=read_groups(contents),
         expires=expires,
-        warnings=warnings({role: time.timestamp() for role, time in expires.items()}, now),
+        warnings=warnings({role: time.timestamp() for role, time in expires.items()}, Times(now)),
     )
 
 
@@ -193,7 +194,9 @@ def _rows(deployment: Deployment) -> dict[str, str]:
         for name in sorted(set(rows) | set(candidate.models)):
             arms = _arms(candidate, name)
             if arms != rows.get(name):
-                share = f"{candidate.rollout.percentage:g} % of devices: {arms}"
+                rollout = candidate.rollout
+                when = f", in the window {rollout.window}" if rollout.window else ""
+                share = f"{rollout.percentage:g} % of devices{when}: {arms}"
                 rows[name] = f"{rows[name]}; {share}" if name in rows else share
     return dict(sorted(rows.items()))
 

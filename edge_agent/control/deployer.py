@@ -96,14 +96,16 @@ class Deployer:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
 
-    def ask_sync(self, *, force: bool, folder: str | None, progress: Progress) -> asyncio.Future[SyncOutcome]:
+    def ask_sync(
+        self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
+    ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
 
         Raises RequestError where there is no store to look at.
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
-        outcome = self._watch.ask(force=force, folder=folder, progress=progress)
+        outcome = self._watch.ask(force=force, folder=folder, progress=progress, hurry=hurry)
         self.wake()
         return outcome
 
@@ -145,7 +147,7 @@ class Deployer:
             return
 
     def _act(self) -> None:
-        while (action := reconcile.decide(self._situation())) is not None:
+        while (action := reconcile.decide(now := self._situation())) is not None:
             match action:
                 case reconcile.Serve(plan):
                     self._activation.serve(plan)
@@ -157,6 +159,7 @@ class Deployer:
                     self._target.drop(reason, resync=resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
+        self._watch.hold(now.target if reconcile.waits_for_window(now) else None, is_settled=not now.child_busy)
 
     def _look(self) -> None:
         """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
@@ -179,6 +182,7 @@ class Deployer:
             held=state.held,
             passed=state.passed,
             quarantine=state.quarantine,
+            may_activate=self._watch.maintenance.may_activate(state),
         )
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -5,11 +5,11 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Final
 
 from edge_agent import __version__
+from edge_agent.control.deadline import Deadline
 from edge_agent.control.fetch import Store
 from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
@@ -20,6 +20,7 @@ from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.reading import read_document
 from edge_agent.engines.base import installed
 from edge_agent.policy.planning import Device, Selection, compile_plan, files_of, group_of, select
+from edge_agent.policy.trusted_time import Times
 from edge_agent.policy.waves import next_wave_s
 from edge_agent.store import packing
 from edge_agent.store.blobs import BlobStore
@@ -42,6 +43,8 @@ class Pulled:
     """When the next wave of the deployment comes due, Unix time."""
     expires_s: dict[str, float]
     """When each role that was used expires, Unix time."""
+    times: Times
+    """What is known of the time now."""
     warnings: tuple[str, ...]
     downloaded_bytes: int
 
@@ -55,23 +58,38 @@ class _Found:
 
 
 def pull(
-    request: SyncRequest, layout: StateLayout, root: bytes, store: Store, now: datetime, report: Report
+    request: SyncRequest,
+    layout: StateLayout,
+    root: bytes,
+    store: Store,
+    times: Times,
+    deadline: Deadline,
+    report: Report,
 ) -> Pulled:
-    """Verify the store's documents, compile this device's plan and fetch its files.
+    """Verify the store's documents before the deadline, compile this device's plan and fetch its files.
 
     Raises EdgeAgentError; nothing that is being served is touched.
     """
     report(SyncProgress("Checking the store's signatures"))
-    with Trust(layout.trust, store, root, now) as trust:
+    with Trust(layout.trust, store, root, times, deadline) as trust:
         trust.refresh()
-        found = _find(trust, request, layout, now)
-        expires_s, warnings = trust.expires_s, tuple(trust.warnings)
-    downloaded_bytes = _fetch(found.files, BlobStore(layout), store, report)
-    return Pulled(found.plan, tuple(found.files), found.next_wave_s, expires_s, warnings, downloaded_bytes)
+        found = _find(trust, request, layout)
+        # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
+        trust.commit()
+        downloaded_bytes = _fetch(found.files, BlobStore(layout), store, report)
+        return Pulled(
+            plan=found.plan,
+            files=tuple(found.files),
+            next_wave_s=found.next_wave_s,
+            expires_s=trust.expires_s,
+            times=trust.times,
+            warnings=tuple(trust.warnings),
+            downloaded_bytes=downloaded_bytes,
+        )
 
 
-def _find(trust: Trust, request: SyncRequest, layout: StateLayout, now: datetime) -> _Found:
-    device = _device(request)
+def _find(trust: Trust, request: SyncRequest, layout: StateLayout) -> _Found:
+    device, now = _device(request), trust.times.now
     content = trust.target(GROUPS_TARGET, _MAX_GROUPS_BYTES)
     groups = Groups() if content is None else read_document(Groups, content, GROUPS_TARGET, __version__)
     group = group_of(groups, device.id, device.labels)

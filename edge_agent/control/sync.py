@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from edge_agent import __version__
+from edge_agent.control.deadline import Deadline
 from edge_agent.control.fetch import Store, open_store
+from edge_agent.control.trusted_files import read_marks
 from edge_agent.documents.errors import (
     EdgeAgentError,
     ModelError,
@@ -29,7 +31,8 @@ from edge_agent.documents.errors import (
 from edge_agent.documents.ipc import FromSync, SyncProgress, SyncRequest, SyncResult
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import expiry
-from edge_agent.store.files import write_atomically
+from edge_agent.policy.trusted_time import Times
+from edge_agent.store.files import mapping_os_errors, write_atomically
 from edge_agent.store.layout import StateLayout, state_layout
 
 if TYPE_CHECKING:
@@ -64,13 +67,16 @@ def synchronize(request: SyncRequest, now: datetime, report: Callable[[SyncProgr
     layout.create()
     root = _bootstrap_root(request.settings)
     fingerprint = _fingerprint(request, root)
+    times = _times(layout, now)
+    deadline = Deadline(request.settings.store.metadata_deadline_s)
     store = open_store(request.settings.store, request.folder)
     try:
-        last = _usable(_read_last(layout), request, fingerprint, layout, now)
-        polled = store.poll(TIMESTAMP, MAX_TIMESTAMP_BYTES, last.etag if last else None)
+        last = _usable(_read_last(layout), request, fingerprint, layout, times.now)
+        etag = last.etag if last else None
+        polled = deadline.within(lambda: store.poll(TIMESTAMP, MAX_TIMESTAMP_BYTES, etag))
         if last is not None and not polled.changed:
-            return _unchanged(last, now)
-        pulled = _pull(request, layout, root, store, now, report)
+            return _unchanged(last, times)
+        pulled = _pull(request, layout, root, store, times, deadline, report)
     finally:
         store.close()
     done = LastSync(
@@ -81,7 +87,7 @@ def synchronize(request: SyncRequest, now: datetime, report: Callable[[SyncProgr
         status="plan",
         plan=pulled.plan,
         expires_s=min(pulled.expires_s.values(), default=None),
-        warnings=(*pulled.warnings, *problem, *_warnings(pulled.expires_s, now)),
+        warnings=(*pulled.warnings, *problem, *_warnings(pulled.expires_s, pulled.times)),
         downloaded_bytes=pulled.downloaded_bytes,
     )
 
@@ -136,13 +142,14 @@ def _pull(
     layout: StateLayout,
     root: bytes,
     store: Store,
-    now: datetime,
+    times: Times,
+    deadline: Deadline,
     report: Callable[[SyncProgress], None],
 ) -> "Pulled":
     # Imported only now: tuf, pydantic and numpy cost 0.4 s and 50 MB that a poll without news must not take.
     from edge_agent.control.pull import pull
 
-    return pull(request, layout, root, store, now, report)
+    return pull(request, layout, root, store, times, deadline, report)
 
 
 def _bootstrap_root(settings: Settings) -> bytes:
@@ -211,22 +218,24 @@ def _usable(
     return last
 
 
-def _unchanged(last: LastSync, now: datetime) -> SyncResult:
+def _unchanged(last: LastSync, times: Times) -> SyncResult:
     return SyncResult(
         status="unchanged",
         expires_s=min(last.expires_s.values(), default=None),
-        warnings=_warnings(last.expires_s, now),
+        warnings=_warnings(last.expires_s, times),
     )
 
 
-def _warnings(expires_s: dict[str, float], now: datetime) -> tuple[str, ...]:
-    installed = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
-    if now < installed:
-        return (
-            f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC, before this agent was installed: set the "
-            "clock, without it expired metadata cannot be told from fresh.",
-        )
-    return expiry.warnings(expires_s, now)
+def _times(layout: StateLayout, clock: datetime) -> Times:
+    with mapping_os_errors(layout.trust):
+        marks, _ = read_marks(layout.trust)  # that they are damaged is told by who verifies
+    installed = _modified_ns(Path(__file__)) / 1e9
+    return Times(clock, datetime.fromtimestamp(installed, UTC), marks.proven)
+
+
+def _warnings(expires_s: dict[str, float], times: Times) -> tuple[str, ...]:
+    doubt = () if times.doubt is None else (times.doubt,)
+    return (*doubt, *expiry.warnings(expires_s, times))
 
 
 def _keep(layout: StateLayout, last: LastSync) -> tuple[str, ...]:

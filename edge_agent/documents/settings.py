@@ -44,11 +44,25 @@ class StoreSettings:
     poll_interval_s: Annotated[float, Ge(1)] = 300.0
     timeout_s: Annotated[float, Gt(0)] = 30.0
     """How long the store may stay silent before an attempt is given up."""
+    metadata_deadline_s: Annotated[float, Gt(0), Le(540)] = 300.0
+    """How long the signed metadata of one look may take to come, whole."""
     proxy: str | None = None
     ca_bundle: str | None = None
     bearer_token_file: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """When what was published may take over from what serves."""
+
+    window: str | None = None
+    """When a new version may be activated, for example `02:00-05:00` or `mon-fri 22:00-04:00; sun 00:00-24:00`;
+    at any time unless set. By the device's own time zone, unless `UTC` stands at the end. The first version
+    waits for no window, nor does what served before, nor what replaces a version in quarantine."""
+    download_outside_window: bool = True
+    """Whether files are fetched at any time; else a download waits for the window, and pauses at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +279,7 @@ class Settings:
     device: DeviceSettings = DeviceSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
+    updates: UpdateSettings = UpdateSettings()
     http: HttpSettings = HttpSettings()
     engines: EngineSettings = EngineSettings()
     probe: ProbeSettings = ProbeSettings()

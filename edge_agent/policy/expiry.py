@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from edge_agent.policy.trusted_time import Times
+
 _LIFETIMES: Final = {
     "root": timedelta(days=365),
     "targets": timedelta(days=90),
@@ -22,16 +24,16 @@ def is_due(role: str, expires: datetime, now: datetime) -> bool:
     return expires - now < lifetime(role) / 3
 
 
-def warnings(expires_s: Mapping[str, float], now: datetime) -> tuple[str, ...]:
+def warnings(expires_s: Mapping[str, float], times: Times) -> tuple[str, ...]:
     """Return a sentence for each role that is due or has expired, the first to expire first; Unix times."""
-    sentences = []
+    sentences, now = [], times.now
     for role, time_s in sorted(expires_s.items(), key=lambda item: (item[1], item[0])):
         expires = datetime.fromtimestamp(time_s, UTC)
         if expires <= now:
             sentences.append(
                 f"The store's {role} metadata expired on {expires:%Y-%m-%d %H:%M} UTC: what runs goes on, but "
                 f"nothing new is trusted until the store is refreshed ({_remedy(role)}); if that date is still "
-                f"to come, set this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC."
+                f"to come, {times.remedy}."
             )
         elif is_due(role, expires, now):
             sentences.append(

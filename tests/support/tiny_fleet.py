@@ -29,6 +29,7 @@ from edge_agent.documents.manifest import (
     blob_path,
 )
 from edge_agent.documents.settings import Settings
+from edge_agent.policy.trusted_time import Times
 from edge_agent.store.layout import StateLayout
 from edge_fleet.deploy import Change, deploy, parse_arms
 from edge_fleet.keys import KeyFolder
@@ -164,7 +165,7 @@ class Device:
         root = Path(self.settings.store.root or "").read_bytes()
         with (
             closing(open_store(self.settings.store)) as store,
-            Trust(self.layout.trust, store, root, datetime.now(UTC)) as trust,
+            Trust(self.layout.trust, store, root, Times(datetime.now(UTC))) as trust,
         ):
             yield trust
 

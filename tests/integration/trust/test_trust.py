@@ -10,7 +10,8 @@ import pytest
 
 from edge_agent.control.fetch import FolderStore
 from edge_agent.control.trust import Trust
-from edge_agent.documents.errors import ArtifactError, StorageError, StoreUnreachableError, TrustError
+from edge_agent.documents.errors import ArtifactError, StoreUnreachableError, TrustError
+from edge_agent.policy.trusted_time import Times
 from edge_fleet.keys import KeyFolder
 from edge_fleet.refresh import refresh
 from edge_fleet.repository import Repository
@@ -238,21 +239,6 @@ class TestFolder:
         assert running.sync(force=True).status == "plan"
         assert (state(), metadata(running).readlink()) == (before, link)
 
-    def test_a_folder_that_cannot_be_written_is_the_operators(
-        self, running: Device, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("edge_agent.control.trust.sync_file", full)
-        damage(metadata(running) / "timestamp.json")
-        link = metadata(running).readlink()
-        with pytest.raises(StorageError, match="free some space"):
-            running.sync(force=True)
-        monkeypatch.undo()
-        assert metadata(running).readlink() == link
-        assert running.sync(force=True).status == "plan"
-
 
 class TestRoots:
     """A root signed anew, and keys replaced."""
@@ -295,7 +281,8 @@ class TestStores:
 def test_a_folder_is_a_store_for_trust_alone(fleet: Fleet, tmp_path: Path) -> None:
     folder = tmp_path / "trust"
     folder.mkdir()
-    with Trust(folder, FolderStore(fleet.store), fleet.repository.root_file.read_bytes(), fleet.now) as trust:
+    root = fleet.repository.root_file.read_bytes()
+    with Trust(folder, FolderStore(fleet.store), root, Times(fleet.now)) as trust:
         trust.refresh()
         assert trust.target("deployments/groups.json") is not None
         assert trust.target("deployments/none.json") is None

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,17 +8,22 @@ from hypothesis import strategies as st
 
 from edge_agent.control.trusted_files import (
     Marks,
+    contents_of,
     expiry_of,
     key_digests,
     next_name,
+    read_marks,
     role_of,
     signed_part,
     still_binding,
+    switch,
     versions_of,
+    write_marks,
 )
 
 SEEN = {"root": 2, "timestamp": 9, "snapshot": 8, "targets": 3, "m-digits": 4}
 KEYS = {"timestamp": "t", "snapshot": "s"}
+PROVEN = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -30,28 +36,30 @@ KEYS = {"timestamp": "t", "snapshot": "s"}
     ],
 )
 def test_new_keys_free_what_the_old_ones_signed(keys: dict[str, str], binding: set[str]) -> None:
-    assert set(still_binding(Marks(SEEN, KEYS), keys)) == binding
+    left = still_binding(Marks(SEEN, KEYS, {"default": 3}, PROVEN), keys)
+    assert set(left.versions) == binding
+    assert left.proven == (PROVEN if "timestamp" in binding else None)
+    assert left.serials == {"default": 3}
 
 
 def test_before_anything_was_seen_nothing_binds() -> None:
-    assert still_binding(Marks(), KEYS) == {}
+    assert still_binding(Marks(), KEYS) == Marks()
 
 
-def test_key_digests_change_with_the_keys_alone(tmp_path: Path) -> None:
+def test_key_digests_change_with_the_keys_alone() -> None:
     def digests(version: int, *keyids: str) -> dict[str, str]:
         roles = {"timestamp": {"keyids": keyids}, "snapshot": {"keyids": ["s"]}, "root": {"keyids": ["r"]}}
-        (tmp_path / "root.json").write_text(json.dumps({"signed": {"version": version, "roles": roles}}))
-        return key_digests(tmp_path)
+        return key_digests({"version": version, "roles": roles})
 
     assert digests(1, "a", "b") == digests(2, "b", "a") != digests(2, "a")
 
 
-def test_only_verified_roles_have_versions(tmp_path: Path) -> None:
+def test_only_verified_roles_have_versions() -> None:
     meta = {"targets.json": {"version": 3}, "m-digits.json": {"version": 4}}
-    (tmp_path / "snapshot.json").write_text(json.dumps({"signed": {"version": 8, "meta": meta}}))
-    (tmp_path / "timestamp.json").write_bytes(b"\0\0")
-    assert versions_of(tmp_path, frozenset({"timestamp", "root"})) == {}
-    verified = versions_of(tmp_path, frozenset({"timestamp", "snapshot"}))
+    snapshot = json.dumps({"signed": {"version": 8, "meta": meta}}).encode()
+    files = {"snapshot.json": snapshot, "timestamp.json": b"\0\0"}
+    assert versions_of(files, frozenset({"timestamp", "root"})) == {}
+    verified = versions_of(files, frozenset({"timestamp", "snapshot"}))
     assert verified == {"snapshot": 8, "targets": 3, "m-digits": 4}
 
 
@@ -83,3 +91,25 @@ def test_folders_are_numbered_upwards(tmp_path: Path) -> None:
     for name in ("2", "10", "versions.json", "3x"):
         (tmp_path / name).mkdir()
     assert next_name(tmp_path) == "11"
+
+
+def test_the_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    for marks in (Marks(), Marks(SEEN, KEYS, {"default": 3}, PROVEN)):
+        write_marks(tmp_path, marks)
+        assert read_marks(tmp_path) == (marks, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"[]", b"{}", b'{"versions": {"root": "x"}}'])
+def test_a_damaged_record_starts_again_and_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "versions.json").write_bytes(content)
+    marks, problem = read_marks(tmp_path)
+    assert marks == Marks()
+    assert problem is not None
+    assert "was damaged and starts again" in problem
+
+
+def test_a_folder_is_switched_whole(tmp_path: Path) -> None:
+    for files in ({"timestamp.json": b"1", "root_history/1.root.json": b"r"}, {"timestamp.json": b"2"}):
+        switch(tmp_path, files)
+        assert contents_of(tmp_path / "current") == files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "current"]

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from edge_agent.policy.expiry import is_due, lifetime, warnings
+from edge_agent.policy.trusted_time import Times
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -14,7 +15,7 @@ def test_a_role_is_due_in_the_last_third_of_its_life() -> None:
 
 def test_warnings_name_role_date_and_remedy_the_most_urgent_first() -> None:
     expires = {"root": NOW + timedelta(days=300), "targets": NOW + timedelta(days=9), "timestamp": NOW}
-    first, second = warnings({role: time.timestamp() for role, time in expires.items()}, NOW)
+    first, second = warnings({role: time.timestamp() for role, time in expires.items()}, Times(NOW))
     assert "timestamp metadata expired on 2026-11-22 12:00 UTC" in first
     assert "(edge-fleet refresh)" in first
     assert "clock" in first
@@ -23,4 +24,4 @@ def test_warnings_name_role_date_and_remedy_the_most_urgent_first() -> None:
 
 
 def test_fresh_metadata_warns_of_nothing() -> None:
-    assert warnings({"timestamp": (NOW + timedelta(days=6)).timestamp()}, NOW) == ()
+    assert warnings({"timestamp": (NOW + timedelta(days=6)).timestamp()}, Times(NOW)) == ()
