@@ -1,7 +1,6 @@
-"""The change from one plan to the next: sent to serving, and applied or refused as a whole."""
+"""Activation: a plan is given to serving, and becomes the current one once serving has applied it whole."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.control.durable_state import DurableState
@@ -19,7 +18,7 @@ from edge_agent.policy import reconcile
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _UnderWay:
     """A plan that is to become the current one; `held` names what an operator rolled back from."""
 
     plan: Plan
@@ -30,40 +29,38 @@ class _Change:
 
 
 class Activation:
-    """Owns the change that is under way, of which there is one at most."""
+    """Gives serving its plans, and keeps what came of it in the deployed state; one at a time."""
 
     def __init__(
         self,
         state: DurableState,
         journal: Journal,
         files: ModelFiles,
-        watch: StoreWatch,
-        serving: ServingProcess,
-        selection: Selection,
         target: Target,
         quarantine: Quarantine,
-        collect: Callable[[], None],
+        selection: Selection,
+        watch: StoreWatch,
+        serving: ServingProcess,
     ) -> None:
         self._state = state
         self._journal = journal
         self._files = files
-        self._watch = watch
-        self._serving = serving
-        self._selection = selection
         self._target = target
         self._quarantine = quarantine
-        self._collect = collect
-        self._change: _Change | None = None
+        self._selection = selection
+        self._watch = watch
+        self._serving = serving
+        self._under_way: _UnderWay | None = None
+
+    def serve(self, served: Plan) -> None:
+        """Give serving the plan that it should have and has not."""
+        self._serving.apply(served, self._selection.missing(self._state.value.current, served))
 
     def begin(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
-        """Send serving a plan that becomes the current one once it is applied."""
+        """Give serving a plan that becomes the current one when it is applied; `done` hears of that."""
         served = self._selection.without_withheld(plan)
-        self._change = _Change(plan, served, held, done)
-        self.serve(plan, served)
-
-    def serve(self, deployed: Plan, served: Plan) -> None:
-        """Send serving what it shall serve of what is deployed."""
-        self._serving.apply(served, self._selection.missing(deployed, served))
+        self._under_way = _UnderWay(plan, served, held, done)
+        self._serving.apply(served, self._selection.missing(plan, served))
 
     async def rollback(self, actor: str) -> Plan:
         """Serve the previous plan again, until the store has a newer one; return that plan.
@@ -83,27 +80,44 @@ class Activation:
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
         return back
 
-    # --- what serving tells ------------------------------------------------------------------------------
-
-    def applied(self, notice: ipc.Applied) -> None:
-        """Make the plan the current one, if that is what serving has applied."""
-        change = self._change
-        if change is None or change.served.id != notice.plan_id:
-            return
-        self._change = None
-        old, new, state = self._selection.deployed, change.plan, self._state.value
+    def applied(self, notice: ipc.Applied) -> bool:
+        """Serving has applied a plan; say whether that made it the current one."""
+        under_way = self._under_way
+        if under_way is None or under_way.served.id != notice.plan_id:
+            return False
+        self._under_way = None
+        old, new, state = self._selection.deployed, under_way.plan, self._state.value
         self._state.change(
             current=new,
             previous=old if old.versions and old.versions != new.versions else state.previous,
             fallback=reconcile.superseded(old, new, state.fallback),
             target=None,
-            held=change.held,
+            held=under_way.held,
         )
-        self._tell_activated(old, change.served, notice)
-        self._collect()
+        self._tell_activated(old, under_way.served, notice)
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
-        if change.done is not None and not change.done.done():
-            change.done.set_result(None)
+        if under_way.done is not None and not under_way.done.done():
+            under_way.done.set_result(None)
+        return True
+
+    def refused(self, notice: ipc.Refused) -> None:
+        """Serving could not load a version of a plan: it still serves what it did."""
+        under_way, self._under_way = self._under_way, None
+        plan = under_way.plan if under_way is not None else self._selection.wanted
+        version = next((v for v in plan.versions if v.key == notice.key), None)
+        if under_way is not None and under_way.done is not None:
+            _fail(under_way.done, f"The previous version does not load: {notice.reason}")
+        elif under_way is not None:
+            self._refuse_target(plan, version, notice.reason)
+        else:
+            for lost in (version,) if version is not None else plan.versions:
+                self._leave_out(lost, notice.reason)
+
+    def interrupted(self) -> None:
+        """Serving has ended, and what it was to apply with it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None and under_way.done is not None:
+            _fail(under_way.done, "The serving process ended; try again.")
 
     def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
         before = {version.key for version in old.versions}
@@ -114,19 +128,6 @@ class Activation:
                 self._journal.record(
                     "activated", message, model=version.model, version=version.version, serial=new.serial
                 )
-
-    def refused(self, notice: ipc.Refused) -> None:
-        """Do without the version at fault: refuse the target, or leave it out of what served before."""
-        change, self._change = self._change, None
-        plan = change.plan if change is not None else self._selection.wanted
-        version = next((v for v in plan.versions if v.key == notice.key), None)
-        if change is not None and change.done is not None:
-            _fail(change.done, f"The previous version does not load: {notice.reason}")
-        elif change is not None:
-            self._refuse_target(plan, version, notice.reason)
-        else:
-            for lost in (version,) if version is not None else plan.versions:
-                self._leave_out(lost, notice.reason)
 
     def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
         if version is not None and (damaged := self._files.damaged(version)):
@@ -145,12 +146,6 @@ class Activation:
         self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
         if self._state.value.current.origin != "file" and not self._files.is_sound(version.sha256):
             self._files.fetch_again(version, [version.sha256])
-
-    def ended(self) -> None:
-        """Forget the change: the serving process that it was sent to is gone."""
-        change, self._change = self._change, None
-        if change is not None and change.done is not None:
-            _fail(change.done, "The serving process ended; try again.")
 
 
 def _fail(waited_for: asyncio.Future[None], message: str) -> None:

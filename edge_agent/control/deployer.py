@@ -3,35 +3,34 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from edge_agent.control.activation import Activation
-from edge_agent.control.charging import Charges
+from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
-from edge_agent.control.prober import try_version
 from edge_agent.control.quarantine import Quarantine
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
 from edge_agent.control.target import Target
+from edge_agent.control.trials import Trials
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import RequestError
-from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import reconcile
 from edge_agent.store.blobs import BlobStore
 
 log = logging.getLogger(__name__)
 
-PROBE_RETRY_S = 60.0
 FLUSH_INTERVAL_S = 5.0
 
 
 class Deployer:
-    """Owns the deployed state, the probe, and the plan that serving is given."""
+    """The reconcile loop, over the parts that act."""
 
     def __init__(
         self,
@@ -41,6 +40,8 @@ class Deployer:
         blobs: BlobStore,
         watch: StoreWatch,
         serving: ServingProcess,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._state = state
@@ -50,25 +51,14 @@ class Deployer:
         self._serving = serving
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
-        self._next_probe_s = 0.0
-        self._deferred = ""
         self.selection = Selection(state, journal)
+        quarantine = Quarantine(state, journal, watch.tell)
         self._target = Target(state, journal, self._files, watch)
-        self._quarantine = Quarantine(state, journal, watch)
-        self._charges = Charges(settings.supervisor, state, journal, self._quarantine)
+        self._trials = Trials(settings, state, self._files, self._target, quarantine, watch)
+        self._charges = CrashCharges(settings.supervisor, state, journal, quarantine, clock=clock)
         self._activation = Activation(
-            state,
-            journal,
-            self._files,
-            watch,
-            serving,
-            self.selection,
-            self._target,
-            self._quarantine,
-            self._collect,
+            state, journal, self._files, self._target, quarantine, self.selection, watch, serving
         )
-        self.probing: str | None = None
-        """Key of the version that is being probed."""
 
     @property
     def wanted(self) -> Plan:
@@ -76,9 +66,14 @@ class Deployer:
         return self.selection.wanted
 
     @property
+    def probing(self) -> str | None:
+        """Key of the version that is being probed."""
+        return self._trials.probing
+
+    @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        found = [self._deferred] if self._deferred else []
+        found = [self._trials.problem] if self._trials.problem else []
         if self._state.value.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
         return found + self.selection.problems
@@ -130,11 +125,14 @@ class Deployer:
         """Take what the serving process tells."""
         match notice:
             case ipc.Applied():
-                self._activation.applied(notice)
+                if self._activation.applied(notice):
+                    self._collect()
             case ipc.Refused():
                 self._activation.refused(notice)
             case ServingEnded():
-                self._ended(notice)
+                self._activation.interrupted()
+                if self._charges.charge(notice, self.wanted):
+                    self._watch.hurry()
             case ipc.Ready():
                 log.debug("Serving is ready, process %d.", notice.pid)
         self._look()
@@ -152,11 +150,11 @@ class Deployer:
         while (action := reconcile.decide(now := self._situation())) is not None:
             match action:
                 case reconcile.Serve(plan):
-                    self._activation.serve(self._state.value.current, plan)
+                    self._activation.serve(plan)
                 case reconcile.Activate(plan):
                     self._activation.begin(plan)
                 case reconcile.Probe(version):
-                    self._start(self._probe(version), f"probe {version.key}")
+                    self._start(self._trials.run(version), f"probe {version.key}")
                 case reconcile.DropTarget(reason, resync):
                     self._target.drop(reason, resync=resync)
                 case reconcile.Sync():
@@ -179,7 +177,7 @@ class Deployer:
             applying=serving.applying,
             child_busy=self._child is not None,
             sync_due=self._watch.due,
-            probe_due=time.monotonic() >= self._next_probe_s,
+            probe_due=self._trials.due,
             target=state.target,
             held=state.held,
             passed=state.passed,
@@ -209,8 +207,6 @@ class Deployer:
         self._watch.settle(SyncOutcome("failed", message, exit_code=1))
         await asyncio.sleep(1.0)
 
-    # --- the children ------------------------------------------------------------------------------------
-
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
@@ -219,40 +215,6 @@ class Deployer:
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
             self._target.adopt(plan)
-
-    async def _probe(self, version: VersionPlan) -> None:
-        self.probing = version.key
-        self._watch.tell(f"Trying {version.model} {version.version} on this device")
-        try:
-            verdict = await try_version(version, self._settings)
-        finally:
-            self.probing = None
-        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
-        if damaged:
-            self._target.start_over(version, damaged)
-        else:
-            self._judge(version, verdict)
-
-    def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
-        self._deferred = ""
-        match verdict.outcome:
-            case "passed":
-                self._state.change(passed=(*self._state.value.passed, version.key))
-            case "failed":
-                self._quarantine.add(version, verdict.reason)
-            case "inconclusive":
-                self._next_probe_s = time.monotonic() + PROBE_RETRY_S
-                self._deferred = (
-                    f"{version.model} {version.version} could not be tried, and will be again: {verdict.reason}"
-                )
-                self._watch.settle(SyncOutcome("failed", self._deferred, exit_code=1))
-
-    def _ended(self, end: ServingEnded) -> None:
-        self._activation.ended()
-        if self._charges.take(end, self.wanted):
-            self._watch.hurry()
-
-    # --- keeping house -----------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""

@@ -1,25 +1,28 @@
-"""Files that shall not run on this device: kept in the deployed state, told in the journal."""
+"""The files that shall not run on this device, and why."""
+
+from collections.abc import Callable
+from typing import Final
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
-from edge_agent.control.store_watch import StoreWatch
 from edge_agent.documents.plan import VersionPlan
 
-QUARANTINE_LIMIT = 256
+LIMIT: Final = 256
+"""Files that are remembered; the oldest make room."""
 
 
 class Quarantine:
-    """Adds to the quarantine."""
+    """Refuses versions by the digest of their file; `tell` shows those who wait for a sync what was refused."""
 
-    def __init__(self, state: DurableState, journal: Journal, watch: StoreWatch) -> None:
+    def __init__(self, state: DurableState, journal: Journal, tell: Callable[[str], None]) -> None:
         self._state = state
         self._journal = journal
-        self._watch = watch
+        self._tell = tell
 
     def add(self, version: VersionPlan, reason: str) -> None:
-        """Let a version's file run no more, until it is another or an operator says so."""
+        """Never run this version's file here again, until its digest changes."""
         old = self._state.value.quarantine
-        kept = dict(list(old.items())[-QUARANTINE_LIMIT + 1 :])
+        kept = dict(list(old.items())[-LIMIT + 1 :])
         self._state.change(quarantine={**kept, version.sha256: reason})
         self._journal.record("quarantined", reason, model=version.model, version=version.version)
-        self._watch.tell(f"Refused {version.model} {version.version}: {reason}")
+        self._tell(f"Refused {version.model} {version.version}: {reason}")

@@ -1,7 +1,8 @@
-"""The plan that is to run next: fetched whole, until it is activated or let go."""
+"""The plan that has been fetched and is to be activated: taken, and let go."""
 
 import logging
 from collections.abc import Collection
+from typing import Final
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
@@ -13,12 +14,12 @@ from edge_agent.telemetry.health_page import SLOTS
 
 log = logging.getLogger(__name__)
 
-VERSIONS_LIMIT = SLOTS // 2
+VERSIONS_LIMIT: Final = SLOTS // 2
 """Half of the health page's slots: two plans lie beside each other during a swap."""
 
 
 class Target:
-    """Sets the state's target, and answers those who wait for what becomes of it."""
+    """The deployed state's target; those who wait for a sync are answered here where it ends one."""
 
     def __init__(self, state: DurableState, journal: Journal, files: ModelFiles, watch: StoreWatch) -> None:
         self._state = state
@@ -45,7 +46,7 @@ class Target:
                 self._journal.record("installed", message, serial=plan.serial)
 
     def drop(self, reason: str, *, resync: bool) -> None:
-        """Let go of the target; `resync` asks the store for another variant."""
+        """Forget the target; `resync` asks the store for another variant."""
         target = self._state.value.target
         self._state.change(target=None)
         if target is not None:
