@@ -10,10 +10,11 @@ from typing import Any
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
-from edge_agent.control.prober import try_version
+from edge_agent.control.quarantine import Quarantine, reasons
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
+from edge_agent.control.trials import Trials
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.plan import Plan, VersionPlan
@@ -24,9 +25,7 @@ from edge_agent.telemetry.health_page import SLOTS
 
 log = logging.getLogger(__name__)
 
-PROBE_RETRY_S = 60.0
 FLUSH_INTERVAL_S = 5.0
-QUARANTINE_LIMIT = 256
 VERSIONS_LIMIT = SLOTS // 2
 """Half of the health page's slots: two plans lie beside each other during a swap."""
 
@@ -66,11 +65,9 @@ class Deployer:
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
         self._activation: _Activation | None = None
-        self._next_probe_s = 0.0
-        self._deferred = ""
+        self.quarantine = Quarantine(state, journal, clock)
+        self.trials = Trials(settings, state, journal, self._files, self.quarantine, watch, clock)
         self.selection = Selection(state, journal)
-        self.probing: str | None = None
-        """Key of the version that is being probed."""
 
     @property
     def wanted(self) -> Plan:
@@ -80,7 +77,7 @@ class Deployer:
     @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        found = [self._deferred] if self._deferred else []
+        found = [self.trials.deferred] if self.trials.deferred else []
         if self._state.value.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
         return found + self.selection.problems
@@ -203,11 +200,11 @@ class Deployer:
             applying=serving.applying,
             child_busy=self._child is not None,
             sync_due=self._watch.due,
-            probe_due=time.monotonic() >= self._next_probe_s,
+            probe_due=self.trials.due,
             target=state.target,
             held=state.held,
             passed=state.passed,
-            quarantine=state.quarantine,
+            quarantine=reasons(state),
             may_activate=self._watch.maintenance.may_activate(state),
         )
 
@@ -236,6 +233,7 @@ class Deployer:
     def _drop_target(self, reason: str, resync: bool) -> None:
         target = self._state.value.target
         self._state.change(target=None)
+        self.trials.hurry()
         if target is not None:
             log.info("Serial %d is not activated: %s", target.serial, reason)
         if resync:
@@ -248,7 +246,7 @@ class Deployer:
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
-        plan = await self._watch.look(state.quarantine, known)
+        plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
@@ -268,48 +266,19 @@ class Deployer:
             self._watch.settle(SyncOutcome("refused", message, plan.serial, exit_code=1))
         elif state.target is None or plan.id != state.target.id:
             self._state.change(target=plan)
+            self.trials.hurry()
             if reconcile.identity(plan) != state.held:
                 message = f"Serial {plan.serial} of group '{plan.group}' is here; it is tried before it serves."
                 self._journal.record("installed", message, serial=plan.serial)
 
     async def _probe(self, version: VersionPlan) -> None:
-        self.probing = version.key
-        self._watch.tell(f"Trying {version.model} {version.version} on this device")
-        try:
-            verdict = await try_version(version, self._settings)
-        finally:
-            self.probing = None
-        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
-        if damaged:
+        if damaged := await self.trials.run(version):
             self._start_over(version, damaged)
-        else:
-            self._judge(version, verdict)
 
     def _start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
         """Let go of a target whose files were damaged on this device: the version is not to blame."""
         self._files.fetch_again(version, damaged)
         self._drop_target(f"a file of {version.model} {version.version} was damaged here", resync=True)
-
-    def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
-        self._deferred = ""
-        match verdict.outcome:
-            case "passed":
-                self._state.change(passed=(*self._state.value.passed, version.key))
-            case "failed":
-                self._quarantine(version, verdict.reason)
-            case "inconclusive":
-                self._next_probe_s = time.monotonic() + PROBE_RETRY_S
-                self._deferred = (
-                    f"{version.model} {version.version} could not be tried, and will be again: {verdict.reason}"
-                )
-                self._watch.settle(SyncOutcome("failed", self._deferred, exit_code=1))
-
-    def _quarantine(self, version: VersionPlan, reason: str) -> None:
-        old = self._state.value.quarantine
-        kept = dict(list(old.items())[-QUARANTINE_LIMIT + 1 :])
-        self._state.change(quarantine={**kept, version.sha256: reason})
-        self._journal.record("quarantined", reason, model=version.model, version=version.version)
-        self._watch.tell(f"Refused {version.model} {version.version}: {reason}")
 
     # --- what serving tells ------------------------------------------------------------------------------
 
@@ -360,7 +329,7 @@ class Deployer:
             return
         self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
         if version is not None:
-            self._quarantine(version, reason)
+            self._blame(version, reason)
             return
         self._state.change(target=None, held=reconcile.identity(target))
         self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
@@ -396,20 +365,22 @@ class Deployer:
         }
         if key is not None and key in known:
             what = "hung" if end.hung else "crashed"
-            self._quarantine(known[key], f"It {what} the serving process {limits.crash_limit} times.")
+            self._blame(known[key], f"It {what} the serving process {limits.crash_limit} times.")
             self._watch.hurry()
+
+    def _blame(self, version: VersionPlan, reason: str) -> None:
+        self.quarantine.add(version, reason)
+        self._watch.tell(f"Refused {version.model} {version.version}: {reason}")
 
     # --- keeping house -----------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""
         state = self._state.value
-        plans = [state.current, state.previous or Plan(), state.target or Plan(), self._serving.plan or Plan()]
-        versions = [v for plan in plans for v in plan.versions]
-        versions += [v for kept in state.fallback.values() for v in kept]
+        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
         keep = {sha256 for v in versions for sha256 in v.files}
         keys = {v.key for v in versions}
-        self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
+        self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
         self._files.drop_all_but(keep)
