@@ -151,6 +151,11 @@ def _add_deploy(commands: Any) -> None:
         help="let a share of the devices run this version",
     )
     parser.add_argument("--percentage", type=float, metavar="N", help="that share, 0 to 100")
+    parser.add_argument(
+        "--window",
+        metavar="TIMES",
+        help="activate the candidate only then, '02:00-05:00' or 'sat,sun 00:00-24:00 UTC'; '' for any time",
+    )
     parser.add_argument("--no-candidate", action="store_true", help="let all devices run the stable part again")
     parser.add_argument("--serial", default="auto", help="serial of the deployment (default: the next one)")
     _add_terms(parser)
@@ -258,6 +263,7 @@ def _deploy(options: argparse.Namespace) -> deploy.Deployed:
         replace=options.replace,
         candidate=dict(map(deploy.parse_arms, options.candidate)),
         percentage=options.percentage,
+        window=options.window,
         drop_candidate=options.no_candidate,
         serial=_serial(options.serial),
         terms=Terms(

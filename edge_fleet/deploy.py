@@ -16,11 +16,11 @@ from edge_agent.documents.deployment import (
     Groups,
     ModelDeployment,
     Rollout,
-    Wave,
     deployment_path,
 )
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.reading import read_document
+from edge_agent.documents.windows import windows_problem
 from edge_fleet.experiments import Draw, Terms, past_epochs, settle
 from edge_fleet.keys import KeyFolder
 from edge_fleet.publish import model_role
@@ -42,6 +42,8 @@ class Change:
     """Models of which some devices shall run other versions."""
     percentage: float | None = None
     """Share of devices that run the candidate; None keeps what is set."""
+    window: str | None = None
+    """When devices may activate the candidate; None keeps what is set, "" removes it."""
     drop_candidate: bool = False
     serial: int | None = None
     """None counts on from the last one."""
@@ -201,26 +203,30 @@ def _candidate(
     differing = {} if before is None or old is None else _differing(old.models, before.stable.models)
     models = _differing({**differing, **change.candidate}, stable)
     if not models:
-        if change.percentage is not None:
+        if change.percentage is not None or change.window:
             raise RequestError(
                 "There is no candidate that differs from the stable part: name one with --candidate."
             )
         return None
     goes_on = all(differing.get(name) == model for name, model in models.items())
-    rollout = _rollout(group, serial, old if goes_on else None, change.percentage)
+    rollout = _rollout(group, serial, old if goes_on else None, change)
     return Candidate(models={**stable, **models}, rollout=rollout)
 
 
-def _rollout(group: str, serial: int, old: Candidate | None, percentage: float | None) -> Rollout:
+def _rollout(group: str, serial: int, old: Candidate | None, change: Change) -> Rollout:
     """Keep the salt of a candidate that goes on, so that devices inside stay inside; draw anew for another."""
-    salt, share = f"{group}-{serial}", 0.0
-    waves: tuple[Wave, ...] = ()
-    if old is not None:
-        salt, waves, share = old.rollout.salt, old.rollout.waves, old.rollout.percentage
+    before = Rollout(salt=f"{group}-{serial}") if old is None else old.rollout
+    if problem := windows_problem(change.window or None):
+        raise RequestError(f"The window {problem}.")
     try:
-        return Rollout(salt=salt, waves=waves, percentage=share if percentage is None else percentage)
+        return Rollout(
+            salt=before.salt,
+            waves=before.waves,
+            percentage=before.percentage if change.percentage is None else change.percentage,
+            window=before.window if change.window is None else change.window or None,
+        )
     except ValueError as error:
-        raise RequestError(f"{percentage} is not a percentage: give a number from 0 to 100.") from error
+        raise RequestError(f"{change.percentage} is not a percentage: give a number from 0 to 100.") from error
 
 
 def _differing(candidate: Models, stable: Models) -> dict[str, ModelDeployment]:

@@ -194,7 +194,9 @@ def _rows(deployment: Deployment) -> dict[str, str]:
         for name in sorted(set(rows) | set(candidate.models)):
             arms = _arms(candidate, name)
             if arms != rows.get(name):
-                share = f"{candidate.rollout.percentage:g} % of devices: {arms}"
+                rollout = candidate.rollout
+                when = f", in the window {rollout.window}" if rollout.window else ""
+                share = f"{rollout.percentage:g} % of devices{when}: {arms}"
                 rows[name] = f"{rows[name]}; {share}" if name in rows else share
     return dict(sorted(rows.items()))
 

@@ -89,6 +89,8 @@ def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
     )
     yield f"Plan      {_plan(reported)}"
     yield f"Store     {sync_sentence(reported.sync, now_s)}"
+    for wait in reported.waits:
+        yield f"Waits     {wait.message}"
     for name, link in (("Fleet", status.link), ("App MQTT", status.local_link)):
         if link.state != "off":
             yield f"{name.ljust(9)} {_link(link, now_s)}"

@@ -15,16 +15,20 @@ running versions are left alone unless a new one passes every check."""
 EXAMPLES = """\
   edge-agent sync
   edge-agent sync --no-wait
+  edge-agent sync --now
   edge-agent sync --from /media/usb/store
 """
 
-_GOOD = ("unchanged", "activated", "started")
+_GOOD = ("unchanged", "activated", "started", "waiting")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--no-wait", action="store_true", help="return once the agent has begun")
     parser.add_argument("--force", action="store_true", help="look closely even if nothing seems new")
+    parser.add_argument(
+        "--now", action="store_true", help="wait for no maintenance window and spend over the byte budget"
+    )
     parser.add_argument(
         "--from",
         dest="folder",
@@ -41,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     arguments: dict[str, Any] = {
         "wait": not args.no_wait,
         "force": args.force,
+        "now": args.now,
         "folder": str(args.folder.absolute()) if args.folder else None,
     }
     try:

@@ -128,6 +128,7 @@ def _updates(figures: Figures) -> Iterator[str]:
         if reported.target_serial is not None:
             yield f"serial {reported.target_serial} is not active"
         yield f"store {sync_sentence(reported.sync, figures.time_s)}"
+        yield from (wait.message for wait in reported.waits)
     state = status.link.state if status else {None: "off", True: "up", False: "down"}[figures.link_up]
     if state != "off":
         waiting = figures.outbox_events or (status.link.outbox_events if status else 0)

@@ -214,6 +214,7 @@ class Agent:
                 sync=self._watch.report,
                 problems=self._problems(),
                 withheld=self._deployer.selection.withheld,
+                waits=self._watch.waits,
             )
         )
 

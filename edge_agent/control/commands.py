@@ -22,6 +22,7 @@ class _SyncArguments(msgspec.Struct, frozen=True):
     wait: bool = True
     force: bool = False
     folder: str | None = None
+    now: bool = False
 
 
 class _EventsArguments(msgspec.Struct, frozen=True):
@@ -95,7 +96,9 @@ class Commands:
     async def sync(self, arguments: Mapping[str, Any], _actor: str, progress: Progress) -> Any:
         """Look at the store now; with `wait`, until what it asks for serves or is refused."""
         asked = msgspec.convert(arguments, _SyncArguments)
-        outcome = self._deployer.ask_sync(force=asked.force, folder=asked.folder, progress=progress)
+        outcome = self._deployer.ask_sync(
+            force=asked.force, folder=asked.folder, progress=progress, hurry=asked.now
+        )
         if not asked.wait:
             return {"status": "started", "message": "Looking at the store.", "serial": 0}
         return msgspec.to_builtins(await outcome)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import edge_agent
 from edge_agent.control.withheld import UNLOADED
-from edge_agent.documents.messages import Reported, SyncReport, VersionReport, VersionState
+from edge_agent.documents.messages import Reported, SyncReport, VersionReport, VersionState, Wait
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.store.state import DeployedState
 from edge_agent.telemetry.health_page import SlotCounts
@@ -31,6 +31,7 @@ class Sight:
     problems: Collection[str]
     withheld: Collection[str] = ()
     """Models that somebody has asked not to be served for now."""
+    waits: tuple[Wait, ...] = ()
 
 
 def report(sight: Sight) -> Reported:
@@ -48,6 +49,7 @@ def report(sight: Sight) -> Reported:
         target_serial=target.serial if target is not None else None,
         versions=tuple(_version(shown[key], sight) for key in sorted(shown)),
         sync=sight.sync,
+        waits=sight.waits,
         problems=tuple(sight.problems),
     )
 

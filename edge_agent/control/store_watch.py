@@ -9,8 +9,9 @@ from typing import Literal
 
 from edge_agent.control.children import ChildEnd, converse
 from edge_agent.control.journal import Journal
+from edge_agent.control.maintenance import Maintenance
 from edge_agent.documents import ipc
-from edge_agent.documents.messages import SyncReport
+from edge_agent.documents.messages import SyncReport, Wait
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy.reconcile import sync_delay_s
@@ -25,7 +26,7 @@ Progress = Callable[[ipc.AdminProgress], None]
 class SyncOutcome:
     """What came of a look at the store, all the way to serving."""
 
-    status: Literal["unchanged", "activated", "refused", "failed"]
+    status: Literal["unchanged", "activated", "waiting", "refused", "failed"]
     message: str
     serial: int = 0
     exit_code: int = 0
@@ -35,6 +36,8 @@ class SyncOutcome:
 class _Waiter:
     progress: Progress
     outcome: asyncio.Future[SyncOutcome]
+    hurry: bool
+    """Whether neither a window nor a budget shall be waited for."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class StoreWatch:
         self._waiting: list[_Waiter] = []
         self._warnings: tuple[str, ...] = ()
         self._failure = ""
+        self._held: Plan | None = None
+        self.maintenance = Maintenance(settings.updates, clock, lambda: self._hurries)
         self.report = SyncReport("never" if settings.store.url else "off")
         self.progress: ipc.SyncProgress | None = None
         """How far the sync that is under way has come."""
@@ -83,11 +88,27 @@ class StoreWatch:
         """What an operator should know of the store, one sentence each."""
         return (self._failure, *self._warnings) if self._failure else self._warnings
 
-    def ask(self, *, force: bool, folder: str | None, progress: Progress) -> asyncio.Future[SyncOutcome]:
-        """Ask for a look that begins after this moment; the result is its outcome."""
-        waiter = _Waiter(progress, asyncio.get_running_loop().create_future())
+    @property
+    def waits(self) -> tuple[Wait, ...]:
+        """What an update waits for."""
+        return (self.maintenance.wait(self._held),) if self._held is not None else ()
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether an operator waits who will not wait for a window; until the outcome is known."""
+        return any(waiter.hurry for waiter in (*self._waiting, *self._asked.waiters))
+
+    def ask(
+        self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
+    ) -> asyncio.Future[SyncOutcome]:
+        """Ask for a look that begins after this moment; the result is its outcome.
+
+        With `hurry` nothing that it brings waits for a window.
+        """
+        waiter = _Waiter(progress, asyncio.get_running_loop().create_future(), hurry)
         self._asked.waiters.append(waiter)
-        self._asked.force |= force
+        # What is fetched and waits is no news to a store that has not changed.
+        self._asked.force |= force or hurry
         self._asked.folder = folder or self._asked.folder
         return waiter.outcome
 
@@ -102,6 +123,15 @@ class StoreWatch:
         progress = ipc.AdminProgress(message=message, done_bytes=done_bytes, total_bytes=total_bytes)
         for waiter in self._waiting:
             waiter.progress(progress)
+
+    def hold(self, target: Plan | None, *, is_settled: bool) -> None:
+        """Take note that a target only waits for its window, or that none does.
+
+        Those who wait are told so once it `is_settled`: no sync is under way that may bring another target.
+        """
+        self._held = target
+        if target is not None and is_settled and self._waiting:
+            self.settle(SyncOutcome("waiting", self.maintenance.wait(target).message, target.serial))
 
     def settle(self, outcome: SyncOutcome) -> None:
         """Give those who wait their answer."""
@@ -160,7 +190,7 @@ class StoreWatch:
         if failed:
             refused = result.kind in ("trust", "model")
             self.settle(SyncOutcome("refused" if refused else "failed", result.message, exit_code=1))
-        elif result.status == "unchanged":
+        elif result.status == "unchanged" and self._held is None:
             self.settle(SyncOutcome("unchanged", result.message or "Nothing new in the store."))
         return result.plan if result.status == "plan" else None
 

@@ -6,9 +6,10 @@ TUF targets `deployments/<group>.json` and `deployments/groups.json`.
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from edge_agent.documents.manifest import Document, ModelName, Version
+from edge_agent.documents.windows import parse_hours
 
 DEPLOYMENT_SCHEMA = 1
 GROUPS_TARGET = "deployments/groups.json"
@@ -18,6 +19,15 @@ GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}
 
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+def _hours(text: str) -> str:
+    parse_hours(text)
+    return text
+
+
+WindowText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_hours)]
+"""Maintenance windows, as `documents.windows` reads them."""
 
 
 class _Versioned(Document):
@@ -113,6 +123,9 @@ class Rollout(Document):
     salt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     percentage: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
     waves: tuple[Wave, ...] = Field(default=(), max_length=64)
+    window: WindowText | None = None
+    """When a device may activate the candidate, for example `sat,sun 02:00-05:00`; at any time unless set.
+    By the device's own time zone, unless `UTC` stands at the end."""
 
 
 class Choice(Document):

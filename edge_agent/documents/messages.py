@@ -79,6 +79,17 @@ class SyncReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """What an update waits for, and until when: nothing is wrong, it goes on by itself."""
+
+    reason: Literal["window"]
+    until_s: float | None
+    """Unix time; null where it never comes."""
+    message: str
+    """One sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """What really runs, for which serial, and why not more."""
 
@@ -93,6 +104,8 @@ class Reported:
     sync: SyncReport = field(default_factory=lambda: SyncReport("never"))
     problems: tuple[str, ...] = ()
     """What an operator should know, one sentence each; empty when all is well."""
+    waits: tuple[Wait, ...] = ()
+    """What an update waits for, such as a maintenance window."""
     schema: Literal[1] = 1
 
 

@@ -139,6 +139,8 @@ class Plan:
     versions: tuple[VersionPlan, ...] = ()
     policies: tuple[ModelPlan, ...] = ()
     """One for each model; a model without one is served by weight, remembered by the device's settings."""
+    window: str = ""
+    """When the plan may be activated, as `documents.windows` reads it; at any time if empty."""
 
     def policy(self, model: str) -> ModelPlan:
         """Return how a model's requests are assigned and remembered."""

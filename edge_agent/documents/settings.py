@@ -54,6 +54,18 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """When what was published may take over from what serves."""
+
+    window: str | None = None
+    """When a new version may be activated, for example `02:00-05:00` or `mon-fri 22:00-04:00; sun 00:00-24:00`;
+    at any time unless set. By the device's own time zone, unless `UTC` stands at the end. The first version
+    waits for no window, nor does what served before, nor what replaces a version in quarantine."""
+    download_outside_window: bool = True
+    """Whether files are fetched at any time; else a download waits for the window, and pauses at its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """Where local apps reach the Open Inference Protocol."""
 
@@ -267,6 +279,7 @@ class Settings:
     device: DeviceSettings = DeviceSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
+    updates: UpdateSettings = UpdateSettings()
     http: HttpSettings = HttpSettings()
     engines: EngineSettings = EngineSettings()
     probe: ProbeSettings = ProbeSettings()

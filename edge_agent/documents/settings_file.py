@@ -22,6 +22,7 @@ from edge_agent.documents.broker_checks import broker_problems
 from edge_agent.documents.errors import SettingsError
 from edge_agent.documents.places import MAX_SOCKET_PATH_BYTES, Places, default_device_id, default_places
 from edge_agent.documents.settings import PathSettings, Settings
+from edge_agent.documents.windows import windows_problem
 
 PREFIX: Final = "EDGE_AGENT_"
 DEFAULT: Final = "default"
@@ -278,6 +279,8 @@ def _inconsistencies(settings: Settings, gathered: _Gathered) -> Iterator[str]:
         )
     if store.client_key is not None and store.client_certificate is None:
         yield f"{where('store', 'client_key')}: store.client_key needs store.client_certificate; set both."
+    if problem := windows_problem(settings.updates.window):
+        yield f"{where('updates', 'window')}: updates.window {problem}."
     for section, key, problem in broker_problems(settings):
         yield f"{where(section, key)}: {section}.{key} {problem}"
     if http.tcp_port and http.tcp_port == http.metrics_port:

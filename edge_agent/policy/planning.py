@@ -51,6 +51,8 @@ class Selection:
     origin: Origin
     choice: Choice
     device: str
+    window: str = ""
+    """When it may be activated; at any time if empty."""
 
     def arms(self, model: str) -> tuple[Arm, ...]:
         """Return the arms of a model that run on the device: its own alone where the unit is the device."""
@@ -79,7 +81,7 @@ def select(deployment: Deployment, device: str, now: datetime) -> Selection:
     """Return the candidate for a device inside its rollout, else the stable part."""
     candidate = deployment.candidate
     if candidate is not None and in_rollout(candidate.rollout, device, now):
-        return Selection("candidate", candidate, device)
+        return Selection("candidate", candidate, device, candidate.rollout.window or "")
     return Selection("stable", deployment.stable, device)
 
 
@@ -123,6 +125,7 @@ def compile_plan(
             policies=tuple(
                 _model_plan(model, deployed) for model, deployed in sorted(selection.choice.models.items())
             ),
+            window=selection.window,
         )
     )
 

@@ -8,7 +8,7 @@ The states of a target and the transitions between them:
 | present, held         | (the operator rolled back)   | drop it                                |
 | present               | a version is quarantined     | drop it, sync for another variant      |
 | present               | a version is not yet probed  | probe it                               |
-| present, all passed   | serving is ready             | activate it                            |
+| present, all passed   | serving is ready             | activate it, in its window             |
 """
 
 import dataclasses
@@ -38,6 +38,8 @@ class Situation:
     held: str | None
     passed: Collection[str]
     quarantine: Mapping[str, str]
+    may_activate: bool = True
+    """False outside the maintenance windows of the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,21 @@ def decide(now: Situation) -> Action | None:
         return Serve(now.wanted)
     if now.target is not None:
         action = _towards(now.target, now)
-        if action is not None:
+        if action is not None and not _waits(action, now):
             return action
     if now.sync_due and not now.child_busy and not now.applying:
         return Sync()
     return None
+
+
+def waits_for_window(now: Situation) -> bool:
+    """Say whether the target waits for nothing but its windows, whatever else is under way."""
+    calm = dataclasses.replace(now, child_busy=False, applying=False, serving_ready=True)
+    return now.target is not None and _waits(_towards(now.target, calm), now)
+
+
+def _waits(action: Action | None, now: Situation) -> bool:
+    return isinstance(action, Activate) and not now.may_activate
 
 
 def _towards(target: Plan, now: Situation) -> Action | None:

@@ -114,7 +114,8 @@ def test_an_answer_of_another_version_is_no_traceback(
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [("unchanged", 0), ("activated", 0), ("started", 0), ("refused", 1), ("failed", 1)]
+    ("status", "code"),
+    [("unchanged", 0), ("activated", 0), ("started", 0), ("waiting", 0), ("refused", 1), ("failed", 1)],
 )
 def test_sync_fails_when_nothing_good_came_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, code: int
@@ -123,4 +124,9 @@ def test_sync_fails_when_nothing_good_came_of_it(
         words = ["sync", "--no-wait", "--force", "--from", str(tmp_path), "--socket", str(tmp_path / "s")]
         assert main(words) == code
     assert capsys.readouterr().out == "So it went.\n"
-    assert json.loads(requests[0])["arguments"] == {"wait": False, "force": True, "folder": str(tmp_path)}
+    assert json.loads(requests[0])["arguments"] == {
+        "wait": False,
+        "force": True,
+        "now": False,
+        "folder": str(tmp_path),
+    }

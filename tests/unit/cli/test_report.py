@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.cli.output import Output, Progress, duration, size, table
 from edge_agent.cli.report import event_lines, sync_sentence, version_lines
 from edge_agent.cli.status import ProcessStatus, SocketStatus, Status, lines
-from edge_agent.documents.messages import Event, Reported, SyncReport, VersionReport
+from edge_agent.documents.messages import Event, Reported, SyncReport, VersionReport, Wait
 
 PLAIN = Output(as_json=False, stream=io.StringIO())
 SERVING = VersionReport("magika", "v2", "serving", "onnx", "int8", "ab" * 32, weight=1.0, requests=12)
@@ -27,6 +28,7 @@ def test_status_tells_what_runs_and_what_is_wrong() -> None:
         "cam-3", "0.1.0", "line-1", 7, "abcd", 8, (SERVING, OTHER, LEFT_OUT),
         SyncReport("failed", 100.0, "The store did not answer.", 4000.0), ("The disk is nearly full.",),
     )  # fmt: skip
+    reported = replace(reported, waits=(Wait("window", 500.0, "Serial 8 waits for the window."),))
     events = (Event("crashed", 50.0, "kws v9 crashed."), Event("rolled_back", 40.0, "Back.", actor="uid:1000"))
     status = Status(
         reported, ProcessStatus(1, 93784.0, None, 2), SocketStatus("/run/i", "127.0.0.1:8000"), events
@@ -36,6 +38,7 @@ def test_status_tells_what_runs_and_what_is_wrong() -> None:
     assert "up 1 d 2 h; serving is down, restarted 2 times" in text
     assert "abcd, serial 7; serial 8 is not active" in text
     assert "failed, 5 min ago: The store did not answer.; trusted for 1 h more" in text
+    assert "Waits     Serial 8 waits for the window." in text
     assert "http://127.0.0.1:8000" in text
     assert "The disk is nearly full." in text
     assert text.index("Back. (by uid:1000)") < text.index("kws v9 crashed.")

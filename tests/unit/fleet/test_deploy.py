@@ -113,3 +113,27 @@ class TestRevise:
             revised = revise("default", deployment, Change(serial=wanted), NOW)
             assert revised.serial > deployment.serial
             deployment = revised
+
+
+class TestWindow:
+    def test_a_window_belongs_to_the_candidate_and_goes_on_with_it(self) -> None:
+        base = {"models": models(a="1")}, {"candidate": models(a="2"), "window": "02:00-05:00 UTC"}
+        kept = after(*base, {"percentage": 50})
+        assert kept.candidate is not None
+        assert (kept.candidate.rollout.window, kept.candidate.rollout.percentage) == ("02:00-05:00 UTC", 50)
+        removed = after(*base, {"window": ""})
+        assert removed.candidate is not None
+        assert removed.candidate.rollout.window is None
+        another = after(*base, {"candidate": models(a="3")})
+        assert another.candidate is not None
+        assert another.candidate.rollout.window is None
+
+    def test_what_is_no_window_is_refused(self) -> None:
+        with pytest.raises(
+            RequestError, match=r"The window has '2-5', which is no window such as '02:00-05:00'"
+        ):
+            after({"models": models(a="1")}, {"candidate": models(a="2"), "window": "2-5"})
+
+    def test_a_window_needs_a_candidate(self) -> None:
+        with pytest.raises(RequestError, match="no candidate"):
+            after({"models": models(a="1")}, {"window": "02:00-05:00"})

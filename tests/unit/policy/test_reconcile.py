@@ -70,6 +70,24 @@ def test_a_target_is_probed_then_activated() -> None:
     assert reconcile.decide(after(target=TARGET, passed=(NEW.key,))) == Activate(TARGET)
 
 
+def test_outside_its_window_a_target_is_probed_and_waits() -> None:
+    assert reconcile.decide(after(target=TARGET, may_activate=False)) == Probe(NEW)
+    ready = after(target=TARGET, may_activate=False, passed=(NEW.key,))
+    assert reconcile.decide(ready) is None
+    assert reconcile.decide(dataclasses.replace(ready, sync_due=True)) == Sync()
+    assert reconcile.decide(dataclasses.replace(ready, held=reconcile.identity(TARGET))) is not None
+
+
+def test_what_waits_for_its_window_is_told_whatever_else_runs() -> None:
+    ready = after(target=TARGET, may_activate=False, passed=(NEW.key,))
+    assert reconcile.waits_for_window(ready)
+    assert reconcile.waits_for_window(dataclasses.replace(ready, child_busy=True))
+    assert not reconcile.waits_for_window(dataclasses.replace(ready, may_activate=True))
+    assert not reconcile.waits_for_window(dataclasses.replace(ready, passed=()))
+    assert not reconcile.waits_for_window(dataclasses.replace(ready, quarantine={NEW.sha256: "bad"}))
+    assert not reconcile.waits_for_window(CALM)
+
+
 def test_a_version_that_serves_already_is_not_probed_again() -> None:
     both = plan(3, OLD, version("other", "1"))
     assert reconcile.decide(after(target=both)) == Probe(both.versions[1])
