@@ -335,9 +335,9 @@ class TestExpiry:
 
         def refresh(after: timedelta) -> None:
             root = repository.published["root"][0]
-            with closing(HttpStore(StoreSettings(url=url))) as store:
-                with Trust(folder, store, root, Times(now + after)) as trust:
-                    trust.refresh()
+            http, times = HttpStore(StoreSettings(url=url)), Times(now + after)
+            with closing(http) as store, Trust(folder, store, root, times) as trust:
+                trust.refresh()
 
         repository.timestamp.expires = now + timedelta(days=7)
         repository.publish("timestamp")
@@ -489,7 +489,7 @@ class TestKeys:
 
 
 class Graph(NamedTuple):
-    """Delegations as `delegator>role`, with `!` if terminating and `:pattern`, and the roles in visited order."""
+    """Delegations as `delegator>role`, with `!` if terminating, and `:pattern`; roles in visited order."""
 
     delegations: str
     visited: str
