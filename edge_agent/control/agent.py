@@ -210,7 +210,7 @@ class Agent:
                 wanted=self._deployer.wanted,
                 serving=self._serving.plan,
                 left_out=self._deployer.selection.left_out,
-                probing=self._deployer.trials.probing,
+                probing=self._deployer.probing,
                 counts={key: snapshot.slots[slot] for key, slot in self._serving.slots.items()},
                 sync=self._watch.report,
                 problems=self._problems(),

@@ -15,11 +15,21 @@ LIMIT = 256
 
 
 class Quarantine:
-    """Puts files into the deployed state's quarantine and takes them out; each change is an event."""
+    """Puts files into the deployed state's quarantine and takes them out; each change is an event.
 
-    def __init__(self, state: DurableState, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+    `tell` shows those who wait for a sync what was refused.
+    """
+
+    def __init__(
+        self,
+        state: DurableState,
+        journal: Journal,
+        tell: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._state = state
         self._journal = journal
+        self._tell = tell
         self._clock = clock
 
     def add(self, version: VersionPlan, reason: str, actor: str = "agent") -> None:
@@ -29,6 +39,7 @@ class Quarantine:
         entry = Quarantined(reason, version.model, version.version, self._clock(), actor)
         self._state.change(quarantine={**kept, version.sha256: entry})
         self._journal.record("quarantined", reason, model=version.model, version=version.version, actor=actor)
+        self._tell(f"Refused {version.model} {version.version}: {reason}")
 
     def add_named(self, model: str, version: str, reason: str, actor: str) -> list[VersionPlan]:
         """Let no file of a version run here that is known here; return them.
