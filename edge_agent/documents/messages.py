@@ -13,15 +13,18 @@ EventType = Literal[
     "started",
     "stopped",
     "installed",
+    "probed",
     "activated",
     "refused",
     "quarantined",
+    "released",
     "rolled_back",
     "loaded",
     "unloaded",
     "crashed",
     "hung",
     "restarted",
+    "collected",
     "sync_failed",
     "sync_paused",
     "sync_recovered",
@@ -48,7 +51,8 @@ class Event:
     version: str | None = None
     serial: int | None = None
     actor: str = "agent"
-    """`agent`, or the operator as `uid:<n>`."""
+    """Who caused it: `agent`, `store` (a signed document), or an operator: the user's name on this host,
+    `uid:<n>` where it has none here, `tcp` for the bearer of the admin token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How long to wait before a broker or a store is tried again."""
+"""How long to wait before something is tried again: a broker, a store, a version that could not be probed."""
 
 from typing import Final
 
@@ -9,6 +9,8 @@ RIVAL_CAP_S: Final = 900.0
 SYNC_FIRST_S: Final = 5.0
 RETRY_AFTER_CAP_S: Final = 3600.0
 """Nobody can keep a device from its store for longer by a Retry-After, unless its interval is longer."""
+PROBE_FIRST_S: Final = 60.0
+PROBE_CAP_S: Final = 3600.0
 
 
 def reconnect_delay_s(failures: int, jitter: float) -> float:
@@ -48,6 +50,11 @@ def resume_delay_s(interval_s: float, wait_s: float | None, jitter: float) -> fl
     """
     usual_s = sync_delay_s(interval_s, 0, jitter)
     return usual_s if wait_s is None else min(usual_s, max(0.0, wait_s) + 0.1 * interval_s * jitter)
+
+
+def probe_delay_s(tries: int, jitter: float) -> float:
+    """Return how long to wait before a version is tried again that could not be, `tries` times in a row."""
+    return _delay_s(PROBE_FIRST_S, PROBE_CAP_S, tries, jitter)
 
 
 def _delay_s(first_s: float, cap_s: float, count: int, jitter: float) -> float:
