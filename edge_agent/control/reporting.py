@@ -91,7 +91,8 @@ class StatusReports:
 
 def _without_counts(report: Reported) -> Reported:
     versions = tuple(dataclasses.replace(version, requests=0, errors=0) for version in report.versions)
-    return dataclasses.replace(report, versions=versions)
+    bake = None if report.bake is None else dataclasses.replace(report.bake, left_s=0.0, versions=())
+    return dataclasses.replace(report, versions=versions, bake=bake)
 
 
 class MetricsReports:

@@ -48,14 +48,6 @@ def device(tmp_path: Path, fleet: Fleet, name: str = "device", **sections: dict[
     )
 
 
-def crashing_package(fleet: Fleet, version: str, factor: float, run_limit_s: float = 30.0) -> None:
-    model = fleet.folder / f"crashing-{version}"
-    model.write_text(f"{factor}")
-    folder = fleet.folder / "packages" / "m" / version
-    package(folder, model, name="m", version=version, factor=factor, engine="crashing", run_limit_s=run_limit_s)
-    fleet.publish_package(folder)
-
-
 @contextmanager
 def small_disk(agent: AgentProcess) -> Iterator[None]:
     """Give the agent's state folder a file system of 8 MiB: mounted by root, or in a user's own namespace."""
@@ -345,8 +337,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 ) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0")
+    fleet.deploy(m="2", bake_s=0)
     assert agent.sync()["status"] == "activated"
     for crashes in (1, 2):
         poison(agent, 666.0)
@@ -368,8 +360,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 def test_a_version_that_hangs_is_killed_and_charged(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0, run_limit_s=0.5)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0", run_limit_s=0.5)
+    fleet.deploy(m="2", bake_s=0)
     agent.sync()
     for _ in range(3):
         poison(agent, 777.0)

@@ -47,11 +47,16 @@ class AgentProcess:
         self.config = folder / "config.toml"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {"state": str(self.state), "runtime": str(self.runtime)}
-        self.settings: dict[str, dict[str, Any]] = {"paths": paths, "engines": {"threads": 1}}
+        self.settings: dict[str, dict[str, Any]] = {
+            "paths": {"state": str(self.state), "runtime": str(self.runtime)},
+            "engines": {"threads": 1},
+        }
         for section, values in settings.items():
             self.settings[section] = {**self.settings.get(section, {}), **values}
         self._environment = {**os.environ, **(environment or {})}
+        # What the tests themselves are run with stays: the agent is to be the one that lies beside them.
+        paths = filter(None, (self._environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH")))
+        self._environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the agent's, for example in a namespace of its own."""
         self.process: subprocess.Popen[bytes] | None = None
