@@ -11,7 +11,7 @@ from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
-from edge_agent.control.quarantine import Quarantine
+from edge_agent.control.quarantine import Quarantine, reasons
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
@@ -52,12 +52,14 @@ class Deployer:
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
         self.selection = Selection(state, journal)
-        quarantine = Quarantine(state, journal, watch.tell)
+        self._quarantine = Quarantine(state, journal, watch.tell, clock)
         self._target = Target(state, journal, self._files, watch)
-        self._trials = Trials(settings, state, self._files, self._target, quarantine, watch)
-        self._charges = CrashCharges(settings.supervisor, state, journal, quarantine, clock=clock)
+        self._trials = Trials(
+            settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
+        )
+        self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
         self._activation = Activation(
-            state, journal, self._files, self._target, quarantine, self.selection, watch, serving
+            state, journal, self._files, self._target, self._quarantine, self.selection, watch, serving
         )
 
     @property
@@ -181,7 +183,7 @@ class Deployer:
             target=state.target,
             held=state.held,
             passed=state.passed,
-            quarantine=state.quarantine,
+            quarantine=reasons(state),
             may_activate=self._watch.maintenance.may_activate(state),
         )
 
@@ -210,7 +212,7 @@ class Deployer:
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
-        plan = await self._watch.look(state.quarantine, known)
+        plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
@@ -219,12 +221,10 @@ class Deployer:
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""
         state = self._state.value
-        plans = [state.current, state.previous or Plan(), state.target or Plan(), self._serving.plan or Plan()]
-        versions = [v for plan in plans for v in plan.versions]
-        versions += [v for kept in state.fallback.values() for v in kept]
+        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
         keep = {sha256 for v in versions for sha256 in v.files}
         keys = {v.key for v in versions}
-        self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
+        self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
         self._files.drop_all_but(keep)

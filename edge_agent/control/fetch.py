@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Final, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -61,8 +62,18 @@ class Store(Protocol):
         ...
 
 
-def open_store(settings: StoreSettings, folder: str | None = None) -> Store:
-    """Return the store of a folder, or of the settings' URL; raises SettingsError if there is none to open."""
+def is_network(settings: StoreSettings, folder: str | None) -> bool:
+    """Say whether `open_store` with the same arguments would reach for the network."""
+    return folder is None and not (settings.url or "").startswith("file:")
+
+
+def open_store(
+    settings: StoreSettings, folder: str | None = None, count: Callable[[int], None] = lambda _: None
+) -> Store:
+    """Return the store of a folder, or of the settings' URL; raises SettingsError if there is none to open.
+
+    `count` is told of the bytes that HTTP moves, either way.
+    """
     if folder is not None:
         return FolderStore(Path(folder))
     if settings.url is None:
@@ -71,7 +82,7 @@ def open_store(settings: StoreSettings, folder: str | None = None) -> Store:
     if parts.scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     if parts.scheme in ("http", "https") and parts.netloc:
-        return HttpStore(settings)
+        return HttpStore(settings, count)
     raise SettingsError(f"store.url is '{settings.url}': it must start with http://, https:// or file:///.")
 
 
@@ -139,8 +150,9 @@ class FolderStore:
 class HttpStore:
     """A store on a web server."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, count: Callable[[int], None] = lambda _: None) -> None:
         self._base = (settings.url or "").rstrip("/") + "/"
+        self._count = count
         self._timeout_s = settings.timeout_s
         self._client = _client(settings)
 
@@ -179,6 +191,7 @@ class HttpStore:
         with _mapping_errors(_shown(url)):
             request = self._client.build_request("GET", url, headers=headers)
             response = self._client.send(request, stream=True)
+        self._count(sum(map(_head_bytes, (*response.history, response))))
         try:
             _check(response, _shown(url), allowed=_expected(headers))
             yield response
@@ -205,6 +218,7 @@ class HttpStore:
                         "portal, or correct store.url."
                     )
                 first = False
+                self._count(len(chunk))
                 pace.check(len(chunk), url)
                 yield chunk
 
@@ -298,7 +312,9 @@ def _check(response: httpx.Response, url: str, allowed: tuple[int, ...]) -> None
             f"The store has no {url} (HTTP {status}): check store.url and the credentials, or publish it again."
         )
     if status not in allowed:
-        raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again later.")
+        asked_s = _retry_after_s(response.headers.get("Retry-After", ""))
+        when = f" in {asked_s:.0f} s, as it asks" if asked_s else " later"
+        raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again{when}.", asked_s)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise StoreUnreachableError(f"The store compresses {url} though it was asked not to: switch that off.")
 
@@ -312,6 +328,24 @@ def _offset(response: httpx.Response, wanted: int) -> int:
             f"{_shown(str(response.url))} answered a request for bytes {wanted}- with '{given}'."
         )
     return wanted
+
+
+def _head_bytes(response: httpx.Response) -> int:
+    """Return about what a request and the head of its answer took, as HTTP/1.1 writes them."""
+    request = response.request
+    fields = (*request.headers.raw, *response.headers.raw)
+    lines = len(request.method) + len(request.url.raw_path) + len(response.reason_phrase) + 28
+    return lines + sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _retry_after_s(value: str) -> float:
+    """Return how long a Retry-After header asks to wait; 0 for none, and for one that is not understood."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _is_web_page(response: httpx.Response, start: bytes) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.cli.output import Output, Progress, duration, size, table
 from edge_agent.cli.report import event_lines, sync_sentence, version_lines
 from edge_agent.cli.status import ProcessStatus, SocketStatus, Status, lines
-from edge_agent.documents.messages import Event, Reported, SyncReport, VersionReport, Wait
+from edge_agent.documents.messages import Event, Reported, SyncReport, SyncStep, VersionReport, Wait
 
 PLAIN = Output(as_json=False, stream=io.StringIO())
 SERVING = VersionReport("magika", "v2", "serving", "onnx", "int8", "ab" * 32, weight=1.0, requests=12)
@@ -112,3 +112,13 @@ def test_durations_have_two_units_at_most(seconds: float) -> None:
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
     assert table(("A", "BB"), [("long", "x")]) == ["A     BB", "long  x"]
+
+
+def test_a_sync_that_runs_tells_how_far_it_is() -> None:
+    step = SyncStep("Downloading", 2**20, 4 * 2**20, 2**19, 6.0)
+    says = "looking at the store now: downloading, 1.0 MiB of 4.0 MiB, 512.0 KiB/s, 6 s left"
+    assert sync_sentence(SyncReport("running", 90.0, "The store did not answer.", step=step), 100.0) == says
+    begun = SyncReport("running", step=SyncStep("Checking the store's signatures"))
+    assert sync_sentence(begun, 100.0) == "looking at the store now: checking the store's signatures"
+    paused = SyncReport("paused", 90.0, "The budget is used up.")
+    assert sync_sentence(paused, 100.0) == "paused, 10 s ago: The budget is used up."
