@@ -13,7 +13,7 @@ from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
-from edge_agent.control.quarantine import Quarantine
+from edge_agent.control.quarantine import Quarantine, reasons
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
@@ -25,7 +25,6 @@ from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import reconcile
 from edge_agent.store.blobs import BlobStore
-from edge_agent.store.state import kept_versions
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +54,23 @@ class Deployer:
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
         self.selection = Selection(state, journal)
-        quarantine = Quarantine(state, journal, watch.tell)
+        self._quarantine = Quarantine(state, journal, watch.tell, clock)
         self._target = Target(state, journal, self._files, watch)
-        self._trials = Trials(settings, state, self._files, self._target, quarantine, watch)
-        self._charges = CrashCharges(settings.supervisor, state, journal, quarantine, clock=clock)
+        self._trials = Trials(
+            settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
+        )
+        self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
         self.baking = Baking(state, journal, serving, self.selection)
         self._activation = Activation(
-            state, journal, self._files, self._target, quarantine, self.selection, watch, serving, self.baking
+            state,
+            journal,
+            self._files,
+            self._target,
+            self._quarantine,
+            self.selection,
+            watch,
+            serving,
+            self.baking,
         )
 
     @property
@@ -189,7 +198,7 @@ class Deployer:
             target=state.target,
             held=state.held,
             passed=state.passed,
-            quarantine=state.quarantine,
+            quarantine=reasons(state),
             may_activate=self._watch.maintenance.may_activate(state),
         )
 
@@ -218,7 +227,7 @@ class Deployer:
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
-        plan = await self._watch.look(state.quarantine, known)
+        plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
@@ -227,10 +236,10 @@ class Deployer:
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""
         state = self._state.value
-        versions = (*kept_versions(state), *(self._serving.plan or Plan()).versions)
+        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
         keep = {sha256 for v in versions for sha256 in v.files}
         keys = {v.key for v in versions}
-        self._state.change(passed=tuple(dict.fromkeys(key for key in state.passed if key in keys)))
+        self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
         self._files.drop_all_but(keep)

@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,33 @@ _UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What the probe found of a version that passed, on this device."""
+
+    runtime: str = ""
+    """Runtime and version that ran it."""
+    load_s: float = 0.0
+    run_s: float = 0.0
+    """Median seconds of one run."""
+    peak_bytes: int = 0
+    """Highest resident size of the probe, the runtime included."""
+    time_s: float = 0.0
+    """When, Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Why a file shall not run here, since when, who says so, and what it was deployed as."""
+
+    reason: str
+    model: str = ""
+    version: str = ""
+    time_s: float = 0.0
+    """Unix time."""
+    actor: str = "agent"
+
+
+@dataclass(frozen=True, slots=True)
 class DeployedState:
     """What the agent must remember over a restart."""
 
@@ -31,10 +59,10 @@ class DeployedState:
     """By model, the versions that served before its present ones."""
     target: Plan | None = None
     """Fetched whole, not yet activated."""
-    passed: tuple[str, ...] = ()
-    """Keys of the versions of these plans that passed their probe here."""
-    quarantine: dict[str, str] = field(default_factory=dict)
-    """Files that shall not run here: sha256 to reason."""
+    passed: dict[str, Measured] = field(default_factory=dict)
+    """The versions of these plans that passed their probe here, by key."""
+    quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    """Files that shall not run here, by sha256."""
     incidents: tuple[Incident, ...] = ()
     """Crashes and hangs that are charged to versions that still run."""
     held: str | None = None
@@ -47,12 +75,16 @@ class DeployedState:
     """What is to be told once the plan that was gone back to serves."""
     schema: int = STATE_SCHEMA
 
+    @property
+    def versions(self) -> tuple[VersionPlan, ...]:
+        """All versions that it names: what runs, what ran before, what models fall back to, what is fetched."""
+        return tuple(self._versions())
 
-def kept_versions(state: DeployedState) -> tuple[VersionPlan, ...]:
-    """Return all versions whose files a device with this state may need, some of them more than once."""
-    plans = (state.current, state.previous or Plan(), state.target or Plan())
-    fallback = (version for versions in state.fallback.values() for version in versions)
-    return (*(version for plan in plans for version in plan.versions), *fallback)
+    def _versions(self) -> Iterator[VersionPlan]:
+        for plan in (self.current, self.target, self.previous):
+            yield from plan.versions if plan is not None else ()
+        for kept in self.fallback.values():
+            yield from kept
 
 
 def load(path: Path) -> tuple[DeployedState, str | None]:

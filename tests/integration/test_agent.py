@@ -1,6 +1,7 @@
 """The whole agent: real processes, a real signed store in a folder, real ONNX models."""
 
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -79,7 +80,7 @@ def test_an_empty_agent_is_ready_and_takes_up_what_is_deployed(agent: AgentProce
     reported = agent.reported()
     assert (reported.serial, reported.group, reported.device) == (1, "default", "device")
     assert [(found.version, found.state) for found in reported.versions] == [("1", "serving")]
-    assert [event.type for event in agent.events()][-2:] == ["installed", "activated"]
+    assert [event.type for event in agent.events()][-3:] == ["installed", "probed", "activated"]
 
 
 def test_the_poll_interval_finds_new_versions(tmp_path: Path, fleet: Fleet) -> None:
@@ -385,7 +386,7 @@ def test_rollback_holds_until_there_is_something_newer(agent: AgentProcess, flee
     assert agent.sync(force=True)["status"] == "unchanged"
     assert agent.factor() == (2.0, "1")
     [event] = agent.events("rolled_back")
-    assert event.actor == f"uid:{os.getuid()}"
+    assert event.actor == pwd.getpwuid(os.getuid()).pw_name
     agent.stop()
     agent.start()
     agent.sync(force=True)

@@ -18,6 +18,7 @@ from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.messages import Event, Reported
 
 LIMIT_S = 30.0
+CHECKOUT = Path(__file__).parents[2]
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
@@ -54,9 +55,9 @@ class AgentProcess:
         for section, values in settings.items():
             self.settings[section] = {**self.settings.get(section, {}), **values}
         self._environment = {**os.environ, **(environment or {})}
-        # What the tests themselves are run with stays: the agent is to be the one that lies beside them.
-        paths = filter(None, (self._environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH")))
-        self._environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+        # The code of this checkout, wherever else the package may be installed from.
+        path = [str(CHECKOUT), *filter(None, [self._environment.get("PYTHONPATH")])]
+        self._environment["PYTHONPATH"] = os.pathsep.join(path)
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the agent's, for example in a namespace of its own."""
         self.process: subprocess.Popen[bytes] | None = None

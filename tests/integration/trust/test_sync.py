@@ -269,7 +269,7 @@ class TestFolder:
             device.sync(folder=str(tmp_path / "usb"))
 
     def test_a_folder_that_is_no_store(self, device: Device, tmp_path: Path) -> None:
-        with pytest.raises(StoreUnreachableError, match=r"has no .*timestamp\.json"):
+        with pytest.raises(StoreUnreachableError, match="holds no store: name the folder that has `metadata`"):
             device.sync(folder=str(tmp_path))
 
 

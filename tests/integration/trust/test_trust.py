@@ -120,7 +120,8 @@ class TestTime:
         fleet.now -= timedelta(days=8)
         fleet.deploy("digits=1")
         with pytest.raises(
-            TrustError, match=r"timestamp metadata expired on .* UTC: run edge-fleet refresh; .*clock"
+            TrustError,
+            match=r"timestamp metadata expired on .* UTC: refresh the store \(edge-fleet refresh\); .*clock",
         ):
             running.sync()
 
