@@ -137,7 +137,7 @@ def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(agent: AgentProc
 
 def test_files_that_no_plan_needs_are_removed(agent: AgentProcess, fleet: Fleet) -> None:
     for number in range(1, 5):
-        fleet.release(str(number), float(number))
+        fleet.release(str(number), float(number), bake_s=0)
         agent.sync()
     kept = {path.name for path in (agent.state / "blobs").glob("??/*")}
     assert fleet.blob("m", "4").name in kept

@@ -65,10 +65,18 @@ class Fleet:
         change = Change(models=wanted, bake_s=bake_s)
         return deploy(self.repository, self.keys, "default", change, datetime.now(UTC)).after
 
-    def release(self, version: str, factor: float, *, name: str = "m", padding_bytes: int = 0) -> Deployment:
+    def release(
+        self,
+        version: str,
+        factor: float,
+        *,
+        name: str = "m",
+        padding_bytes: int = 0,
+        bake_s: float | None = None,
+    ) -> Deployment:
         """Publish a version and deploy it."""
         self.publish(version, factor, name=name, padding_bytes=padding_bytes)
-        return self.deploy(**{name: version})
+        return self.deploy(bake_s=bake_s, **{name: version})
 
     def blob(self, name: str, version: str) -> Path:
         """Return where the model file of a version lies in the store."""

@@ -59,10 +59,10 @@ def test_status_tells_how_the_trial_goes() -> None:
         BakingVersion("ocr", "v2", 7, 0.0, None, None, None),
     )
     reported = Reported(
-        "cam-3", "0.1.0", "line-1", 7, "abcd", bake=BakeReport(7, 90.0, versions), held="It failed."
+        "cam-3", "0.1.0", "line-1", 7, "abcd", bake=BakeReport(7, 180.0, versions), held="It failed."
     )
     shown = list(lines(Status(reported, ProcessStatus(1, 1.0, 2, 0), SocketStatus("/i")), PLAIN, now_s=400.0))
-    assert any(line.startswith("Serial 7 is on trial until ") and line.endswith("1 min more") for line in shown)
+    assert any(line.startswith("Serial 7 is on trial until ") and line.endswith("3 min more") for line in shown)
     assert "  kws v9: 1234 requests, error rate 1.25 % (limit 5 %), p99 4.2 ms (limit 15 ms)" in shown
     assert "  ocr v2: 7 requests, error rate 0 % (no limit)" in shown
 
