@@ -283,6 +283,14 @@ class TestBlobs:
         (blob,) = (path for path in fleet.store.glob("blobs/sha256/*/*") if path.stat().st_size == 1_000_000)
         return blob
 
+    def test_a_file_larger_than_the_device_takes_is_not_fetched(
+        self, device: Device, blob: Path, requests: list[str]
+    ) -> None:
+        with pytest.raises(ModelError, match=r"needs a file of 1000000 bytes .* raise store.max_file_bytes"):
+            device.with_store(max_file_bytes=999_999).sync()
+        assert not any("/blobs/" in line for line in requests)
+        assert device.with_store(max_file_bytes=1_000_000).sync().status == "plan"
+
     def test_a_tampered_blob_is_refused_and_the_next_look_recovers(
         self, fleet: Fleet, device: Device, blob: Path
     ) -> None:

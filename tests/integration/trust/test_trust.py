@@ -250,6 +250,21 @@ class TestRoots:
         assert running.sync().status == "plan"
         assert marks(running)["root"] == 3
 
+    def test_a_root_that_is_withheld_is_told_until_it_comes(self, running: Device, fleet: Fleet) -> None:
+        refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+        withheld = fleet.store / "metadata/2.root.json"
+        content = withheld.read_bytes()
+        withheld.unlink()
+        for _ in range(2):
+            (warning,) = running.sync().warnings
+            assert warning == (
+                "The store has root metadata of version 2, but gives out none after version 1: see that "
+                "metadata/2.root.json can be fetched from it."
+            )
+        withheld.write_bytes(content)
+        assert running.sync().warnings == ()
+        assert marks(running)["root"] == 2
+
     def test_an_older_root_after_the_metadata_was_lost_is_refused(self, running: Device, fleet: Fleet) -> None:
         refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
         running.sync()
