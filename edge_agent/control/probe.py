@@ -9,35 +9,21 @@ import resource
 import statistics
 import sys
 import time
-import zipfile
-import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import (
     ArtifactError,
     EdgeAgentError,
     EngineSetupError,
-    GoldenError,
     ModelLoadError,
 )
-from edge_agent.documents.plan import Limit, VersionPlan
+from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.engines import base
-
-Arrays = dict[str, NDArray[Any]]
-
-
-class Sample(NamedTuple):
-    """One golden sample: inputs, and the float model's outputs, by tensor name."""
-
-    inputs: Arrays
-    outputs: Arrays
+from edge_agent.engines.golden import Sample, check_outputs, read_golden
 
 
 def main() -> None:
@@ -95,20 +81,6 @@ def _run(engine: base.Engine, version: VersionPlan, index: int, sample: Sample) 
     return duration_s
 
 
-def read_golden(path: Path) -> list[Sample]:
-    """Read golden samples in the layout of `manifest.Golden`; raises GoldenError for any other."""
-    samples: dict[int, Sample] = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                index, kind, tensor = name.split("/", 2)
-                sample = samples.setdefault(int(index), Sample({}, {}))
-                {"input": sample.inputs, "output": sample.outputs}[kind][tensor] = archive[name]
-    except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise GoldenError(f"Its golden samples are malformed ({error}); package the version again.") from error
-    return [samples[index] for index in sorted(samples)]
-
-
 def check_signature(
     version: VersionPlan, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> None:
@@ -127,41 +99,6 @@ def check_signature(
                     f"The {kind} '{spec.name}' is {loaded[spec.name].datatype} in the file and {spec.datatype} "
                     "in the manifest; package the version again."
                 )
-
-
-def check_outputs(index: int, got: Arrays, want: Arrays, tolerances: dict[str, Limit]) -> None:
-    """Raise GoldenError unless every golden output is met: |got - want| <= atol + rtol * |want|.
-
-    An output without a tolerance must be equal; one that is not finite where the golden one is fails.
-    """
-    for name, expected in want.items():
-        if name not in got:
-            raise GoldenError(f"Golden sample {index}: the model gave no output '{name}'.")
-        actual = got[name]
-        if actual.shape != expected.shape:
-            raise GoldenError(
-                f"Golden sample {index}: output '{name}' has shape {list(actual.shape)}, not "
-                f"{list(expected.shape)}."
-            )
-        excess = _excess(actual, expected, tolerances.get(name, Limit()))
-        if excess is not None:
-            raise GoldenError(f"Golden sample {index}: output '{name}' {excess}.")
-
-
-def _excess(actual: NDArray[Any], expected: NDArray[Any], limit: Limit) -> str | None:
-    """Say how an output misses its tolerance, or None if it does not."""
-    if actual.dtype.kind not in "fiub" or expected.dtype.kind not in "fiub":
-        return None if np.array_equal(actual, expected) else "differs"
-    got, want = actual.astype(np.float64), expected.astype(np.float64)
-    same = (got == want) | (np.isnan(got) & np.isnan(want))
-    if not np.isfinite(got[~same]).all():
-        return "is not finite"
-    with np.errstate(invalid="ignore"):
-        error = np.where(same, 0.0, np.abs(got - want))
-        within = error <= limit.atol + limit.rtol * np.where(same, 0.0, np.abs(want))
-    if within.all():
-        return None
-    return f"is off by {error.max():.4g}, more than the tolerance of {limit.atol:.4g}"
 
 
 def _peak_bytes() -> int:

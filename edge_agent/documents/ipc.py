@@ -177,6 +177,8 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
+    hurry: bool = False
+    """Fetch what the byte budget and the maintenance window would hold back."""
     known_plans: tuple[str, ...] | None = None
     """Ids of the plans that the supervisor holds: only if the last sync's is one of them may the answer be
     `unchanged` without a look at the documents. None leaves this check out."""
@@ -188,21 +190,28 @@ class SyncProgress(_Message, frozen=True):
     message: str
     done_bytes: int = 0
     total_bytes: int = 0
+    rate_bytes_per_s: float = 0.0
+    """Of the last seconds."""
 
 
 class SyncResult(_Message, frozen=True):
     """What came of it.
 
     `unchanged`: nothing new. `plan`: this is what the device shall run, and all of its files are here; an
-    empty one if its group has no deployment. `failed`: nothing changed; `message` says why, `kind` who can
-    repair it.
+    empty one if its group has no deployment. `paused`: nothing changed, the rest of the files waits until
+    `until_s`. `failed`: nothing changed; `message` says why, `kind` who can repair it.
     """
 
-    status: Literal["unchanged", "plan", "failed"]
+    status: Literal["unchanged", "plan", "paused", "failed"]
     kind: Literal["", "network", "trust", "model", "operator"] = ""
     message: str = ""
     plan: Plan | None = None
     """Set with `plan` alone."""
+    waits_for: Literal["", "budget", "window"] = ""
+    until_s: float | None = None
+    """Unix time; None where it never comes."""
+    retry_after_s: float = 0.0
+    """How long a failing store has asked to be left alone."""
     expires_s: float | None = None
     warnings: tuple[str, ...] = ()
     downloaded_bytes: int = 0

@@ -46,6 +46,15 @@ class StoreSettings:
     """How long the store may stay silent before an attempt is given up."""
     metadata_deadline_s: Annotated[float, Gt(0), Le(540)] = 300.0
     """How long the signed metadata of one look may take to come, whole."""
+    max_file_bytes: Annotated[int, Ge(1)] = 4 * 2**30
+    """The largest file that is fetched, whatever was signed; there must be space for it too."""
+    rate_limit_bytes_per_s: Annotated[int, Ge(1024)] | None = None
+    """How fast files are fetched at most; as fast as they come unless set."""
+    budget_bytes: Annotated[int, Ge(1)] | None = None
+    """How much may be fetched in each period, for metered links; then downloads pause until it turns. All that
+    HTTP carries counts, which is some percent less than the link does; metadata is counted, and fetched."""
+    budget_period: Literal["day", "month"] = "month"
+    """Of the calendar, by the device's own time zone."""
     proxy: str | None = None
     ca_bundle: str | None = None
     bearer_token_file: str | None = None

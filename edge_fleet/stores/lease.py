@@ -5,8 +5,8 @@ with company it takes its object back and tries again after a random pause. Of t
 sees the earlier one's object, as long as a listing shows what was put before it, which S3, Google Cloud Storage
 and Azure promise: so never two hold the store. A holder that was killed is waited for until its lease ends.
 
-Leases are compared with each writer's own clock: clocks that differ by more than `_MARGIN` void the promise, and
-a holder that is halted for longer than that between `check` and the put that follows it does, too.
+Leases are compared with each writer's own clock: clocks that differ by more than `_MARGIN` void the promise,
+and so does a holder that is halted for longer than that between `check` and the put that follows it.
 """
 
 import os

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edge_agent.control.children import ChildEnd, converse, ending
-from edge_agent.control.probe import check_outputs, read_golden
 from edge_agent.control.prober import verdict_of
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import GoldenError
 from edge_agent.documents.plan import Limit, VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import Datatype, TensorSpec
+from edge_agent.engines.golden import check_outputs, read_golden
 
 
 def affine(path: Path, factor: float) -> Path:
