@@ -232,6 +232,14 @@ class TestFolder:
             ["current", "last_sync.json", "versions.json", str(second)]
         )
 
+    def test_nothing_goes_through_the_folder_for_temporary_files(
+        self, running: Device, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fleet.publish(version="2")
+        fleet.deploy("digits=2")
+        monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+        assert running.sync().status == "plan"
+
     def test_without_news_nothing_is_written(self, running: Device) -> None:
         def state() -> dict[str, int]:
             return {str(path): path.stat().st_mtime_ns for path in running.layout.trust.rglob("*.json")}
