@@ -19,7 +19,7 @@ from edge_fleet import deploy, show
 from edge_fleet.broker_options import add_broker_options, broker_settings, parse_seconds, required_broker
 from edge_fleet.collector_commands import add_collector_commands
 from edge_fleet.command_parser import add_command
-from edge_fleet.experiments import Terms, parse_batching
+from edge_fleet.deploy_options import add_terms, terms
 from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, key_folder, load_key
 from edge_fleet.notify import Notified, notify
 from edge_fleet.publish import publish, read_package
@@ -158,31 +158,19 @@ def _add_deploy(commands: Any) -> None:
     )
     parser.add_argument("--no-candidate", action="store_true", help="let all devices run the stable part again")
     parser.add_argument("--serial", default="auto", help="serial of the deployment (default: the next one)")
-    _add_terms(parser)
+    parser.add_argument(
+        "--bake",
+        type=parse_seconds,
+        metavar="SECONDS",
+        help="how long a device holds new versions against their guardrails (default: as before, else 600)",
+    )
+    add_terms(parser)
     _add_keys(parser)
     parser.add_argument(
         "--notify", action="store_true", help="tell the devices; done by itself if a broker is named"
     )
     _add_spread(parser)
     add_broker_options(parser)
-
-
-def _add_terms(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--unit",
-        choices=["request", "key", "device"],
-        help="what goes to one arm as a whole (default: as before, else each request)",
-    )
-    parser.add_argument(
-        "--experiment", metavar="NAME", help="name of the A/B test (default: as before, else the model's)"
-    )
-    parser.add_argument("--cache", choices=["on", "off"], help="whether devices remember results")
-    parser.add_argument("--cache-ttl", type=float, metavar="SECONDS", help="how long they remember a result")
-    parser.add_argument(
-        "--batch",
-        metavar="SIZE[:DELAY_US]",
-        help="run waiting requests together, for models whose manifest has limits.max_batch; off ends it",
-    )
 
 
 def _add_spread(parser: argparse.ArgumentParser) -> None:
@@ -265,14 +253,9 @@ def _deploy(options: argparse.Namespace) -> deploy.Deployed:
         percentage=options.percentage,
         window=options.window,
         drop_candidate=options.no_candidate,
+        bake_s=options.bake,
         serial=_serial(options.serial),
-        terms=Terms(
-            unit=options.unit,
-            experiment=options.experiment,
-            cache=None if options.cache is None else options.cache == "on",
-            cache_ttl_s=options.cache_ttl,
-            batching=None if options.batch is None else parse_batching(options.batch),
-        ),
+        terms=terms(options),
     )
     if change == deploy.Change():
         raise RequestError("Nothing to deploy: name a version with --model NAME=VERSION.")

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from edge_agent.control.baking import Baking
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
@@ -41,6 +42,7 @@ class Activation:
         selection: Selection,
         watch: StoreWatch,
         serving: ServingProcess,
+        baking: Baking,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -50,6 +52,7 @@ class Activation:
         self._selection = selection
         self._watch = watch
         self._serving = serving
+        self._baking = baking
         self._under_way: _UnderWay | None = None
 
     def serve(self, served: Plan) -> None:
@@ -82,17 +85,26 @@ class Activation:
 
     def applied(self, notice: ipc.Applied) -> bool:
         """Serving has applied a plan; say whether that made it the current one."""
+        self._baking.tell(notice.plan_id)
         under_way = self._under_way
         if under_way is None or under_way.served.id != notice.plan_id:
             return False
         self._under_way = None
         old, new, state = self._selection.deployed, under_way.plan, self._state.value
+        is_rollback = under_way.done is not None
+        # What is on trial itself is nothing to go back to, unless what it has replaced is served again.
+        returns = is_rollback or (state.previous is not None and state.previous.versions == new.versions)
+        replaces = old.versions != new.versions and (state.bake is None or returns)
+        bake = self._baking.begin(Plan() if is_rollback else new)
         self._state.change(
             current=new,
-            previous=old if old.versions and old.versions != new.versions else state.previous,
-            fallback=reconcile.superseded(old, new, state.fallback),
+            previous=old if old.versions and replaces else state.previous,
+            fallback=reconcile.superseded(old, new, state.fallback) if replaces else state.fallback,
             target=None,
             held=under_way.held,
+            held_reason=None,
+            bake=bake,
+            untold=None,
         )
         self._tell_activated(old, under_way.served, notice)
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
@@ -137,7 +149,7 @@ class Activation:
         if version is not None:
             self._quarantine.add(version, reason)
             return
-        self._state.change(target=None, held=reconcile.identity(target))
+        self._state.change(target=None, held=reconcile.identity(target), held_reason=reason)
         self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:

@@ -216,6 +216,7 @@ class Agent:
                 problems=self._problems(),
                 withheld=self._deployer.selection.withheld,
                 waits=self._watch.waits,
+                bake=self._deployer.baking.report,
             )
         )
 

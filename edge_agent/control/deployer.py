@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from edge_agent.control import reporter
 from edge_agent.control.activation import Activation
+from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
@@ -58,8 +60,17 @@ class Deployer:
             settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
         )
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
+        self.baking = Baking(state, journal, serving, self.selection)
         self._activation = Activation(
-            state, journal, self._files, self._target, self._quarantine, self.selection, watch, serving
+            state,
+            journal,
+            self._files,
+            self._target,
+            self._quarantine,
+            self.selection,
+            watch,
+            serving,
+            self.baking,
         )
 
     @property
@@ -76,8 +87,8 @@ class Deployer:
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
         found = [self._trials.problem] if self._trials.problem else []
-        if self._state.value.held is not None:
-            found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
+        if (held := reporter.held(self._state.value)) is not None:
+            found.append(f"{held} A newer deployment or `edge-agent rollback` ends that.")
         return found + self.selection.problems
 
     def wake(self) -> None:
@@ -89,11 +100,13 @@ class Deployer:
         try:
             while True:
                 self._wake.clear()
+                self.baking.step()
                 self._act()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
         finally:
+            self.baking.note()
             if self._child is not None:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
@@ -135,6 +148,7 @@ class Deployer:
                 self._activation.interrupted()
                 if self._charges.charge(notice, self.wanted):
                     self._watch.hurry()
+                self.baking.ended(notice)
             case ipc.Ready():
                 log.debug("Serving is ready, process %d.", notice.pid)
         self._look()
@@ -142,7 +156,8 @@ class Deployer:
     # --- deciding and acting -----------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        timeout_s = min(FLUSH_INTERVAL_S, max(0.05, self._watch.due_in_s))
+        interval_s = STEP_S if self.baking.is_on else FLUSH_INTERVAL_S
+        timeout_s = min(interval_s, max(0.05, self._watch.due_in_s))
         try:
             await asyncio.wait_for(self._wake.wait(), timeout_s)
         except TimeoutError:

@@ -4,6 +4,7 @@ The one module on the device that touches httpx. Nothing that comes from a store
 blobs check signatures and digests.
 """
 
+import errno
 import hashlib
 import re
 import ssl
@@ -94,7 +95,7 @@ class FolderStore:
     def get(self, path: str, max_bytes: int) -> bytes:
         """Return a file whole."""
         full = self._base / path
-        with self._mapping_errors(full), full.open("rb") as file:
+        with self._mapping_errors(full), _open_file(full) as file:
             content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise StoreUnreachableError(_too_long(str(full), max_bytes))
@@ -110,7 +111,7 @@ class FolderStore:
         """Open a file at an offset."""
         full = self._base / path
         with self._mapping_errors(full):
-            file = full.open("rb")
+            file = _open_file(full)
         with file:
             file.seek(offset)
             yield Stream(offset, self._chunks(file, full))
@@ -128,15 +129,22 @@ class FolderStore:
         try:
             yield
         except FileNotFoundError as error:
-            if self._base.is_dir():
-                raise StoreFileMissingError(f"The store has no {full}: publish it again.") from error
-            raise StoreUnreachableError(
-                f"The folder {self._base} is not there: is the medium mounted?"
-            ) from error
+            raise self._missing(full) from error
         except OSError as error:
             raise StoreUnreachableError(
                 f"Cannot read {full}: {error.strerror or error}; check the medium and its permissions."
             ) from error
+
+    def _missing(self, full: Path) -> StoreUnreachableError:
+        if not self._base.is_dir():
+            return StoreUnreachableError(f"The folder {self._base} is not there: is the medium mounted?")
+        if not (self._base / "metadata").is_dir():
+            return StoreUnreachableError(
+                f"The folder {self._base} holds no store: name the folder that has `metadata` in it."
+            )
+        return StoreFileMissingError(
+            f"The store has no {full}: copy the store to this folder again, whole, or publish it again."
+        )
 
 
 class HttpStore:
@@ -233,6 +241,13 @@ class _Pace:
         if self._bytes < _LEAST_PACE_BYTES:
             raise StoreUnreachableError(f"{url} sent only {self._bytes} bytes in {self._window_s:g} s.")
         self._start_s, self._bytes = now_s, 0
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """Open a plain file; a pipe or device on a medium would block whoever opens it, or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a plain file")
+    return path.open("rb")
 
 
 def _client(settings: StoreSettings) -> httpx.Client:

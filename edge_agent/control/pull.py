@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -48,6 +48,8 @@ class Pulled:
     times: Times
     """What is known of the time now."""
     warnings: tuple[str, ...]
+    is_settled: bool
+    """Whether the outcome stands as long as the store's timestamp does."""
     downloaded_bytes: int
 
 
@@ -77,6 +79,7 @@ def pull(
     with Trust(layout.trust, store, root, times, deadline) as trust:
         trust.refresh()
         found = _find(trust, request, layout)
+        _check_sizes(found.files.values(), request.settings.store.max_file_bytes)
         # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
         trust.commit()
         downloaded_bytes = _fetch(found.files, BlobStore(layout), store, meter, report)
@@ -87,6 +90,7 @@ def pull(
             expires_s=trust.expires_s,
             times=trust.times,
             warnings=tuple(trust.warnings),
+            is_settled=not trust.is_root_withheld,
             downloaded_bytes=downloaded_bytes,
         )
 
@@ -134,6 +138,17 @@ def _manifests(trust: Trust, selection: Selection, deployment: Deployment) -> di
             )
         manifests[model, version] = manifest
     return manifests
+
+
+def _check_sizes(files: Iterable[File], max_bytes: int) -> None:
+    """Raise ModelError for a file that is signed to be longer than this device takes, packed or unpacked."""
+    for file in files:
+        size_bytes = max(file.size_bytes, file.kept_size_bytes)
+        if size_bytes > max_bytes:
+            raise ModelError(
+                f"The deployment needs a file of {size_bytes} bytes ({file.sha256}), this device takes "
+                f"{max_bytes}: deploy a smaller variant, or raise store.max_file_bytes."
+            )
 
 
 def _device(request: SyncRequest) -> Device:

@@ -98,7 +98,9 @@ class StatusReports:
 def _settled(report: Reported) -> Reported:
     """Return the report without what changes all the time."""
     versions = tuple(dataclasses.replace(version, requests=0, errors=0) for version in report.versions)
-    return dataclasses.replace(report, versions=versions, sync=dataclasses.replace(report.sync, step=None))
+    bake = None if report.bake is None else dataclasses.replace(report.bake, left_s=0.0, versions=())
+    sync = dataclasses.replace(report.sync, step=None)
+    return dataclasses.replace(report, versions=versions, sync=sync, bake=bake)
 
 
 def _is_far(now: Reported, told: Reported) -> bool:

@@ -97,7 +97,7 @@ def synchronize(
     done = LastSync(
         fingerprint, polled.etag, pulled.plan.id, pulled.files, pulled.expires_s, pulled.next_wave_s
     )
-    problem = _keep(layout, done)
+    problem = _keep(layout, done) if pulled.is_settled else ()
     return SyncResult(
         status="plan",
         plan=pulled.plan,
@@ -105,6 +105,20 @@ def synchronize(
         warnings=(*pulled.warnings, *problem, *_warnings(pulled.expires_s, pulled.times)),
         downloaded_bytes=pulled.downloaded_bytes,
     )
+
+
+def attempt(request: SyncRequest, now: datetime, report: Callable[[SyncProgress], None]) -> SyncResult:
+    """Synchronize, and return a failure as a result too, with what is to be said of a wrong clock beside it."""
+    try:
+        return synchronize(request, now, report)
+    except BrokenPipeError:
+        raise
+    except EdgeAgentError as error:
+        failed = failure(error)
+    except Exception as error:
+        log.exception("The sync stopped at an error of its own")
+        failed = failure(error)
+    return msgspec.structs.replace(failed, warnings=_doubt(request, now))
 
 
 def failure(error: Exception) -> SyncResult:
@@ -138,16 +152,9 @@ def main() -> int:
 def _run(line: bytes) -> SyncResult:
     try:
         request = msgspec.json.decode(line, type=SyncRequest)
-        return synchronize(request, datetime.now(UTC), _write)
-    except BrokenPipeError:
-        raise
     except msgspec.MsgspecError as error:
         return failure(OperatorError(f"The sync request is malformed: {error}."))
-    except EdgeAgentError as error:
-        return failure(error)
-    except Exception as error:
-        log.exception("The sync stopped at an error of its own")
-        return failure(error)
+    return attempt(request, datetime.now(UTC), _write)
 
 
 def _write(message: FromSync) -> None:
@@ -250,6 +257,14 @@ def _times(layout: StateLayout, clock: datetime) -> Times:
         marks, _ = read_marks(layout.trust)  # that they are damaged is told by who verifies
     installed = _modified_ns(Path(__file__)) / 1e9
     return Times(clock, datetime.fromtimestamp(installed, UTC), marks.proven)
+
+
+def _doubt(request: SyncRequest, clock: datetime) -> tuple[str, ...]:
+    try:
+        doubt = _times(state_layout(request.settings.paths), clock).doubt
+    except StorageError:
+        return ()
+    return () if doubt is None else (doubt,)
 
 
 def _warnings(expires_s: dict[str, float], times: Times) -> tuple[str, ...]:

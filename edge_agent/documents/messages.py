@@ -17,6 +17,8 @@ EventType = Literal[
     "activated",
     "refused",
     "quarantined",
+    "baked",
+    "breached",
     "released",
     "rolled_back",
     "loaded",
@@ -110,6 +112,29 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class BakingVersion:
+    """A version on trial: what it has done since it serves, and may do; null is no limit, or no figure."""
+
+    model: str
+    version: str
+    requests: Annotated[int, Ge(0)] = 0
+    error_rate: Annotated[float, Ge(0)] = 0.0
+    max_error_rate: float | None = None
+    p99_s: float | None = None
+    """The 99th percentile of its run times."""
+    max_p99_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BakeReport:
+    """The trial that the active plan is on: it stays if it has kept all limits for another `left_s`."""
+
+    serial: int
+    left_s: Annotated[float, Ge(0)]
+    versions: tuple[BakingVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """What really runs, for which serial, and why not more."""
 
@@ -126,6 +151,10 @@ class Reported:
     """What an operator should know, one sentence each; empty when all is well."""
     waits: tuple[Wait, ...] = ()
     """What an update waits for: a maintenance window, or more bytes for downloads."""
+    bake: BakeReport | None = None
+    """Null when what runs is on trial no more."""
+    held: str | None = None
+    """Why a deployment that is here is not activated: it was rolled back from. Null when none is held."""
     schema: Literal[1] = 1
 
 

@@ -46,6 +46,8 @@ class StoreSettings:
     """How long the store may stay silent before an attempt is given up."""
     metadata_deadline_s: Annotated[float, Gt(0), Le(540)] = 300.0
     """How long the signed metadata of one look may take to come, whole."""
+    max_file_bytes: Annotated[int, Ge(1)] = 4 * 2**30
+    """The largest file that is fetched, whatever was signed; there must be space for it too."""
     rate_limit_bytes_per_s: Annotated[int, Ge(1024)] | None = None
     """How fast files are fetched at most; as fast as they come unless set."""
     budget_bytes: Annotated[int, Ge(1)] | None = None

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.policy.crashes import Incident
+from edge_agent.policy.guardrails import Bake
 from edge_agent.store.files import mapping_os_errors, write_atomically
 
 STATE_SCHEMA = 1
@@ -65,7 +66,13 @@ class DeployedState:
     incidents: tuple[Incident, ...] = ()
     """Crashes and hangs that are charged to versions that still run."""
     held: str | None = None
-    """Identity of the plan that an operator rolled back from; not activated again by itself."""
+    """Identity of the plan that was rolled back from; not activated again by itself."""
+    held_reason: str | None = None
+    """Why the agent itself rolled back; None where an operator did."""
+    bake: Bake | None = None
+    """The trial that the current plan is on."""
+    untold: str | None = None
+    """What is to be told once the plan that was gone back to serves."""
     schema: int = STATE_SCHEMA
 
     @property

@@ -482,6 +482,11 @@ class TestKeys:
         assert client.refresh() == 1
         assert "a newer root is withheld: the store gives out no metadata/2.root.json" in client.said
 
+    def test_a_chain_without_end_ends(self, client: Client, repository: TufRepository) -> None:
+        repository.publish(*["root"] * 300)
+        assert client.refresh() == 0
+        assert client.trusted()["root"] == 257
+
     def test_a_root_that_fails_is_no_end_of_the_chain(self, client: Client, repository: TufRepository) -> None:
         repository.statuses["metadata/2.root.json"] = 500
         assert client.refresh() == 1

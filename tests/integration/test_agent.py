@@ -49,14 +49,6 @@ def device(tmp_path: Path, fleet: Fleet, name: str = "device", **sections: dict[
     )
 
 
-def crashing_package(fleet: Fleet, version: str, factor: float, run_limit_s: float = 30.0) -> None:
-    model = fleet.folder / f"crashing-{version}"
-    model.write_text(f"{factor}")
-    folder = fleet.folder / "packages" / "m" / version
-    package(folder, model, name="m", version=version, factor=factor, engine="crashing", run_limit_s=run_limit_s)
-    fleet.publish_package(folder)
-
-
 @contextmanager
 def small_disk(agent: AgentProcess) -> Iterator[None]:
     """Give the agent's state folder a file system of 8 MiB: mounted by root, or in a user's own namespace."""
@@ -145,7 +137,7 @@ def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(agent: AgentProc
 
 def test_files_that_no_plan_needs_are_removed(agent: AgentProcess, fleet: Fleet) -> None:
     for number in range(1, 5):
-        fleet.release(str(number), float(number))
+        fleet.release(str(number), float(number), bake_s=0)
         agent.sync()
     kept = {path.name for path in (agent.state / "blobs").glob("??/*")}
     assert fleet.blob("m", "4").name in kept
@@ -346,8 +338,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 ) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0")
+    fleet.deploy(m="2", bake_s=0)
     assert agent.sync()["status"] == "activated"
     for crashes in (1, 2):
         poison(agent, 666.0)
@@ -369,8 +361,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 def test_a_version_that_hangs_is_killed_and_charged(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0, run_limit_s=0.5)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0", run_limit_s=0.5)
+    fleet.deploy(m="2", bake_s=0)
     agent.sync()
     for _ in range(3):
         poison(agent, 777.0)

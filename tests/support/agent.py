@@ -48,8 +48,10 @@ class AgentProcess:
         self.config = folder / "config.toml"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {"state": str(self.state), "runtime": str(self.runtime)}
-        self.settings: dict[str, dict[str, Any]] = {"paths": paths, "engines": {"threads": 1}}
+        self.settings: dict[str, dict[str, Any]] = {
+            "paths": {"state": str(self.state), "runtime": str(self.runtime)},
+            "engines": {"threads": 1},
+        }
         for section, values in settings.items():
             self.settings[section] = {**self.settings.get(section, {}), **values}
         self._environment = {**os.environ, **(environment or {})}

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from edge_agent.cli.output import Output, Progress, duration, size, table
 from edge_agent.cli.report import event_lines, sync_sentence, version_lines
 from edge_agent.cli.status import ProcessStatus, SocketStatus, Status, lines
-from edge_agent.documents.messages import Event, Reported, SyncReport, SyncStep, VersionReport, Wait
+from edge_agent.documents.messages import (
+    BakeReport,
+    BakingVersion,
+    Event,
+    Reported,
+    SyncReport,
+    SyncStep,
+    VersionReport,
+    Wait,
+)
 
 PLAIN = Output(as_json=False, stream=io.StringIO())
 SERVING = VersionReport("magika", "v2", "serving", "onnx", "int8", "ab" * 32, weight=1.0, requests=12)
@@ -42,6 +51,20 @@ def test_status_tells_what_runs_and_what_is_wrong() -> None:
     assert "http://127.0.0.1:8000" in text
     assert "The disk is nearly full." in text
     assert text.index("Back. (by uid:1000)") < text.index("kws v9 crashed.")
+
+
+def test_status_tells_how_the_trial_goes() -> None:
+    versions = (
+        BakingVersion("kws", "v9", 1234, 0.0125, 0.05, 0.0042, 0.015),
+        BakingVersion("ocr", "v2", 7, 0.0, None, None, None),
+    )
+    reported = Reported(
+        "cam-3", "0.1.0", "line-1", 7, "abcd", bake=BakeReport(7, 180.0, versions), held="It failed."
+    )
+    shown = list(lines(Status(reported, ProcessStatus(1, 1.0, 2, 0), SocketStatus("/i")), PLAIN, now_s=400.0))
+    assert any(line.startswith("Serial 7 is on trial until ") and line.endswith("3 min more") for line in shown)
+    assert "  kws v9: 1234 requests, error rate 1.25 % (limit 5 %), p99 4.2 ms (limit 15 ms)" in shown
+    assert "  ocr v2: 7 requests, error rate 0 % (no limit)" in shown
 
 
 def test_versions_show_their_share_of_traffic_and_why_they_do_not_serve() -> None:
