@@ -47,7 +47,8 @@ def read_golden(path: Path) -> list[Sample]:
                 sample = samples.setdefault(int(index), Sample({}, {}))
                 {"input": sample.inputs, "output": sample.outputs}[kind][tensor] = archive[name]
     except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise GoldenError(f"Its golden samples are malformed ({error}); package the version again.") from error
+        said = str(error).partition("\n")[0]
+        raise GoldenError(f"Its golden samples are malformed ({said}); package the version again.") from error
     return [samples[index] for index in sorted(samples)]
 
 
