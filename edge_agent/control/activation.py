@@ -63,7 +63,7 @@ class Activation:
         """Give serving a plan that becomes the current one when it is applied; `done` hears of that."""
         served = self._selection.without_withheld(plan)
         self._under_way = _UnderWay(plan, served, held, done)
-        self._serving.apply(served, self._selection.missing(plan, served))
+        self._serving.apply(served, self._selection.missing(plan, served), prove=done is None)
 
     async def rollback(self, actor: str) -> Plan:
         """Serve the previous plan again, until the store has a newer one; return that plan.

@@ -98,15 +98,15 @@ class ServingProcess:
         """Whether a plan was sent and not answered yet."""
         return self._pending is not None
 
-    def apply(self, plan: Plan, left_out: tuple[LeftOut, ...] = ()) -> None:
+    def apply(self, plan: Plan, left_out: tuple[LeftOut, ...] = (), *, prove: bool = False) -> None:
         """Send a plan, and what is deployed and not in it; `ipc.Applied` or `ipc.Refused` will be notified, or
-        `ServingEnded`."""
+        `ServingEnded`. With `prove`, new versions have to answer golden samples before they serve."""
         keys = {version.key for version in plan.versions}
         serving = {version.key for version in self.plan.versions} if self.plan is not None else set()
         self._assign_slots(keys, serving)
         self._pending = plan
         slots = {key: self.slots[key] for key in keys}
-        self._send(ipc.Apply(plan=plan, slots=slots, left_out=left_out))
+        self._send(ipc.Apply(plan=plan, slots=slots, prove=prove, left_out=left_out))
 
     def figures(self, key: str) -> Figures:
         """Return what a version has done since it was given its slot on the health page, if it has one."""

@@ -78,11 +78,13 @@ class Configure(_Message, frozen=True):
 class Apply(_Message, frozen=True):
     """Serve this plan: load what is new beside the old, switch at once, drain and unload the rest.
 
-    `slots` maps each version's key to its slot on the health page.
+    `slots` maps each version's key to its slot on the health page. With `prove`, what is new must answer its
+    golden samples within their tolerances first: not asked of what served before.
     """
 
     plan: Plan
     slots: dict[str, int]
+    prove: bool = False
     left_out: tuple[LeftOut, ...] = ()
     """What is deployed and not in the plan, for those who ask."""
 

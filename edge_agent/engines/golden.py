@@ -32,18 +32,21 @@ class Sample(NamedTuple):
     outputs: Arrays
 
 
-def read_golden(path: Path) -> list[Sample]:
-    """Read golden samples in the layout of `manifest.Golden`; raises GoldenError for any other.
+def read_golden(path: Path, most: int | None = None) -> list[Sample]:
+    """Read the first golden samples, all unless `most` is given, in the layout of `manifest.Golden`.
 
     Nothing is unpacked that would take more than `LIMIT_BYTES` in all, or of which the file holds less than it
-    says.
+    says. Raises GoldenError for any other layout.
     """
     samples: dict[int, Sample] = {}
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                index, kind, tensor = name.split("/", 2)
+            parts = {name: name.split("/", 2) for name in archive.files}
+            chosen = sorted({int(index) for index, _, _ in parts.values()})[:most]
+            for name, (index, kind, tensor) in parts.items():
+                if int(index) not in chosen:
+                    continue
                 sample = samples.setdefault(int(index), Sample({}, {}))
                 {"input": sample.inputs, "output": sample.outputs}[kind][tensor] = archive[name]
     except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
