@@ -124,7 +124,7 @@ def deploy(repository: Repository, keys: KeyFolder, group: str, change: Change, 
     """Sign the group's next deployment; raises RequestError if it names a version that is not published."""
     with repository.editing(keys, now) as edit:
         before = read_deployment(edit.contents, group)
-        draw = Draw(secrets.token_hex(16), past_epochs(repository.store, group))
+        draw = Draw(secrets.token_hex(16), past_epochs(repository.files, group))
         after = revise(group, before, change, now, draw)
         _check_published(edit.contents, after)
         edit.put_target(DEPLOYMENTS, after.target_path, after.model_dump_json(by_alias=True).encode())

@@ -8,7 +8,6 @@ experiment has ended in between: devices and collectors keep the sums of the old
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
@@ -21,7 +20,8 @@ from edge_agent.documents.deployment import (
     Guardrails,
     ModelDeployment,
 )
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import RequestError, StorageError
+from edge_fleet.stores.base import StoreFiles
 
 Unit = Literal["request", "key", "device"]
 
@@ -71,17 +71,19 @@ def settle(
     return settled.model_copy(update={"experiment": _experiment(name, settled, known, terms.experiment, draw)})
 
 
-def past_epochs(store: Path, group: str) -> dict[str, int]:
+def past_epochs(files: StoreFiles, group: str) -> dict[str, int]:
     """Return the last epoch of each experiment that any deployment of the group had, also long ago.
 
     The old documents are no longer signed; they are read for nothing but these numbers, which can only make a
     new epoch larger. What cannot be read is passed over.
     """
     last: dict[str, int] = {}
-    for path in (store / "targets/deployments").glob(f"*.{group}.json"):
+    for file in files.list("targets/deployments/"):
+        if not file.name.endswith(f".{group}.json"):
+            continue
         try:
-            deployment = Deployment.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            deployment = Deployment.model_validate_json(files.read(file.name))
+        except (StorageError, ValidationError):
             continue
         for choice in filter(None, (deployment.stable, deployment.candidate)):
             for experiment in (model.experiment for model in choice.models.values()):

@@ -54,10 +54,10 @@ class AgentProcess:
         }
         for section, values in settings.items():
             self.settings[section] = {**self.settings.get(section, {}), **values}
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
         # The code of this checkout, wherever else the package may be installed from.
-        path = [str(CHECKOUT), *filter(None, [self._environment.get("PYTHONPATH")])]
-        self._environment["PYTHONPATH"] = os.pathsep.join(path)
+        path = [str(CHECKOUT), *filter(None, [self.environment.get("PYTHONPATH")])]
+        self.environment["PYTHONPATH"] = os.pathsep.join(path)
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the agent's, for example in a namespace of its own."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,7 +82,7 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
             )
         if wait:
             try:

@@ -24,7 +24,7 @@ class Fleet:
         self.repository.create(self.keys, datetime.now(UTC))
         self.root = folder / "root.json"
         """The root that devices trust; a copy, since theirs does not lie in the store either."""
-        shutil.copy(self.repository.root_file, self.root)
+        shutil.copy(self.store / "root.json", self.root)
 
     @property
     def url(self) -> str:

@@ -66,7 +66,7 @@ class TestSignatures:
     def test_a_root_of_another_store_is_refused(self, device: Device, tmp_path: Path) -> None:
         other = Repository(tmp_path / "other")
         other.create(KeyFolder(tmp_path / "other-keys"), datetime.now(UTC))
-        Path(device.settings.store.root or "").write_bytes(other.root_file.read_bytes())
+        Path(device.settings.store.root or "").write_bytes(other.files.read("root.json"))
         with pytest.raises(
             TrustError, match=r"not signed by the keys that this device trusts .* check that store.root"
         ):
@@ -305,7 +305,7 @@ class TestStores:
 def test_a_folder_is_a_store_for_trust_alone(fleet: Fleet, tmp_path: Path) -> None:
     folder = tmp_path / "trust"
     folder.mkdir()
-    root = fleet.repository.root_file.read_bytes()
+    root = (fleet.store / "root.json").read_bytes()
     with Trust(folder, FolderStore(fleet.store), root, Times(fleet.now)) as trust:
         trust.refresh()
         assert trust.target("deployments/groups.json") is not None
