@@ -9,7 +9,6 @@ from edge_agent.control.withheld import UNLOADED, Withheld
 from edge_agent.documents.plan import LeftOut, Plan, VersionPlan
 from edge_agent.policy import reconcile
 
-
 WAITS = "It is loaded after the others; try again in a moment."
 """Why a version is not served though nothing is wrong with it: see `Attempts.portion`."""
 
