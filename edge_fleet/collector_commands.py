@@ -16,9 +16,9 @@ import msgspec
 from edge_fleet.broker_options import add_broker_options, parse_seconds, required_broker
 from edge_fleet.collect import Progress, Until, collect
 from edge_fleet.command_parser import add_command
+from edge_fleet.commands.options import open_repository
 from edge_fleet.fleet_db import FleetDb
 from edge_fleet.reports import Question, Reports, parse_weights, report
-from edge_fleet.repository import Repository
 from edge_fleet.show_fleet import progress_line
 from edge_fleet.status import Filter, FleetStatus, fleet_status
 
@@ -98,7 +98,7 @@ def _add_ab(commands: Any) -> None:
         help="unit of analysis: devices, or buckets of units on each device (default: what fits)",
     )
     parser.add_argument(
-        "--store", type=Path, metavar="STORE", help="read the arms' weights from the deployments of this store"
+        "--store", metavar="STORE", help="read the arms' weights from the deployments of this store"
     )
     parser.add_argument(
         "--weights", type=str, metavar="ARM=W,ARM=W", help="the arms' weights, instead of the store's"
@@ -175,6 +175,6 @@ def _ab(options: argparse.Namespace) -> Reports:
         weights=None if options.weights is None else parse_weights(options.weights),
         unit=options.unit,
     )
-    contents = None if options.store is None else Repository(options.store).read()
+    contents = None if options.store is None else open_repository(options).read()
     with FleetDb.read(options.db) as db:
         return report(db, question, contents)

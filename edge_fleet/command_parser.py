@@ -1,7 +1,6 @@
 """How every command of `edge-fleet` is added to the parser."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 
@@ -17,7 +16,9 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if store:
-        parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+        parser.add_argument(
+            "store", metavar="STORE", help="the store: a folder, or a URL like s3://bucket/store"
+        )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--debug", action="store_true", help="on an error, show where in the program it arose")
     parser.set_defaults(run=run)

@@ -8,6 +8,7 @@ from datetime import datetime
 from edge_agent import __version__
 from edge_agent.documents.deployment import (
     GROUPS_TARGET,
+    MAX_BAKE_S,
     Arm,
     Candidate,
     Choice,
@@ -45,6 +46,8 @@ class Change:
     window: str | None = None
     """When devices may activate the candidate; None keeps what is set, "" removes it."""
     drop_candidate: bool = False
+    bake_s: float | None = None
+    """How long new versions are on trial on a device; None keeps what is set."""
     serial: int | None = None
     """None counts on from the last one."""
     terms: Terms = field(default_factory=Terms)
@@ -99,9 +102,19 @@ def revise(
         raise RequestError(f"Group '{group}' does not run {unknown[0]}: there is nothing to remove.")
     stable = {name: model for name, model in {**old, **change.models}.items() if name not in change.remove}
     candidate = _candidate(group, serial, before, change, stable)
+    bake_s = change.bake_s
+    if bake_s is None:
+        bake_s = Deployment.model_fields["bake_s"].default if before is None else before.bake_s
+    elif not 0 <= bake_s <= MAX_BAKE_S:
+        raise RequestError(f"{bake_s:g} is no bake time: give seconds from 0 to {MAX_BAKE_S}.")
     try:
         return Deployment(
-            group=group, serial=serial, timestamp=now, stable=Choice(models=stable), candidate=candidate
+            group=group,
+            serial=serial,
+            timestamp=now,
+            stable=Choice(models=stable),
+            candidate=candidate,
+            bake_s=bake_s,
         )
     except ValueError as error:
         raise RequestError(f"'{group}' cannot be a group: use a-z, 0-9 and inner hyphens.") from error
@@ -111,7 +124,7 @@ def deploy(repository: Repository, keys: KeyFolder, group: str, change: Change, 
     """Sign the group's next deployment; raises RequestError if it names a version that is not published."""
     with repository.editing(keys, now) as edit:
         before = read_deployment(edit.contents, group)
-        draw = Draw(secrets.token_hex(16), past_epochs(repository.store, group))
+        draw = Draw(secrets.token_hex(16), past_epochs(repository.files, group))
         after = revise(group, before, change, now, draw)
         _check_published(edit.contents, after)
         edit.put_target(DEPLOYMENTS, after.target_path, after.model_dump_json(by_alias=True).encode())
@@ -177,7 +190,7 @@ def _settled(before: Deployment | None, change: Change, draw: Draw) -> Change:
         raise RequestError("An experiment compares versions of one model: name a single model with it.")
     if change.terms != Terms() and not change.models and not change.candidate:
         raise RequestError(
-            "Unit, experiment and cache belong to a model: name its versions with --model NAME=VERSION."
+            "Unit, experiment, cache and guardrails belong to a model: name its versions, --model NAME=VERSION."
         )
     stable = {} if before is None else before.stable.models
     candidate = {} if before is None or before.candidate is None else before.candidate.models

@@ -1,5 +1,5 @@
-"""Decides how a deployed model's requests are split, remembered and batched: unit, experiment, epoch, cache.
-Pure, but for `past_epochs`, which reads a store.
+"""Decides how a deployed model's requests are split, remembered, batched and guarded: unit, experiment, epoch,
+cache, guardrails. Pure, but for `past_epochs`, which reads a store.
 
 An experiment's epoch changes with its arms or its unit, so that outcomes of one comparison are never added to
 those of another; weights alone do not change it. An epoch is never used twice for one name, not even when the
@@ -8,13 +8,20 @@ experiment has ended in between: devices and collectors keep the sums of the old
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from edge_agent.documents.deployment import Batching, CachePolicy, Deployment, Experiment, ModelDeployment
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.deployment import (
+    Batching,
+    CachePolicy,
+    Deployment,
+    Experiment,
+    Guardrails,
+    ModelDeployment,
+)
+from edge_agent.documents.errors import RequestError, StorageError
+from edge_fleet.stores.base import StoreFiles
 
 Unit = Literal["request", "key", "device"]
 
@@ -29,6 +36,8 @@ class Terms:
     cache: bool | None = None
     cache_ttl_s: float | None = None
     batching: Batching | None = None
+    guardrails: Mapping[str, float | None] = field(default_factory=dict)
+    """Fields of `Guardrails` to set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ def settle(
             "unit": terms.unit or (wanted if "unit" in explicit else base).unit,
             "cache": _cache((wanted if "cache" in explicit else base).cache, terms),
             "batching": terms.batching or (wanted if "batching" in explicit else base).batching,
+            "guardrails": _guardrails((wanted if "guardrails" in explicit else base).guardrails, terms),
         }
     )
     if "experiment" in explicit:
@@ -61,17 +71,19 @@ def settle(
     return settled.model_copy(update={"experiment": _experiment(name, settled, known, terms.experiment, draw)})
 
 
-def past_epochs(store: Path, group: str) -> dict[str, int]:
+def past_epochs(files: StoreFiles, group: str) -> dict[str, int]:
     """Return the last epoch of each experiment that any deployment of the group had, also long ago.
 
     The old documents are no longer signed; they are read for nothing but these numbers, which can only make a
     new epoch larger. What cannot be read is passed over.
     """
     last: dict[str, int] = {}
-    for path in (store / "targets/deployments").glob(f"*.{group}.json"):
+    for file in files.list("targets/deployments/"):
+        if not file.name.endswith(f".{group}.json"):
+            continue
         try:
-            deployment = Deployment.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            deployment = Deployment.model_validate_json(files.read(file.name))
+        except (StorageError, ValidationError):
             continue
         for choice in filter(None, (deployment.stable, deployment.candidate)):
             for experiment in (model.experiment for model in choice.models.values()):
@@ -87,6 +99,16 @@ def _cache(before: CachePolicy, terms: Terms) -> CachePolicy:
         return CachePolicy.model_validate({**before.model_dump(), "enabled": enabled, "ttl_s": ttl_s})
     except ValidationError as error:
         raise RequestError(f"--cache-ttl is {ttl_s}: give a number of seconds above 0.") from error
+
+
+def _guardrails(before: Guardrails, terms: Terms) -> Guardrails:
+    try:
+        return Guardrails.model_validate({**before.model_dump(), **terms.guardrails})
+    except ValidationError as error:
+        raise RequestError(
+            "These are no guardrails: --max-error-rate is a share from 0 to 1, --max-p99-ratio a factor from 1 "
+            "on, or each off; --min-requests is a number from 1 on."
+        ) from error
 
 
 def _experiment(
@@ -126,3 +148,11 @@ def parse_batching(text: str) -> Batching:
         return Batching() if text == "off" else Batching(max_size=int(size), max_delay_us=int(delay_us or 0))
     except ValueError as error:
         raise RequestError(f"'{text}' is no batching: write SIZE or SIZE:DELAY_US, or off.") from error
+
+
+def parse_limit(text: str) -> float | None:
+    """Read a number, or `off` for no limit; raises ValueError."""
+    return None if text == "off" else float(text)
+
+
+parse_limit.__name__ = "number, or off"  # what argparse calls the type in its message

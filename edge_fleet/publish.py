@@ -12,9 +12,9 @@ from edge_agent.documents.errors import ArtifactError, ModelError, RequestError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
-from edge_agent.store.files import mapping_os_errors, replacing
 from edge_fleet.keys import KeyFolder, PrivateKey
 from edge_fleet.repository import Edit, Repository
+from edge_fleet.trust.signers import create_signers, signer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def publish(
 
 def _check_new(edit: Edit, package: Package) -> None:
     manifest = package.manifest
-    published = edit.contents.targets(model_role(manifest.name)).get(manifest.target_path)
+    published = edit.contents.target(model_role(manifest.name), manifest.target_path)
     if published is not None and published != hashlib.sha256(package.content).hexdigest():
         raise ModelError(
             f"{manifest.name} {manifest.version} is published already, with other content: a published version "
@@ -116,10 +116,11 @@ def _publish(
     on_bytes: Callable[[int], None],
 ) -> Published:
     manifest, role = package.manifest, model_role(package.manifest.name)
-    known = manifest.target_path in edit.contents.targets(role)
+    known = edit.contents.target(role, manifest.target_path) is not None
     uploaded_bytes = sum(_upload(repository, package, file, on_bytes) for file in package.files.values())
     if not known:
-        edit.delegate(role, f"models/{manifest.name}/*", key or keys.load_or_create(role))
+        signers = (lambda: create_signers(keys, role)) if key is None else (lambda: [signer_of(key)])
+        edit.delegate(role, f"models/{manifest.name}/*", signers)
     # Also when it is known: that repairs a store whose copy was lost or damaged.
     edit.put_target(role, manifest.target_path, package.content)
     return Published(
@@ -134,15 +135,10 @@ def _publish(
 
 def _upload(repository: Repository, package: Package, file: File, on_bytes: Callable[[int], None]) -> int:
     """Copy a blob into the store unless a sound one is there; return how many bytes were copied."""
-    target = repository.store / blob_path(file.sha256)
-    if _digest(target) == file.sha256:
+    name = blob_path(file.sha256)
+    if repository.files.holds(name, file.sha256, file.size_bytes):
         return 0
-    with mapping_os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with package.blob(file.sha256).open("rb") as source, replacing(target) as copy:
-        while chunk := source.read(2**20):
-            copy.write(chunk)
-            on_bytes(len(chunk))
+    repository.files.upload(name, package.blob(file.sha256), on_bytes)
     return file.size_bytes
 
 
@@ -162,9 +158,6 @@ def _check_blob(path: Path, file: File) -> None:
         packing.check_packed(path, file)
 
 
-def _digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -88,15 +88,15 @@ def to_json(result: Any) -> Any:
 
 
 @contextmanager
-def uploading(total_bytes: int, visible: bool) -> Iterator[Callable[[int], None]]:
+def progress(task: str, total_bytes: int, visible: bool) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal's standard error; call what this gives with the length of each piece."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not (visible and console.is_terminal)
     ) as bar:
-        task = bar.add_task("Uploading", total=total_bytes)
-        yield lambda size_bytes: bar.advance(task, size_bytes)
+        number = bar.add_task(task, total=total_bytes)
+        yield lambda size_bytes: bar.advance(number, size_bytes)
 
 
 @singledispatch

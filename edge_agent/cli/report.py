@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edge_agent.cli.output import Output, duration, moment, table
+from edge_agent.cli.output import Output, duration, moment, size, table
 from edge_agent.documents.errors import UnavailableError
-from edge_agent.documents.messages import Event, SyncReport, VersionReport
+from edge_agent.documents.messages import Event, SyncReport, SyncStep, VersionReport
 
 T = TypeVar("T")
 
@@ -62,15 +62,30 @@ def sync_sentence(sync: SyncReport, now_s: float) -> str:
         "running": "looking at the store now",
         "off": "off: no store is set",
         "ok": "ok",
+        "paused": "paused",
         "failed": "failed",
     }[sync.state]
-    if sync.finished_s is not None and sync.state in ("ok", "failed"):
+    if sync.finished_s is not None and sync.state in ("ok", "paused", "failed"):
         words += f", {duration(now_s - sync.finished_s)} ago"
-    if sync.message:
+    if sync.step is not None:
+        words += f": {step_words(sync.step)}"
+    elif sync.message:
         words += f": {sync.message}"
     if sync.expires_s is not None:
         left = sync.expires_s - now_s
         words += f"; trusted for {duration(left)} more" if left > 0 else f"; expired {duration(-left)} ago"
+    return words
+
+
+def step_words(step: SyncStep) -> str:
+    """Return how far a sync is: `downloading, 1.0 MiB of 4.0 MiB, 512.0 KiB/s, 6 s left`."""
+    words = step.step[:1].lower() + step.step[1:]
+    if step.total_bytes:
+        words += f", {size(step.done_bytes)} of {size(step.total_bytes)}"
+        if step.rate_bytes_per_s:
+            words += f", {size(round(step.rate_bytes_per_s))}/s"
+        if step.eta_s is not None:
+            words += f", {duration(step.eta_s)} left"
     return words
 
 

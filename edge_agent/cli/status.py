@@ -10,7 +10,7 @@ from edge_agent.cli.admin_client import call
 from edge_agent.cli.output import Output, duration
 from edge_agent.cli.report import event_lines, sync_sentence, typed, version_lines
 from edge_agent.cli.sockets import add_socket, admin_socket
-from edge_agent.documents.messages import Event, Reported
+from edge_agent.documents.messages import BakeReport, BakingVersion, Event, Reported
 
 DESCRIPTION = """\
 Show what the agent on this device runs, since when, how the last look at the store went, what is wrong and what
@@ -101,6 +101,9 @@ def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
         yield f"Metrics   http://{sockets.metrics}/metrics"
     yield ""
     yield from version_lines(reported.versions, output)
+    if reported.bake is not None:
+        yield ""
+        yield from _bake(reported.bake, now_s)
     if reported.problems:
         yield ""
         yield output.style("Problems", "yellow")
@@ -116,6 +119,22 @@ def _plan(reported: Reported) -> str:
         return "none yet"
     waiting = f"; serial {reported.target_serial} is not active" if reported.target_serial is not None else ""
     return f"{reported.plan_id}, serial {reported.serial}{waiting}"
+
+
+def _bake(bake: BakeReport, now_s: float) -> Iterator[str]:
+    until = time.strftime("%H:%M:%S", time.localtime(now_s + bake.left_s))
+    yield f"Serial {bake.serial} is on trial until {until}, {duration(bake.left_s)} more"
+    for found in bake.versions:
+        limit = "no limit" if found.max_error_rate is None else f"limit {100 * found.max_error_rate:.3g} %"
+        errors = f"{found.requests} requests, error rate {100 * found.error_rate:.3g} % ({limit})"
+        yield f"  {found.model} {found.version}: {errors}{_p99(found)}"
+
+
+def _p99(found: BakingVersion) -> str:
+    if found.p99_s is None:
+        return ""
+    limit = "" if found.max_p99_s is None else f" (limit {1000 * found.max_p99_s:.3g} ms)"
+    return f", p99 {1000 * found.p99_s:.3g} ms{limit}"
 
 
 def _link(link: LinkStatus, now_s: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.control.actors import user_name
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, OperatorError
 
@@ -23,7 +24,7 @@ LINE_LIMIT_BYTES = 64 * 1024
 
 Progress = Callable[[ipc.AdminProgress], None]
 Verb = Callable[[Mapping[str, Any], str, Progress], Awaitable[Any]]
-"""Takes the arguments, the actor (`uid:<n>`) and where to tell progress; returns the result."""
+"""Takes the arguments, the actor (the user's name) and where to tell progress; returns the result."""
 
 
 class AdminServer:
@@ -75,7 +76,7 @@ class AdminServer:
                 return
             if not line:
                 return
-            answer = await self._answer(line, f"uid:{uid}", lambda progress: _write(writer, progress))
+            answer = await self._answer(line, user_name(uid), lambda progress: _write(writer, progress))
             _write(writer, answer)
             await writer.drain()
 

@@ -21,6 +21,7 @@ import msgspec
 
 import edge_agent
 from edge_agent.control import systemd
+from edge_agent.control.actors import named
 from edge_agent.control.admin import AdminServer
 from edge_agent.control.commands import Commands
 from edge_agent.control.deployer import Deployer
@@ -215,6 +216,7 @@ class Agent:
                 problems=self._problems(),
                 withheld=self._deployer.selection.withheld,
                 waits=self._watch.waits,
+                bake=self._deployer.baking.report,
             )
         )
 
@@ -256,7 +258,7 @@ class Agent:
     async def _change_model(self, asked: ipc.ChangeModel) -> None:
         """Do what a client of serving has asked for, and have it told."""
         try:
-            await self._deployer.change_model(asked.model, asked.load, asked.actor)
+            await self._deployer.change_model(asked.model, asked.load, named(asked.actor))
             changed = ipc.ModelChanged(id=asked.id)
         except EdgeAgentError as error:
             changed = ipc.ModelChanged(id=asked.id, error=str(error), status=error.status)

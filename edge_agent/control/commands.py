@@ -80,7 +80,6 @@ class Commands:
             },
             "sockets": {role: self._addresses.get(role) for role in ("infer", "http", "metrics")},
             **self._links.status(),
-            "progress": msgspec.to_builtins(self._watch.progress),
             "events": msgspec.to_builtins(self._journal.newest(EVENTS_IN_STATUS)),
         }
 

@@ -4,6 +4,7 @@ The one module on the device that touches httpx. Nothing that comes from a store
 blobs check signatures and digests.
 """
 
+import errno
 import hashlib
 import re
 import ssl
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Final, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -60,8 +62,18 @@ class Store(Protocol):
         ...
 
 
-def open_store(settings: StoreSettings, folder: str | None = None) -> Store:
-    """Return the store of a folder, or of the settings' URL; raises SettingsError if there is none to open."""
+def is_network(settings: StoreSettings, folder: str | None) -> bool:
+    """Say whether `open_store` with the same arguments would reach for the network."""
+    return folder is None and not (settings.url or "").startswith("file:")
+
+
+def open_store(
+    settings: StoreSettings, folder: str | None = None, count: Callable[[int], None] = lambda _: None
+) -> Store:
+    """Return the store of a folder, or of the settings' URL; raises SettingsError if there is none to open.
+
+    `count` is told of the bytes that HTTP moves, either way.
+    """
     if folder is not None:
         return FolderStore(Path(folder))
     if settings.url is None:
@@ -70,7 +82,7 @@ def open_store(settings: StoreSettings, folder: str | None = None) -> Store:
     if parts.scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     if parts.scheme in ("http", "https") and parts.netloc:
-        return HttpStore(settings)
+        return HttpStore(settings, count)
     raise SettingsError(f"store.url is '{settings.url}': it must start with http://, https:// or file:///.")
 
 
@@ -83,7 +95,7 @@ class FolderStore:
     def get(self, path: str, max_bytes: int) -> bytes:
         """Return a file whole."""
         full = self._base / path
-        with self._mapping_errors(full), full.open("rb") as file:
+        with self._mapping_errors(full), _open_file(full) as file:
             content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise StoreUnreachableError(_too_long(str(full), max_bytes))
@@ -99,7 +111,7 @@ class FolderStore:
         """Open a file at an offset."""
         full = self._base / path
         with self._mapping_errors(full):
-            file = full.open("rb")
+            file = _open_file(full)
         with file:
             file.seek(offset)
             yield Stream(offset, self._chunks(file, full))
@@ -117,22 +129,30 @@ class FolderStore:
         try:
             yield
         except FileNotFoundError as error:
-            if self._base.is_dir():
-                raise StoreFileMissingError(f"The store has no {full}: publish it again.") from error
-            raise StoreUnreachableError(
-                f"The folder {self._base} is not there: is the medium mounted?"
-            ) from error
+            raise self._missing(full) from error
         except OSError as error:
             raise StoreUnreachableError(
                 f"Cannot read {full}: {error.strerror or error}; check the medium and its permissions."
             ) from error
 
+    def _missing(self, full: Path) -> StoreUnreachableError:
+        if not self._base.is_dir():
+            return StoreUnreachableError(f"The folder {self._base} is not there: is the medium mounted?")
+        if not (self._base / "metadata").is_dir():
+            return StoreUnreachableError(
+                f"The folder {self._base} holds no store: name the folder that has `metadata` in it."
+            )
+        return StoreFileMissingError(
+            f"The store has no {full}: copy the store to this folder again, whole, or publish it again."
+        )
+
 
 class HttpStore:
     """A store on a web server."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, count: Callable[[int], None] = lambda _: None) -> None:
         self._base = (settings.url or "").rstrip("/") + "/"
+        self._count = count
         self._timeout_s = settings.timeout_s
         self._client = _client(settings)
 
@@ -171,6 +191,7 @@ class HttpStore:
         with _mapping_errors(_shown(url)):
             request = self._client.build_request("GET", url, headers=headers)
             response = self._client.send(request, stream=True)
+        self._count(sum(map(_head_bytes, (*response.history, response))))
         try:
             _check(response, _shown(url), allowed=_expected(headers))
             yield response
@@ -197,6 +218,7 @@ class HttpStore:
                         "portal, or correct store.url."
                     )
                 first = False
+                self._count(len(chunk))
                 pace.check(len(chunk), url)
                 yield chunk
 
@@ -219,6 +241,13 @@ class _Pace:
         if self._bytes < _LEAST_PACE_BYTES:
             raise StoreUnreachableError(f"{url} sent only {self._bytes} bytes in {self._window_s:g} s.")
         self._start_s, self._bytes = now_s, 0
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """Open a plain file; a pipe or device on a medium would block whoever opens it, or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a plain file")
+    return path.open("rb")
 
 
 def _client(settings: StoreSettings) -> httpx.Client:
@@ -283,7 +312,9 @@ def _check(response: httpx.Response, url: str, allowed: tuple[int, ...]) -> None
             f"The store has no {url} (HTTP {status}): check store.url and the credentials, or publish it again."
         )
     if status not in allowed:
-        raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again later.")
+        asked_s = _retry_after_s(response.headers.get("Retry-After", ""))
+        when = f" in {asked_s:.0f} s, as it asks" if asked_s else " later"
+        raise StoreUnreachableError(f"The store answered HTTP {status} for {url}; trying again{when}.", asked_s)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise StoreUnreachableError(f"The store compresses {url} though it was asked not to: switch that off.")
 
@@ -297,6 +328,24 @@ def _offset(response: httpx.Response, wanted: int) -> int:
             f"{_shown(str(response.url))} answered a request for bytes {wanted}- with '{given}'."
         )
     return wanted
+
+
+def _head_bytes(response: httpx.Response) -> int:
+    """Return about what a request and the head of its answer took, as HTTP/1.1 writes them."""
+    request = response.request
+    fields = (*request.headers.raw, *response.headers.raw)
+    lines = len(request.method) + len(request.url.raw_path) + len(response.reason_phrase) + 28
+    return lines + sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _retry_after_s(value: str) -> float:
+    """Return how long a Retry-After header asks to wait; 0 for none, and for one that is not understood."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _is_web_page(response: httpx.Response, start: bytes) -> bool:

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from edge_agent import __version__
 from edge_agent.control.deadline import Deadline
 from edge_agent.control.fetch import Store
+from edge_agent.control.metering import Meter
 from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
 from edge_agent.documents.errors import DocumentError, ModelError
@@ -20,10 +21,11 @@ from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.reading import read_document
 from edge_agent.engines.base import installed
 from edge_agent.policy.planning import Device, Selection, compile_plan, files_of, group_of, select
+from edge_agent.policy.transfer_rate import TransferRate
 from edge_agent.policy.trusted_time import Times
 from edge_agent.policy.waves import next_wave_s
 from edge_agent.store import packing
-from edge_agent.store.blobs import BlobStore
+from edge_agent.store.blobs import BlobStore, OpenStream
 from edge_agent.store.layout import StateLayout
 
 Report = Callable[[SyncProgress], None]
@@ -46,6 +48,8 @@ class Pulled:
     times: Times
     """What is known of the time now."""
     warnings: tuple[str, ...]
+    is_settled: bool
+    """Whether the outcome stands as long as the store's timestamp does."""
     downloaded_bytes: int
 
 
@@ -62,6 +66,7 @@ def pull(
     layout: StateLayout,
     root: bytes,
     store: Store,
+    meter: Meter,
     times: Times,
     deadline: Deadline,
     report: Report,
@@ -74,9 +79,10 @@ def pull(
     with Trust(layout.trust, store, root, times, deadline) as trust:
         trust.refresh()
         found = _find(trust, request, layout)
+        _check_sizes(found.files.values(), request.settings.store.max_file_bytes)
         # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
         trust.commit()
-        downloaded_bytes = _fetch(found.files, BlobStore(layout), store, report)
+        downloaded_bytes = _fetch(found.files, BlobStore(layout), store, meter, report)
         return Pulled(
             plan=found.plan,
             files=tuple(found.files),
@@ -84,6 +90,7 @@ def pull(
             expires_s=trust.expires_s,
             times=trust.times,
             warnings=tuple(trust.warnings),
+            is_settled=not trust.is_root_withheld,
             downloaded_bytes=downloaded_bytes,
         )
 
@@ -133,6 +140,17 @@ def _manifests(trust: Trust, selection: Selection, deployment: Deployment) -> di
     return manifests
 
 
+def _check_sizes(files: Iterable[File], max_bytes: int) -> None:
+    """Raise ModelError for a file that is signed to be longer than this device takes, packed or unpacked."""
+    for file in files:
+        size_bytes = max(file.size_bytes, file.kept_size_bytes)
+        if size_bytes > max_bytes:
+            raise ModelError(
+                f"The deployment needs a file of {size_bytes} bytes ({file.sha256}), this device takes "
+                f"{max_bytes}: deploy a smaller variant, or raise store.max_file_bytes."
+            )
+
+
 def _device(request: SyncRequest) -> Device:
     settings = request.settings
     return Device(
@@ -147,19 +165,19 @@ def _device(request: SyncRequest) -> Device:
     )
 
 
-def _fetch(files: Mapping[str, File], blobs: BlobStore, store: Store, report: Report) -> int:
+def _fetch(files: Mapping[str, File], blobs: BlobStore, store: Store, meter: Meter, report: Report) -> int:
     """Fetch what is not here yet, and return how many bytes came."""
     missing = [file for sha256, file in files.items() if not blobs.has(sha256)]
     blobs.discard_parts([file.sha256 for file in missing])
     progress = _Progress(blobs.missing_bytes({file.sha256: file.size_bytes for file in missing}), report)
     blobs.check_space(_room_bytes(missing, blobs))
     for file in missing:
-        _receive(file, blobs, store, progress)
+        open_stream = partial(store.stream, blob_path(file.sha256))
+        _receive(file, blobs, meter.metered(open_stream, file.size_bytes), progress)
     return progress.done_bytes
 
 
-def _receive(file: File, blobs: BlobStore, store: Store, progress: "_Progress") -> None:
-    open_stream = partial(store.stream, blob_path(file.sha256))
+def _receive(file: File, blobs: BlobStore, open_stream: OpenStream, progress: "_Progress") -> None:
     if file.compression == "none":
         blobs.receive(file.sha256, file.size_bytes, open_stream, progress.add)
         return
@@ -186,13 +204,15 @@ class _Progress:
         self.done_bytes = 0
         self._report = report
         self._reported_s = 0.0
+        self._rate = TransferRate(((time.monotonic(), 0),))
 
     def add(self, size_bytes: int) -> None:
         self.done_bytes += size_bytes
         now_s = time.monotonic()
+        self._rate = self._rate.seen(now_s, self.done_bytes)
         if now_s - self._reported_s >= _PROGRESS_INTERVAL_S or self.done_bytes == self.total_bytes:
             self._reported_s = now_s
             self.tell("Downloading")
 
     def tell(self, step: str) -> None:
-        self._report(SyncProgress(step, self.done_bytes, self.total_bytes))
+        self._report(SyncProgress(step, self.done_bytes, self.total_bytes, self._rate.bytes_per_s))

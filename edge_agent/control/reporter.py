@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import edge_agent
 from edge_agent.control.withheld import UNLOADED
-from edge_agent.documents.messages import Reported, SyncReport, VersionReport, VersionState, Wait
+from edge_agent.documents.messages import BakeReport, Reported, SyncReport, VersionReport, VersionState, Wait
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.store.state import DeployedState
 from edge_agent.telemetry.health_page import SlotCounts
@@ -32,6 +32,7 @@ class Sight:
     withheld: Collection[str] = ()
     """Models that somebody has asked not to be served for now."""
     waits: tuple[Wait, ...] = ()
+    bake: BakeReport | None = None
 
 
 def report(sight: Sight) -> Reported:
@@ -51,7 +52,16 @@ def report(sight: Sight) -> Reported:
         sync=sight.sync,
         waits=sight.waits,
         problems=tuple(sight.problems),
+        bake=sight.bake,
+        held=held(state),
     )
+
+
+def held(state: DeployedState) -> str | None:
+    """Return why a deployment is not activated though it is here, in a sentence; None where none is held."""
+    if state.held is None:
+        return None
+    return f"{state.held_reason or 'An operator rolled back.'} Serial {state.held.split('/')[1]} is held."
 
 
 def _version(version: VersionPlan, sight: Sight) -> VersionReport:

@@ -26,6 +26,9 @@ from edge_agent.store.outcomes_db import EpochSums, Mark, read_sums
 PAYLOAD_LIMIT_BYTES: Final = 100_000
 RETELL_INTERVAL_S: Final = 600.0
 """How often unchanged sums are told: a broker that forgot them, or had no collector, has them again."""
+STEP_INTERVAL_S: Final = 10.0
+STEP_SHARE: Final = 0.1
+"""How often a download is told: after this time, or this share of its bytes."""
 LOOK_INTERVAL_S: Final = 0.5
 """How often the report is compared with the one that was told last."""
 
@@ -84,14 +87,30 @@ class StatusReports:
         return now
 
     def _is_due(self, now: Reported) -> bool:
-        if self._told is None or _without_counts(now) != _without_counts(self._told):
+        if self._told is None or _settled(now) != _settled(self._told):
             return True
-        return now != self._told and time.monotonic() - self._told_s >= self._counts_interval_s
+        age_s = time.monotonic() - self._told_s
+        if now.sync.step != self._told.sync.step and (age_s >= STEP_INTERVAL_S or _is_far(now, self._told)):
+            return True
+        return now != self._told and age_s >= self._counts_interval_s
 
 
-def _without_counts(report: Reported) -> Reported:
+def _settled(report: Reported) -> Reported:
+    """Return the report without what changes all the time."""
     versions = tuple(dataclasses.replace(version, requests=0, errors=0) for version in report.versions)
-    return dataclasses.replace(report, versions=versions)
+    bake = None if report.bake is None else dataclasses.replace(report.bake, left_s=0.0, versions=())
+    sync = dataclasses.replace(report.sync, step=None)
+    return dataclasses.replace(report, versions=versions, sync=sync, bake=bake)
+
+
+def _is_far(now: Reported, told: Reported) -> bool:
+    """Say whether a download has begun, or come much further than was told."""
+    step, before = now.sync.step, told.sync.step
+    if step is None or not step.total_bytes:
+        return False
+    if before is None or not before.total_bytes:
+        return True
+    return step.done_bytes - before.done_bytes >= STEP_SHARE * step.total_bytes
 
 
 class MetricsReports:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
+from edge_agent.control.quarantine import reasons
 from edge_agent.control.withheld import UNLOADED, Withheld
 from edge_agent.documents.plan import LeftOut, Plan, VersionPlan
 from edge_agent.policy import reconcile
@@ -20,7 +21,7 @@ class Selection:
     @property
     def left_out(self) -> dict[str, str]:
         """Files that are not served now: digest to reason."""
-        return {**self._unloadable, **self._state.value.quarantine}
+        return {**self._unloadable, **reasons(self._state.value)}
 
     @property
     def withheld(self) -> frozenset[str]:

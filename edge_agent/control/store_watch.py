@@ -1,6 +1,7 @@
 """Looks at the store, when it is due or asked for, and tells those who asked what came of it."""
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -11,10 +12,11 @@ from edge_agent.control.children import ChildEnd, converse
 from edge_agent.control.journal import Journal
 from edge_agent.control.maintenance import Maintenance
 from edge_agent.documents import ipc
-from edge_agent.documents.messages import SyncReport, Wait
+from edge_agent.documents.messages import SyncReport, SyncStep, Wait
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
-from edge_agent.policy.reconcile import sync_delay_s
+from edge_agent.policy.backoff import resume_delay_s, sync_delay_s
+from edge_agent.policy.transfer_rate import eta_s
 
 SYNC_SILENCE_S = 600.0
 """A sync child that says nothing for so long is stuck; each of its requests has a deadline far below."""
@@ -58,16 +60,17 @@ class StoreWatch:
         self._clock = clock
         self._next_s = 0.0
         self._failures = 0
+        self._missing_bytes = 0
+        """What had to be fetched when the last look failed."""
         self._asked = _Asked()
         self._folder: str | None = None
         self._waiting: list[_Waiter] = []
         self._warnings: tuple[str, ...] = ()
         self._failure = ""
+        self._pause: Wait | None = None
         self._held: Plan | None = None
         self.maintenance = Maintenance(settings.updates, clock, lambda: self._hurries)
         self.report = SyncReport("never" if settings.store.url else "off")
-        self.progress: ipc.SyncProgress | None = None
-        """How far the sync that is under way has come."""
 
     @property
     def due(self) -> bool:
@@ -91,7 +94,8 @@ class StoreWatch:
     @property
     def waits(self) -> tuple[Wait, ...]:
         """What an update waits for."""
-        return (self.maintenance.wait(self._held),) if self._held is not None else ()
+        held = () if self._held is None else (self.maintenance.wait(self._held),)
+        return held if self._pause is None else (self._pause, *held)
 
     @property
     def _hurries(self) -> bool:
@@ -154,6 +158,7 @@ class StoreWatch:
             force=asked.force,
             folder=asked.folder,
             known_plans=known_plans,
+            hurry=self._hurries,
         )
         self.report = SyncReport("running", self.report.finished_s, self.report.message, self.report.expires_s)
         results: list[ipc.SyncResult] = []
@@ -164,38 +169,59 @@ class StoreWatch:
             lambda answer: self._answer(answer, results),
             silence_s=SYNC_SILENCE_S,
         )
-        self.progress = None
         return self._conclude(results[-1] if results else _without_result(end))
 
     def _answer(self, answer: ipc.FromSync, results: list[ipc.SyncResult]) -> None:
         if isinstance(answer, ipc.SyncResult):
             results.append(answer)
         else:
-            self.progress = answer
+            self.report = dataclasses.replace(self.report, step=_step(answer))
             self.tell(answer.message, answer.done_bytes, answer.total_bytes)
 
     def _conclude(self, result: ipc.SyncResult) -> Plan | None:
-        failed = result.status == "failed"
-        self._failures = self._failures + 1 if failed else 0
-        delay_s = sync_delay_s(self._settings.store.poll_interval_s, self._failures, random.random())  # noqa: S311
-        self._next_s = time.monotonic() + delay_s
+        self._plan_next(result)
         self._warnings = result.warnings
         self._record(result)
+        self._pause = _pause(result)
         self.report = SyncReport(
-            "failed" if failed else "ok",
+            "ok" if result.status == "unchanged" or result.status == "plan" else result.status,
             self._clock(),
             result.message or None,
             result.expires_s if result.expires_s is not None else self.report.expires_s,
         )
-        if failed:
+        if result.status == "failed":
             refused = result.kind in ("trust", "model")
             self.settle(SyncOutcome("refused" if refused else "failed", result.message, exit_code=1))
+        elif result.status == "paused":
+            self.settle(SyncOutcome("waiting", result.message))
         elif result.status == "unchanged" and self._held is None:
             self.settle(SyncOutcome("unchanged", result.message or "Nothing new in the store."))
         return result.plan if result.status == "plan" else None
 
+    def _plan_next(self, result: ipc.SyncResult) -> None:
+        """Choose when the next look is due."""
+        interval_s, jitter = self._settings.store.poll_interval_s, random.random()  # noqa: S311
+        missing_bytes = self.report.step.total_bytes if self.report.step is not None else 0
+        if result.status != "failed":
+            self._failures, missing_bytes = 0, 0
+        elif result.kind == "network" and 0 < missing_bytes < self._missing_bytes:
+            # The link breaks again and again, but brings something each time: it is not given up for longer.
+            self._failures = 1
+        else:
+            self._failures += 1
+        self._missing_bytes = missing_bytes
+        if result.status == "paused":
+            wait_s = None if result.until_s is None else result.until_s - self._clock()
+            delay_s = resume_delay_s(interval_s, wait_s, jitter)
+        else:
+            delay_s = sync_delay_s(interval_s, self._failures, jitter, result.retry_after_s)
+        self._next_s = time.monotonic() + delay_s
+
     def _record(self, result: ipc.SyncResult) -> None:
         """Write an event when the store's state changes, not at every look."""
+        pause = _pause(result)
+        if pause is not None and pause != self._pause:
+            self._journal.record("sync_paused", pause.message)
         if result.status != "failed":
             if self._failure:
                 self._journal.record("sync_recovered", "The store answers with what can be trusted again.")
@@ -206,6 +232,15 @@ class StoreWatch:
             )
             self._journal.record(kind, result.message)
             self._failure = result.message
+
+
+def _step(progress: ipc.SyncProgress) -> SyncStep:
+    done, total, rate = progress.done_bytes, progress.total_bytes, progress.rate_bytes_per_s
+    return SyncStep(progress.message, done, total, rate, eta_s(done, total, rate))
+
+
+def _pause(result: ipc.SyncResult) -> Wait | None:
+    return Wait(result.waits_for, result.until_s, result.message) if result.waits_for else None
 
 
 def _without_result(end: ChildEnd) -> ipc.SyncResult:

@@ -19,6 +19,7 @@ from edge_agent.documents import ipc
 from edge_agent.documents.plan import LeftOut, Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy.crashes import restart_delay_s, suspects
+from edge_agent.policy.guardrails import Figures
 from edge_agent.store.layout import runtime_layout
 from edge_agent.telemetry import cgroups
 from edge_agent.telemetry.health_page import SLOTS, HealthPage
@@ -36,12 +37,14 @@ class ServingEnded:
     """The serving process is gone and another will be started.
 
     `suspects` are the keys of the versions to charge: those inside native code, unless it was killed from
-    outside. `hung` tells a hang from a crash; `how` is a phrase for a person.
+    outside. `hung` tells a hang from a crash; `how` is a phrase for a person. `by_itself` is
+    false for an end in order, and for a kill from outside.
     """
 
     how: str
     suspects: tuple[str, ...]
     hung: bool
+    by_itself: bool = True
 
 
 Notice = ipc.FromServing | ServingEnded
@@ -95,15 +98,23 @@ class ServingProcess:
         """Whether a plan was sent and not answered yet."""
         return self._pending is not None
 
-    def apply(self, plan: Plan, left_out: tuple[LeftOut, ...] = ()) -> None:
+    def apply(self, plan: Plan, left_out: tuple[LeftOut, ...] = (), *, prove: bool = False) -> None:
         """Send a plan, and what is deployed and not in it; `ipc.Applied` or `ipc.Refused` will be notified, or
-        `ServingEnded`."""
+        `ServingEnded`. With `prove`, new versions have to answer golden samples before they serve."""
         keys = {version.key for version in plan.versions}
         serving = {version.key for version in self.plan.versions} if self.plan is not None else set()
         self._assign_slots(keys, serving)
         self._pending = plan
         slots = {key: self.slots[key] for key in keys}
-        self._send(ipc.Apply(plan=plan, slots=slots, left_out=left_out))
+        self._send(ipc.Apply(plan=plan, slots=slots, prove=prove, left_out=left_out))
+
+    def figures(self, key: str) -> Figures:
+        """Return what a version has done since it was given its slot on the health page, if it has one."""
+        slot = self.slots.get(key)
+        if slot is None:
+            return Figures()
+        counts = self._page.snapshot().slots[slot]
+        return Figures(counts.requests, counts.errors, self._page.run_times(slot))
 
     def tell_link(self, up: bool, outbox_events: int) -> None:
         """Send how the link to the fleet is, for `/metrics`."""
@@ -223,15 +234,12 @@ class ServingProcess:
             return
         self._crashes.append(time.monotonic())
         ran_out = end.code == signal.SIGKILL and before is not None and now is not None and now > before
-        charged = suspects(
-            marked,
-            loading,
-            is_clean=end.cause == "exited" and end.code == 0,
-            from_outside=end.cause == "signal" and end.code in FROM_OUTSIDE,
-            ran_out=ran_out,
-        )
+        is_clean = end.cause == "exited" and end.code == 0
+        from_outside = end.cause == "signal" and end.code in FROM_OUTSIDE
+        charged = suspects(marked, loading, is_clean=is_clean, from_outside=from_outside, ran_out=ran_out)
         how = f"{end.how} for lack of memory" if ran_out else end.how
-        self._notify(hang or ServingEnded(how, charged, hung=False))
+        by_itself = bool(charged) or not (is_clean or from_outside)
+        self._notify(hang or ServingEnded(how, charged, hung=False, by_itself=by_itself))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(ipc.FromServing)

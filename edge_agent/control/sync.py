@@ -17,14 +17,17 @@ import msgspec
 
 from edge_agent import __version__
 from edge_agent.control.deadline import Deadline
-from edge_agent.control.fetch import Store, open_store
+from edge_agent.control.fetch import Store, is_network, open_store
+from edge_agent.control.metering import Clocks, Meter
 from edge_agent.control.trusted_files import read_marks
 from edge_agent.documents.errors import (
+    DownloadPausedError,
     EdgeAgentError,
     ModelError,
     OperatorError,
     SettingsError,
     StorageError,
+    StoreUnreachableError,
     TrustError,
     UnavailableError,
 )
@@ -61,28 +64,40 @@ class LastSync(msgspec.Struct, frozen=True):
     """When the next wave of the deployment comes due, Unix time."""
 
 
-def synchronize(request: SyncRequest, now: datetime, report: Callable[[SyncProgress], None]) -> SyncResult:
-    """Look at the store once, and return `unchanged` or `plan`; raises EdgeAgentError for everything else."""
+def synchronize(
+    request: SyncRequest,
+    now: datetime,
+    report: Callable[[SyncProgress], None],
+    clocks: Clocks | None = None,
+) -> SyncResult:
+    """Look at the store once, and return `unchanged` or `plan`; raises EdgeAgentError for everything else.
+
+    `clocks` are those of the limits of downloads.
+    """
     layout = state_layout(request.settings.paths)
     layout.create()
     root = _bootstrap_root(request.settings)
     fingerprint = _fingerprint(request, root)
     times = _times(layout, now)
     deadline = Deadline(request.settings.store.metadata_deadline_s)
-    store = open_store(request.settings.store, request.folder)
+    # A medium that somebody has brought costs nothing and waits for nothing.
+    limits = request.settings if is_network(request.settings.store, request.folder) else Settings()
+    meter = Meter(limits, layout, hurry=request.hurry, clocks=clocks)
+    store = open_store(request.settings.store, request.folder, meter.count)
     try:
         last = _usable(_read_last(layout), request, fingerprint, layout, times.now)
         etag = last.etag if last else None
         polled = deadline.within(lambda: store.poll(TIMESTAMP, MAX_TIMESTAMP_BYTES, etag))
         if last is not None and not polled.changed:
             return _unchanged(last, times)
-        pulled = _pull(request, layout, root, store, times, deadline, report)
+        pulled = _pull(request, layout, root, store, meter, times, deadline, report)
     finally:
         store.close()
+        meter.close()
     done = LastSync(
         fingerprint, polled.etag, pulled.plan.id, pulled.files, pulled.expires_s, pulled.next_wave_s
     )
-    problem = _keep(layout, done)
+    problem = _keep(layout, done) if pulled.is_settled else ()
     return SyncResult(
         status="plan",
         plan=pulled.plan,
@@ -92,8 +107,22 @@ def synchronize(request: SyncRequest, now: datetime, report: Callable[[SyncProgr
     )
 
 
+def attempt(request: SyncRequest, now: datetime, report: Callable[[SyncProgress], None]) -> SyncResult:
+    """Synchronize, and return a failure as a result too, with what is to be said of a wrong clock beside it."""
+    try:
+        return synchronize(request, now, report)
+    except BrokenPipeError:
+        raise
+    except EdgeAgentError as error:
+        failed = failure(error)
+    except Exception as error:
+        log.exception("The sync stopped at an error of its own")
+        failed = failure(error)
+    return msgspec.structs.replace(failed, warnings=_doubt(request, now))
+
+
 def failure(error: Exception) -> SyncResult:
-    """Return the result that tells an error and who can repair it."""
+    """Return the result that tells an error and who can repair it, or what is waited for."""
     kinds: tuple[tuple[type[Exception], Kind], ...] = (
         (UnavailableError, "network"),
         (TrustError, "trust"),
@@ -101,9 +130,12 @@ def failure(error: Exception) -> SyncResult:
     )
     kind: Kind = next((kind for cls, kind in kinds if isinstance(error, cls)), "operator")
     message = str(error)
+    if isinstance(error, DownloadPausedError):
+        return SyncResult(status="paused", message=message, waits_for=error.reason, until_s=error.until_s)
+    retry_after_s = error.retry_after_s if isinstance(error, StoreUnreachableError) else 0.0
     if not isinstance(error, EdgeAgentError):
         message = f"The sync stopped at an error of its own ({type(error).__name__}: {error}); see the log."
-    return SyncResult(status="failed", kind=kind, message=message)
+    return SyncResult(status="failed", kind=kind, message=message, retry_after_s=retry_after_s)
 
 
 def main() -> int:
@@ -120,16 +152,9 @@ def main() -> int:
 def _run(line: bytes) -> SyncResult:
     try:
         request = msgspec.json.decode(line, type=SyncRequest)
-        return synchronize(request, datetime.now(UTC), _write)
-    except BrokenPipeError:
-        raise
     except msgspec.MsgspecError as error:
         return failure(OperatorError(f"The sync request is malformed: {error}."))
-    except EdgeAgentError as error:
-        return failure(error)
-    except Exception as error:
-        log.exception("The sync stopped at an error of its own")
-        return failure(error)
+    return attempt(request, datetime.now(UTC), _write)
 
 
 def _write(message: FromSync) -> None:
@@ -142,6 +167,7 @@ def _pull(
     layout: StateLayout,
     root: bytes,
     store: Store,
+    meter: Meter,
     times: Times,
     deadline: Deadline,
     report: Callable[[SyncProgress], None],
@@ -149,7 +175,7 @@ def _pull(
     # Imported only now: tuf, pydantic and numpy cost 0.4 s and 50 MB that a poll without news must not take.
     from edge_agent.control.pull import pull
 
-    return pull(request, layout, root, store, times, deadline, report)
+    return pull(request, layout, root, store, meter, times, deadline, report)
 
 
 def _bootstrap_root(settings: Settings) -> bytes:
@@ -231,6 +257,14 @@ def _times(layout: StateLayout, clock: datetime) -> Times:
         marks, _ = read_marks(layout.trust)  # that they are damaged is told by who verifies
     installed = _modified_ns(Path(__file__)) / 1e9
     return Times(clock, datetime.fromtimestamp(installed, UTC), marks.proven)
+
+
+def _doubt(request: SyncRequest, clock: datetime) -> tuple[str, ...]:
+    try:
+        doubt = _times(state_layout(request.settings.paths), clock).doubt
+    except StorageError:
+        return ()
+    return () if doubt is None else (doubt,)
 
 
 def _warnings(expires_s: dict[str, float], times: Times) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ class Trust:
         self._current = folder / "current"
         self.times = times
         self.warnings: list[str] = []
+        self.is_root_withheld = False
+        """Whether the store has a newer root than it gives out."""
         self._marks = Marks()
         self._kept: dict[str, bytes] = {}
         self._updater: TufUpdater | None = None
@@ -193,7 +195,8 @@ class Trust:
         files = self._files()
         newest = newest_root(signed_of(files, "timestamp"))
         version = signed_of(files, "root").get("version", 0)
-        if newest is not None and newest > version:
+        self.is_root_withheld = newest is not None and newest > version
+        if self.is_root_withheld:
             self.warnings.append(
                 f"The store has root metadata of version {newest}, but gives out none after version {version}: "
                 f"see that metadata/{version + 1}.root.json can be fetched from it."

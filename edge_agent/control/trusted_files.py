@@ -52,7 +52,7 @@ def read_marks(folder: Path) -> tuple[Marks, str | None]:
         )
     except FileNotFoundError:
         return Marks(), None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         problem = f"The record of trusted versions {file} was damaged and starts again: check the disk."
         return Marks(), problem
 
@@ -143,7 +143,7 @@ def expiry_of(signed: dict[str, Any]) -> datetime | None:
     """Return when a signed part expires, in UTC, or None where it does not say."""
     try:
         return datetime.fromisoformat(signed["expires"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
 
 

@@ -7,6 +7,7 @@ who asked, in memory, so that a full disk does not stop a check and nothing half
 Source: https://theupdateframework.github.io/specification/latest/, section 5.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from edge_agent.control.fetch import StoreFileMissingError
 from edge_agent.control.trusted_files import contents_of, expiry_of, role_of, signed_part
 from edge_agent.documents.errors import StorageError, StoreUnreachableError, TrustError
+from edge_agent.policy.expiry import remedy
 from edge_agent.policy.trusted_time import Times
 
 _BASE: Final = "metadata/"
 _MAX_METADATA_BYTES: Final = 5_000_000
 _LIMITS: Final = UpdaterConfig(max_root_rotations=256, max_delegations=32)
 """Roots followed in one look, and roles searched for one target: no chain is endless, no loop goes on."""
+
+_EXPIRED: Final = re.compile(r"(Final |New )?(?P<role>.+?)(\.json)? is expired")
+"""What tuf says of a role that expired."""
 
 Fetch = Callable[[str, int], bytes]
 """Gets a file of the store by its path, of at most so many bytes; raises StoreUnreachableError."""
@@ -131,18 +136,15 @@ class TufUpdater:
         )
 
     def _describe_expired(self, message: str) -> str:
-        times = self._times
-        if times is None:
-            return f"The store's metadata has expired: {message}."
-        expired = sorted((time, role) for role, time in self._seen_expiries().items() if time <= times.now)
-        if not expired:
-            return f"The store's metadata has expired: {message}; run edge-fleet refresh."
-        time, role = expired[0]
+        match = _EXPIRED.fullmatch(message)
+        role = match["role"] if match is not None else ""
+        time = self._seen_expiries().get(role)
+        if time is None or self._times is None:
+            return f"The store's metadata has expired: {message}; refresh the store ({remedy(role)})."
         withheld = self._withheld_root() if role == "root" else ""
         return (
-            f"The store's {role} metadata expired on {time:%Y-%m-%d %H:%M} UTC: run edge-fleet "
-            f"{'refresh' if role != 'root' else 'refresh --all'}{withheld}; if that date is still to come, "
-            f"{times.remedy}."
+            f"The store's {role} metadata expired on {time:%Y-%m-%d %H:%M} UTC: refresh the store "
+            f"({remedy(role)}){withheld}; if that date is still to come, {self._times.remedy}."
         )
 
     def _seen_expiries(self) -> dict[str, datetime]:

@@ -13,6 +13,7 @@ from edge_agent.documents.windows import parse_hours
 
 DEPLOYMENT_SCHEMA = 1
 GROUPS_TARGET = "deployments/groups.json"
+MAX_BAKE_S = 30 * 86_400
 
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -82,6 +83,20 @@ class Batching(Document):
     """Sizes that are run without waiting for more."""
 
 
+class Guardrails(Document):
+    """What makes a device go back to the version before, in the bake time of a new one; null is no limit.
+
+    A crash or hang of the serving process that the new version is charged with always does.
+    """
+
+    max_error_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = 0.05
+    """Share of requests, 0 to 1, that may fail by the version's own fault."""
+    max_p99_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 3.0
+    """How many times the old version's 99th percentile of run times the new one's may be."""
+    min_requests: Annotated[int, Field(ge=1)] = 20
+    """With fewer requests to the new version there is no verdict on either."""
+
+
 class ModelDeployment(Document):
     """What a device runs of one model.
 
@@ -94,6 +109,7 @@ class ModelDeployment(Document):
     experiment: Experiment | None = None
     cache: CachePolicy = CachePolicy()
     batching: Batching = Batching()
+    guardrails: Guardrails = Guardrails()
 
     @model_validator(mode="after")
     def _versions_differ(self) -> Self:
@@ -148,6 +164,8 @@ class Deployment(_Versioned):
     timestamp: datetime
     stable: Choice
     candidate: Candidate | None = None
+    bake_s: Annotated[float, Field(ge=0, le=MAX_BAKE_S, allow_inf_nan=False)] = 600.0
+    """How long versions that are new to a device are on trial there, once they serve: see `Guardrails`."""
 
     @property
     def target_path(self) -> str:

@@ -4,6 +4,8 @@ Each message is one sentence that says what is wrong and what to do next. Foreig
 these once, at the seam where a library is called; nothing above the seam catches a foreign exception.
 """
 
+from typing import Literal
+
 
 def unexpected(error: Exception) -> str:
     """Return what a command line says of an error that nobody foresaw, in one line."""
@@ -97,6 +99,10 @@ class ModelLoadError(ModelError):
     """A runtime cannot load or run the model."""
 
 
+class ModelMemoryError(ModelLoadError):
+    """A runtime did not get the memory that the model asked for."""
+
+
 class EngineSetupError(ModelLoadError):
     """A runtime is missing or set up wrongly on this host: who runs it must act, no model is to blame."""
 
@@ -120,7 +126,19 @@ class UnavailableError(EdgeAgentError):
 
 
 class StoreUnreachableError(UnavailableError):
-    """The store did not answer, or not with what was asked for."""
+    """The store did not answer, or not with what was asked for; `retry_after_s` is 0 unless it named a time."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message, retry_after_s)
+
+
+class DownloadPausedError(UnavailableError):
+    """Nothing is wrong: the rest of a download waits until `until_s`, Unix time, and `reason` says what for."""
+
+    def __init__(self, message: str, reason: Literal["budget", "window"], until_s: float | None) -> None:
+        super().__init__(message)
+        self.reason: Literal["budget", "window"] = reason
+        self.until_s = until_s
 
 
 class DeadlineExceededError(UnavailableError):

@@ -78,11 +78,13 @@ class Configure(_Message, frozen=True):
 class Apply(_Message, frozen=True):
     """Serve this plan: load what is new beside the old, switch at once, drain and unload the rest.
 
-    `slots` maps each version's key to its slot on the health page.
+    `slots` maps each version's key to its slot on the health page. With `prove`, what is new must answer its
+    golden samples within their tolerances first: not asked of what served before.
     """
 
     plan: Plan
     slots: dict[str, int]
+    prove: bool = False
     left_out: tuple[LeftOut, ...] = ()
     """What is deployed and not in the plan, for those who ask."""
 
@@ -177,6 +179,8 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
+    hurry: bool = False
+    """Fetch what the byte budget and the maintenance window would hold back."""
     known_plans: tuple[str, ...] | None = None
     """Ids of the plans that the supervisor holds: only if the last sync's is one of them may the answer be
     `unchanged` without a look at the documents. None leaves this check out."""
@@ -188,21 +192,28 @@ class SyncProgress(_Message, frozen=True):
     message: str
     done_bytes: int = 0
     total_bytes: int = 0
+    rate_bytes_per_s: float = 0.0
+    """Of the last seconds."""
 
 
 class SyncResult(_Message, frozen=True):
     """What came of it.
 
     `unchanged`: nothing new. `plan`: this is what the device shall run, and all of its files are here; an
-    empty one if its group has no deployment. `failed`: nothing changed; `message` says why, `kind` who can
-    repair it.
+    empty one if its group has no deployment. `paused`: nothing changed, the rest of the files waits until
+    `until_s`. `failed`: nothing changed; `message` says why, `kind` who can repair it.
     """
 
-    status: Literal["unchanged", "plan", "failed"]
+    status: Literal["unchanged", "plan", "paused", "failed"]
     kind: Literal["", "network", "trust", "model", "operator"] = ""
     message: str = ""
     plan: Plan | None = None
     """Set with `plan` alone."""
+    waits_for: Literal["", "budget", "window"] = ""
+    until_s: float | None = None
+    """Unix time; None where it never comes."""
+    retry_after_s: float = 0.0
+    """How long a failing store has asked to be left alone."""
     expires_s: float | None = None
     warnings: tuple[str, ...] = ()
     downloaded_bytes: int = 0
@@ -215,10 +226,12 @@ FromSync = SyncProgress | SyncResult
 
 
 class ProbeRequest(_Message, frozen=True):
-    """Try this version on this device."""
+    """Try this version on this device; without one, only say how far the probe can be confined here."""
 
-    version: VersionPlan
+    version: VersionPlan | None
     engines: EngineSettings
+    cpu_limit_s: int
+    """Processor time of all threads together."""
 
 
 class ProbeVerdict(_Message, frozen=True):
@@ -233,9 +246,11 @@ class ProbeVerdict(_Message, frozen=True):
     """Runtime and version that ran it, for example `onnxruntime 1.32.0`."""
     load_s: float = 0.0
     run_s: float = 0.0
-    """Median seconds of one golden run."""
+    """Median seconds of one golden run, of one with zeros where there are no golden samples."""
     peak_bytes: int = 0
     """Highest resident size of the probe."""
+    gaps: tuple[str, ...] = ()
+    """What this host has no way to take from the probe, for example the network."""
 
 
 # --- the admin socket ---------------------------------------------------------------------------------------

@@ -13,16 +13,22 @@ EventType = Literal[
     "started",
     "stopped",
     "installed",
+    "probed",
     "activated",
     "refused",
     "quarantined",
+    "baked",
+    "breached",
+    "released",
     "rolled_back",
     "loaded",
     "unloaded",
     "crashed",
     "hung",
     "restarted",
+    "collected",
     "sync_failed",
+    "sync_paused",
     "sync_recovered",
     "state_damaged",
     "warning",
@@ -47,7 +53,8 @@ class Event:
     version: str | None = None
     serial: int | None = None
     actor: str = "agent"
-    """`agent`, or the operator as `uid:<n>`."""
+    """Who caused it: `agent`, `store` (a signed document), or an operator: the user's name on this host,
+    `uid:<n>` where it has none here, `tcp` for the bearer of the admin token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +75,63 @@ class VersionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncReport:
-    """How the last look at the store went."""
+class SyncStep:
+    """How far the sync that is under way is; `total_bytes` counts what had to be fetched, 0 if nothing has."""
 
-    state: Literal["never", "running", "ok", "failed", "off"]
+    step: str
+    done_bytes: Annotated[int, Ge(0)] = 0
+    total_bytes: Annotated[int, Ge(0)] = 0
+    rate_bytes_per_s: Annotated[float, Ge(0)] = 0.0
+    """Of the last seconds."""
+    eta_s: float | None = None
+    """Seconds until all is here at that rate; null where that cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """How the last look at the store went; `paused`: not all of what it found is here, and `waits` says why."""
+
+    state: Literal["never", "running", "ok", "paused", "failed", "off"]
     finished_s: float | None = None
     message: str | None = None
     expires_s: float | None = None
     """When the first of the trusted metadata expires, Unix time."""
+    step: SyncStep | None = None
+    """Set while it runs. Over MQTT it is told anew every 10 s, or 10 % of the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """What an update waits for, and until when: nothing is wrong, it goes on by itself."""
 
-    reason: Literal["window"]
+    reason: Literal["window", "budget"]
     until_s: float | None
     """Unix time; null where it never comes."""
     message: str
     """One sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class BakingVersion:
+    """A version on trial: what it has done since it serves, and may do; null is no limit, or no figure."""
+
+    model: str
+    version: str
+    requests: Annotated[int, Ge(0)] = 0
+    error_rate: Annotated[float, Ge(0)] = 0.0
+    max_error_rate: float | None = None
+    p99_s: float | None = None
+    """The 99th percentile of its run times."""
+    max_p99_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BakeReport:
+    """The trial that the active plan is on: it stays if it has kept all limits for another `left_s`."""
+
+    serial: int
+    left_s: Annotated[float, Ge(0)]
+    versions: tuple[BakingVersion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +150,11 @@ class Reported:
     problems: tuple[str, ...] = ()
     """What an operator should know, one sentence each; empty when all is well."""
     waits: tuple[Wait, ...] = ()
-    """What an update waits for, such as a maintenance window."""
+    """What an update waits for: a maintenance window, or more bytes for downloads."""
+    bake: BakeReport | None = None
+    """Null when what runs is on trial no more."""
+    held: str | None = None
+    """Why a deployment that is here is not activated: it was rolled back from. Null when none is held."""
     schema: Literal[1] = 1
 
 

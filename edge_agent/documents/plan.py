@@ -103,6 +103,18 @@ class BatchingPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailPlan:
+    """What a new version of a model may do in its bake time; see `policy.guardrails`."""
+
+    max_error_rate: float | None = 0.05
+    """The share of requests, of those that the version is to blame for; None for any."""
+    max_p99_ratio: float | None = 3.0
+    """How many times the old p99 of run times the new one may be; None for any."""
+    min_requests: int = 20
+    """With fewer there is no verdict on either."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
     """How the requests to one model are assigned and remembered.
 
@@ -123,6 +135,7 @@ class ModelPlan:
     cache_share: float | None = None
     """The share of the cache's bytes that the model's results may take; all of them unless set."""
     batching: BatchingPlan = BatchingPlan()
+    guardrails: GuardrailPlan = GuardrailPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +154,8 @@ class Plan:
     """One for each model; a model without one is served by weight, remembered by the device's settings."""
     window: str = ""
     """When the plan may be activated, as `documents.windows` reads it; at any time if empty."""
+    bake_s: float = 0.0
+    """How long versions that are new here are on trial, once they serve; 0 is no time at all."""
 
     def policy(self, model: str) -> ModelPlan:
         """Return how a model's requests are assigned and remembered."""

@@ -46,6 +46,15 @@ class StoreSettings:
     """How long the store may stay silent before an attempt is given up."""
     metadata_deadline_s: Annotated[float, Gt(0), Le(540)] = 300.0
     """How long the signed metadata of one look may take to come, whole."""
+    max_file_bytes: Annotated[int, Ge(1)] = 4 * 2**30
+    """The largest file that is fetched, whatever was signed; there must be space for it too."""
+    rate_limit_bytes_per_s: Annotated[int, Ge(1024)] | None = None
+    """How fast files are fetched at most; as fast as they come unless set."""
+    budget_bytes: Annotated[int, Ge(1)] | None = None
+    """How much may be fetched in each period, for metered links; then downloads pause until it turns. All that
+    HTTP carries counts, which is some percent less than the link does; metadata is counted, and fetched."""
+    budget_period: Literal["day", "month"] = "month"
+    """Of the calendar, by the device's own time zone."""
     proxy: str | None = None
     ca_bundle: str | None = None
     bearer_token_file: str | None = None
@@ -114,8 +123,11 @@ class ProbeSettings:
     """Limits of the probe that tries a version before it is activated."""
 
     timeout_s: Annotated[float, Gt(0)] = 120.0
+    """How long the probe may take for one version."""
+    cpu_limit_s: Annotated[int, Ge(0)] = 0
+    """Processor time of all its threads together; 0 sets `timeout_s` for each processor."""
     memory_limit_bytes: Annotated[int, Ge(0)] = 0
-    """Resident memory at which the probe is killed; 0 sets no limit."""
+    """Resident memory at which the version fails; 0 sets three quarters of what the device has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ def signed_at(timestamp: Mapping[str, Any]) -> datetime | None:
     """Return when a timestamp was signed, by its signed part; None where that does not say."""
     try:
         time = datetime.fromisoformat(timestamp[_SIGNED])
-    except (KeyError, ValueError, TypeError):
+        return time.astimezone(UTC) if time.tzinfo is not None else None
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
-    return time.astimezone(UTC) if time.tzinfo is not None else None
 
 
 def newest_root(timestamp: Mapping[str, Any]) -> int | None:

@@ -32,17 +32,18 @@ def warnings(expires_s: Mapping[str, float], times: Times) -> tuple[str, ...]:
         if expires <= now:
             sentences.append(
                 f"The store's {role} metadata expired on {expires:%Y-%m-%d %H:%M} UTC: what runs goes on, but "
-                f"nothing new is trusted until the store is refreshed ({_remedy(role)}); if that date is still "
+                f"nothing new is trusted until the store is refreshed ({remedy(role)}); if that date is still "
                 f"to come, {times.remedy}."
             )
         elif is_due(role, expires, now):
             sentences.append(
                 f"The store's {role} metadata expires on {expires:%Y-%m-%d %H:%M} UTC: refresh the store "
-                f"({_remedy(role)})."
+                f"({remedy(role)})."
             )
     return tuple(sentences)
 
 
-def _remedy(role: str) -> str:
+def remedy(role: str) -> str:
+    """Return the command that signs a role again."""
     online = ("timestamp", "snapshot", "deployments")
     return "edge-fleet refresh" if role in online else "edge-fleet refresh --all"

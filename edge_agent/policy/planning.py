@@ -11,6 +11,7 @@ from edge_agent.documents.manifest import File, Manifest, Tensor, Variant
 from edge_agent.documents.plan import (
     ArmPlan,
     BatchingPlan,
+    GuardrailPlan,
     Limit,
     ModelPlan,
     Origin,
@@ -126,6 +127,7 @@ def compile_plan(
                 _model_plan(model, deployed) for model, deployed in sorted(selection.choice.models.items())
             ),
             window=selection.window,
+            bake_s=deployment.bake_s,
         )
     )
 
@@ -182,6 +184,7 @@ def _unreadable(compression: str) -> str:
 
 def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
     experiment, cache, batching = deployed.experiment, deployed.cache, deployed.batching
+    guardrails = deployed.guardrails
     return ModelPlan(
         model=model,
         arms=tuple(ArmPlan(arm.name or arm.version, arm.version, arm.weight) for arm in deployed.arms),
@@ -194,6 +197,7 @@ def _model_plan(model: str, deployed: ModelDeployment) -> ModelPlan:
         cache_max_input_bytes=cache.max_input_bytes,
         cache_share=cache.share,
         batching=BatchingPlan(batching.max_size, batching.max_delay_us, batching.preferred),
+        guardrails=GuardrailPlan(guardrails.max_error_rate, guardrails.max_p99_ratio, guardrails.min_requests),
     )
 
 

@@ -171,13 +171,3 @@ def superseded(
         else fallback.get(model, ())
         for model in new.models
     }
-
-
-def sync_delay_s(interval_s: float, failures: int, jitter: float) -> float:
-    """Return how long until the next look at the store.
-
-    `failures` counts those in a row: from 5 s on, doubling, never longer than the interval. `jitter`, in
-    [0, 1), spreads devices over the last tenth, so that a fleet that lost its store does not return as one.
-    """
-    delay_s = interval_s if failures == 0 else min(interval_s, 5.0 * 2.0 ** min(failures - 1, 20))
-    return delay_s * (0.9 + 0.1 * jitter)

@@ -48,7 +48,7 @@ class Times:
         if self.now == self.clock:
             return f"set this machine's clock, which says {_minute(self.clock)} UTC"
         if self.now == self.proven:
-            return f"sign the store again with a right clock: it says it was signed on {_minute(self.now)} UTC"
+            return f"replace the store's timestamp key: it says that it was signed on {_minute(self.now)} UTC"
         return f"install this agent again with a right clock: its files are of {_minute(self.now)} UTC"
 
 
@@ -56,8 +56,8 @@ def next_proven(proven: datetime | None, signed_at: datetime | None, first_expir
     """Return the proven time after metadata was verified.
 
     `signed_at` is what its signer says of the time, `first_expiry` when the first of the roles that were
-    verified expires. Only a time before that counts: so no signer's wrong clock, nor a stolen key, can bring
-    the proven time to where a store that is signed anew would be expired.
+    verified expires: a time that is not before that contradicts itself, and does not count. How far a signer's
+    wrong clock, or a thief of its key, can bring the proven time is so bounded, and new keys free it.
     """
     if signed_at is None or signed_at >= first_expiry:
         return proven

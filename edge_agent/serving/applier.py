@@ -53,7 +53,7 @@ class Applier:
                 if key not in apply.slots:
                     raise ModelLoadError(f"The plan gives no slot on the health page to {key}.")
                 new[key] = await self._residency.load(
-                    version, apply.slots[key], leaving, new.values(), self._pipeline.holding.start
+                    version, apply.slots[key], leaving, new.values(), self._pipeline.holding.start, apply.prove
                 )
             except ModelError as error:
                 log.warning("Refused plan %s: %s: %s", apply.plan.id, key, error)

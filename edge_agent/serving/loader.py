@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError
+from edge_agent.documents.errors import EdgeAgentError, ModelError, ModelLoadError
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import NUMPY_NAME
 from edge_agent.engines.base import Engine, find
+from edge_agent.engines.golden import check_outputs, read_golden
 from edge_agent.serving.batches import NEVER, batch_limit
 from edge_agent.serving.calls import Signature
 from edge_agent.serving.jobs import JobQueue
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 _WARM_UP_LIMIT_BYTES = 256 * 2**20
 _QUICK_RUN_NS = 1_000_000
 _AGAIN_NS = 20_000_000
+_PROOF_SAMPLES: Final = 4
+_PROOF_NS: Final = 2_000_000_000
+"""No further golden sample is run after so long: the probe has run them all."""
 
 READY: Final = "READY"
 UNAVAILABLE: Final = "UNAVAILABLE"
@@ -150,16 +154,21 @@ class LoadedVersion:
         return_freed_memory()
 
 
-def load(plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage) -> LoadedVersion:
+def load(
+    plan: VersionPlan, slot: int, settings: EngineSettings, page: HealthPage, prove: bool = False
+) -> LoadedVersion:
     """Load a version and warm it up; raises ModelLoadError. Takes seconds: call it on the loader's thread.
 
-    Load and warm-up are marked on the health page one after the other, since each has the run limit to itself.
+    With `prove` it must answer golden samples within their tolerances, else GoldenError. Load, proof and
+    warm-up are marked on the health page one after the other, since each run has the run limit to itself.
     """
     with _mapping_errors(plan), page.loading(slot):
         started_ns, before_bytes = perf_counter_ns(), _begin(plan, settings)
         engine = _engine(plan, slot, settings, page)
         try:
             loaded = LoadedVersion(plan, engine, slot, page)
+            if prove and plan.golden_path is not None:
+                _prove(loaded, Path(plan.golden_path))
             _warm_up(loaded)
             loaded.note_load(started_ns, before_bytes)
         except BaseException:
@@ -173,7 +182,7 @@ def _mapping_errors(plan: VersionPlan) -> Iterator[None]:
     """Turn a plug-in's own exception, or no memory, into ModelLoadError: what is served already goes on."""
     try:
         yield
-    except ModelLoadError:
+    except ModelError:
         raise
     except Exception as error:
         raise ModelLoadError(
@@ -222,6 +231,21 @@ def _check_signature(plan: VersionPlan, engine: Engine) -> None:
                 )
         if given and kind == "input" and len(given) != len(have):
             raise ModelLoadError(f"The manifest has {len(given)} inputs, the model file has {have}.")
+
+
+def _prove(loaded: LoadedVersion, path: Path) -> None:
+    """Run the first golden samples as requests are run, within this process; raises ModelError.
+
+    What the probe found right may be wrong here: beside other models, with less memory, another thread.
+    """
+    deadline_ns = perf_counter_ns() + _PROOF_NS
+    for index, sample in enumerate(read_golden(path, _PROOF_SAMPLES)):
+        result, _ = loaded.run(sample.inputs, tuple(sample.outputs))
+        if isinstance(result, EdgeAgentError):
+            raise ModelLoadError(f"Golden sample {index} fails in the serving process: {result}")
+        check_outputs(index, result, sample.outputs, loaded.plan.tolerances)
+        if perf_counter_ns() > deadline_ns:
+            return
 
 
 def _warm_up(loaded: LoadedVersion) -> None:

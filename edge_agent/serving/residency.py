@@ -73,12 +73,13 @@ class Residency:
         leaving: Collection[LoadedVersion],
         fresh: Collection[LoadedVersion],
         hold: Callable[[str], None],
+        prove: bool = False,
     ) -> LoadedVersion:
-        """Load a version of a new plan, beside what is served or in place of it; raises ModelLoadError.
+        """Load a version of a new plan, beside what is served or in place of it; raises ModelError.
 
         `leaving` are the versions that the plan leaves out, `fresh` those that were loaded for it already.
         `hold` is told the models whose requests have to wait until the plan is served, before one of their
-        versions is unloaded.
+        versions is unloaded. With `prove` it must answer golden samples.
         """
         async with self._changing:
             here = list(self._here)
@@ -102,7 +103,7 @@ class Residency:
             await asyncio.gather(*(self._scheduler.finish(victim) for victim in ending))
             await self._unload(victims)
             loaded = await self._loop.run_in_executor(
-                self._thread, load, version, slot, self._engines, self._page
+                self._thread, load, version, slot, self._engines, self._page, prove
             )
             self._note_load(loaded)
             if 0 < self._memory.budget_bytes < loaded.resident_bytes:

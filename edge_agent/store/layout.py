@@ -44,6 +44,11 @@ class StateLayout:
         return self.base / "trust"
 
     @property
+    def usage(self) -> Path:
+        """How much of the byte budget is used."""
+        return self.base / "usage.json"
+
+    @property
     def blobs(self) -> Path:
         """Verified files by content; `blobs/<aa>/<digest>`."""
         return self.base / "blobs"

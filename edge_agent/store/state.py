@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +12,40 @@ import msgspec
 
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.policy.crashes import Incident
+from edge_agent.policy.guardrails import Bake
 from edge_agent.store.files import mapping_os_errors, write_atomically
 
 STATE_SCHEMA = 1
 
 _UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 """How a file fails to be read; msgspec tells text that is not UTF-8 by Python's own error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the probe found of a version that passed, on this device."""
+
+    runtime: str = ""
+    """Runtime and version that ran it."""
+    load_s: float = 0.0
+    run_s: float = 0.0
+    """Median seconds of one run."""
+    peak_bytes: int = 0
+    """Highest resident size of the probe, the runtime included."""
+    time_s: float = 0.0
+    """When, Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Why a file shall not run here, since when, who says so, and what it was deployed as."""
+
+    reason: str
+    model: str = ""
+    version: str = ""
+    time_s: float = 0.0
+    """Unix time."""
+    actor: str = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +59,32 @@ class DeployedState:
     """By model, the versions that served before its present ones."""
     target: Plan | None = None
     """Fetched whole, not yet activated."""
-    passed: tuple[str, ...] = ()
-    """Keys of the versions of these plans that passed their probe here."""
-    quarantine: dict[str, str] = field(default_factory=dict)
-    """Files that shall not run here: sha256 to reason."""
+    passed: dict[str, Measured] = field(default_factory=dict)
+    """The versions of these plans that passed their probe here, by key."""
+    quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    """Files that shall not run here, by sha256."""
     incidents: tuple[Incident, ...] = ()
     """Crashes and hangs that are charged to versions that still run."""
     held: str | None = None
-    """Identity of the plan that an operator rolled back from; not activated again by itself."""
+    """Identity of the plan that was rolled back from; not activated again by itself."""
+    held_reason: str | None = None
+    """Why the agent itself rolled back; None where an operator did."""
+    bake: Bake | None = None
+    """The trial that the current plan is on."""
+    untold: str | None = None
+    """What is to be told once the plan that was gone back to serves."""
     schema: int = STATE_SCHEMA
+
+    @property
+    def versions(self) -> tuple[VersionPlan, ...]:
+        """All versions that it names: what runs, what ran before, what models fall back to, what is fetched."""
+        return tuple(self._versions())
+
+    def _versions(self) -> Iterator[VersionPlan]:
+        for plan in (self.current, self.target, self.previous):
+            yield from plan.versions if plan is not None else ()
+        for kept in self.fallback.values():
+            yield from kept
 
 
 def load(path: Path) -> tuple[DeployedState, str | None]:

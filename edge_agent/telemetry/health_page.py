@@ -2,13 +2,15 @@
 
 A memfd that supervisor and serving both map. Per version slot it counts requests, errors, exposures and time
 run; 64 lanes say which version is inside native code, and since when; a heartbeat says that serving's loop
-turns. Everything is an aligned unsigned 64-bit word, in host order:
+turns; and how long the runs of each version took is counted in the buckets of `policy.run_times`. Everything is
+an aligned unsigned 64-bit word, in host order:
 
     word 0           magic and layout version
     word 1           heartbeat, CLOCK_MONOTONIC ns
     64 x 4 words     the slots: requests, errors, exposures, nanoseconds run
     64 words         the lanes: 0 when free, else the start time with its low 6 bits replaced by the slot
     1 word           0, or 1 more than the slot of the version that is being loaded
+    64 x 208 words   the run times: how many of the slot's runs lie in each bucket
 
 A lane is one word, so that a reader can never pair the slot of one run with the start time of another.
 """
@@ -22,16 +24,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
+from edge_agent.policy.run_times import BUCKETS, LONGEST_NS, SHORTEST_NS
+
 SLOTS: Final = 64
 LANES: Final = 64
 
-_MAGIC: Final = 0x4544_4745_4850_0002
+_MAGIC: Final = 0x4544_4745_4850_0003
 _HEARTBEAT: Final = 1
 _COUNTS: Final = 2
 _COUNTS_PER_SLOT: Final = 4
 _MARKS: Final = _COUNTS + SLOTS * _COUNTS_PER_SLOT
 _LOADING: Final = _MARKS + LANES
-_WORDS: Final = _LOADING + 1
+_RUNS: Final = _LOADING + 1
+_RUNS_BEFORE_FIRST: Final = _RUNS - 96
+_WORDS: Final = _RUNS + SLOTS * BUCKETS
 _SIZE_BYTES: Final = _WORDS * 8
 _SLOT_MASK: Final = SLOTS - 1
 
@@ -118,6 +124,11 @@ class HealthPage:
             words[first + 2] += exposures
         if run_ns:
             words[first + 3] += run_ns
+            if not SHORTEST_NS <= run_ns <= LONGEST_NS:
+                run_ns = SHORTEST_NS if run_ns < SHORTEST_NS else LONGEST_NS
+            # `run_times.bucket`, written out for the request path.
+            bits = run_ns.bit_length()
+            words[_RUNS_BEFORE_FIRST + slot * BUCKETS + (bits << 3) + (run_ns >> bits - 4)] += 1
 
     def in_native(self, slot: int) -> "NativeSection":
         """Return a context manager that marks the slot as inside native code; for any thread."""
@@ -145,14 +156,24 @@ class HealthPage:
             loading=loading - 1 if (loading := _read(self._words, _LOADING)) else None,
         )
 
+    def run_times(self, slot: int) -> dict[int, int]:
+        """Return how many of a slot's runs lie in each bucket of `policy.run_times` that has any."""
+        _first_count(slot)
+        first = _RUNS + slot * BUCKETS
+        counts = self._words[first : first + BUCKETS].tolist()
+        return {index: count for index, count in enumerate(counts) if count}
+
     def clear_marks(self) -> None:
         """Free all lanes; for the supervisor, once the process that set them is dead."""
-        self._words[_MARKS:_WORDS] = memoryview(bytes((_WORDS - _MARKS) * 8)).cast("Q")
+        self._clear(_MARKS, _RUNS - _MARKS)
 
     def clear_slot(self, slot: int) -> None:
         """Set a slot's counts to zero, before it is given to another version."""
-        first = _first_count(slot)
-        self._words[first : first + _COUNTS_PER_SLOT] = memoryview(bytes(_COUNTS_PER_SLOT * 8)).cast("Q")
+        self._clear(_first_count(slot), _COUNTS_PER_SLOT)
+        self._clear(_RUNS + slot * BUCKETS, BUCKETS)
+
+    def _clear(self, first: int, words: int) -> None:
+        self._words[first : first + words] = memoryview(bytes(words * 8)).cast("Q")
 
     def _slot_counts(self, slot: int) -> SlotCounts:
         first = _first_count(slot)

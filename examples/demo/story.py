@@ -89,7 +89,7 @@ class Story:
             "server can offer it. Keys stay outside. To publish says that a version exists; to deploy says "
             "which version a group of devices shall run."
         )
-        run("edge-fleet", "init", shown(self._store), "--keys", shown(self._keys))
+        run("edge-fleet", "init", shown(self._store), "--keys", shown(self._keys), "--unencrypted")
         self._publish("magika", FLOAT)
         self._publish("faces", FACES)
         self._deploy(f"magika={FLOAT}", f"faces={FACES}")

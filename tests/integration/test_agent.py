@@ -1,6 +1,7 @@
 """The whole agent: real processes, a real signed store in a folder, real ONNX models."""
 
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -48,14 +49,6 @@ def device(tmp_path: Path, fleet: Fleet, name: str = "device", **sections: dict[
     )
 
 
-def crashing_package(fleet: Fleet, version: str, factor: float, run_limit_s: float = 30.0) -> None:
-    model = fleet.folder / f"crashing-{version}"
-    model.write_text(f"{factor}")
-    folder = fleet.folder / "packages" / "m" / version
-    package(folder, model, name="m", version=version, factor=factor, engine="crashing", run_limit_s=run_limit_s)
-    fleet.publish_package(folder)
-
-
 @contextmanager
 def small_disk(agent: AgentProcess) -> Iterator[None]:
     """Give the agent's state folder a file system of 8 MiB: mounted by root, or in a user's own namespace."""
@@ -87,7 +80,7 @@ def test_an_empty_agent_is_ready_and_takes_up_what_is_deployed(agent: AgentProce
     reported = agent.reported()
     assert (reported.serial, reported.group, reported.device) == (1, "default", "device")
     assert [(found.version, found.state) for found in reported.versions] == [("1", "serving")]
-    assert [event.type for event in agent.events()][-2:] == ["installed", "activated"]
+    assert [event.type for event in agent.events()][-3:] == ["installed", "probed", "activated"]
 
 
 def test_the_poll_interval_finds_new_versions(tmp_path: Path, fleet: Fleet) -> None:
@@ -144,7 +137,7 @@ def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(agent: AgentProc
 
 def test_files_that_no_plan_needs_are_removed(agent: AgentProcess, fleet: Fleet) -> None:
     for number in range(1, 5):
-        fleet.release(str(number), float(number))
+        fleet.release(str(number), float(number), bake_s=0)
         agent.sync()
     kept = {path.name for path in (agent.state / "blobs").glob("??/*")}
     assert fleet.blob("m", "4").name in kept
@@ -345,8 +338,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 ) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0")
+    fleet.deploy(m="2", bake_s=0)
     assert agent.sync()["status"] == "activated"
     for crashes in (1, 2):
         poison(agent, 666.0)
@@ -368,8 +361,8 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
 def test_a_version_that_hangs_is_killed_and_charged(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    crashing_package(fleet, "2", 3.0, run_limit_s=0.5)
-    fleet.deploy(m="2")
+    fleet.publish_faulty("2", "3.0", run_limit_s=0.5)
+    fleet.deploy(m="2", bake_s=0)
     agent.sync()
     for _ in range(3):
         poison(agent, 777.0)
@@ -393,7 +386,7 @@ def test_rollback_holds_until_there_is_something_newer(agent: AgentProcess, flee
     assert agent.sync(force=True)["status"] == "unchanged"
     assert agent.factor() == (2.0, "1")
     [event] = agent.events("rolled_back")
-    assert event.actor == f"uid:{os.getuid()}"
+    assert event.actor == pwd.getpwuid(os.getuid()).pw_name
     agent.stop()
     agent.start()
     agent.sync(force=True)

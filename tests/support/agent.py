@@ -18,6 +18,7 @@ from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.messages import Event, Reported
 
 LIMIT_S = 30.0
+CHECKOUT = Path(__file__).parents[2]
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
@@ -47,11 +48,16 @@ class AgentProcess:
         self.config = folder / "config.toml"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {"state": str(self.state), "runtime": str(self.runtime)}
-        self.settings: dict[str, dict[str, Any]] = {"paths": paths, "engines": {"threads": 1}}
+        self.settings: dict[str, dict[str, Any]] = {
+            "paths": {"state": str(self.state), "runtime": str(self.runtime)},
+            "engines": {"threads": 1},
+        }
         for section, values in settings.items():
             self.settings[section] = {**self.settings.get(section, {}), **values}
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
+        # The code of this checkout, wherever else the package may be installed from.
+        path = [str(CHECKOUT), *filter(None, [self.environment.get("PYTHONPATH")])]
+        self.environment["PYTHONPATH"] = os.pathsep.join(path)
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the agent's, for example in a namespace of its own."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -76,7 +82,7 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
             )
         if wait:
             try:

@@ -24,7 +24,7 @@ class Fleet:
         self.repository.create(self.keys, datetime.now(UTC))
         self.root = folder / "root.json"
         """The root that devices trust; a copy, since theirs does not lie in the store either."""
-        shutil.copy(self.repository.root_file, self.root)
+        shutil.copy(self.store / "root.json", self.root)
 
     @property
     def url(self) -> str:
@@ -37,19 +37,46 @@ class Fleet:
         folder = self.folder / "packages" / name / version
         self.publish_package(package(folder, model, name=name, version=version, factor=factor))
 
+    def publish_faulty(
+        self, version: str, behaviour: str, *, name: str = "m", run_limit_s: float = 30.0
+    ) -> None:
+        """Publish a version that runs on the engine of `support.plugin`: `3.0 fails=0.2`, for example."""
+        model = self.folder / f"{name}-{version}-faulty"
+        model.write_text(behaviour)
+        self.publish_package(
+            package(
+                self.folder / "packages" / name / version,
+                model,
+                name=name,
+                version=version,
+                factor=float(behaviour.split()[0]),
+                engine="crashing",
+                run_limit_s=run_limit_s,
+            )
+        )
+
     def publish_package(self, folder: Path) -> None:
         """Publish a packaged version."""
         publish(self.repository, [read_package(folder)], self.keys, datetime.now(UTC))
 
-    def deploy(self, **models: str) -> Deployment:
+    def deploy(self, *, bake_s: float | None = None, **models: str) -> Deployment:
         """Deploy one version of each named model, beside what is deployed already."""
         wanted = {name: ModelDeployment(arms=(Arm(version=version),)) for name, version in models.items()}
-        return deploy(self.repository, self.keys, "default", Change(models=wanted), datetime.now(UTC)).after
+        change = Change(models=wanted, bake_s=bake_s)
+        return deploy(self.repository, self.keys, "default", change, datetime.now(UTC)).after
 
-    def release(self, version: str, factor: float, *, name: str = "m", padding_bytes: int = 0) -> Deployment:
+    def release(
+        self,
+        version: str,
+        factor: float,
+        *,
+        name: str = "m",
+        padding_bytes: int = 0,
+        bake_s: float | None = None,
+    ) -> Deployment:
         """Publish a version and deploy it."""
         self.publish(version, factor, name=name, padding_bytes=padding_bytes)
-        return self.deploy(**{name: version})
+        return self.deploy(bake_s=bake_s, **{name: version})
 
     def blob(self, name: str, version: str) -> Path:
         """Return where the model file of a version lies in the store."""

@@ -336,12 +336,12 @@ class ServingProcess:
             elif not isinstance(message, Metrics):
                 return message
 
-    def apply(self, *versions: VersionPlan) -> Applied | Refused:
+    def apply(self, *versions: VersionPlan, prove: bool = False) -> Applied | Refused:
         """Have a plan of these versions applied, and return what came of it."""
         for version in versions:
             self._slots.setdefault(version.key, len(self._slots))
         slots = {version.key: self._slots[version.key] for version in versions}
-        self.send(Apply(plan=with_id(Plan(versions=versions)), slots=slots))
+        self.send(Apply(plan=with_id(Plan(versions=versions)), slots=slots, prove=prove))
         outcome = self.receive()
         assert isinstance(outcome, Applied | Refused)
         return outcome

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.control.fetch import open_store
+from edge_agent.control.metering import Clocks
 from edge_agent.control.sync import synchronize
 from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import Arm, ModelDeployment
@@ -143,9 +144,9 @@ class Device:
     def request(self, **fields: object) -> SyncRequest:
         return SyncRequest(**{"settings": self.settings, "quarantined": {}, **fields})  # type: ignore[arg-type]
 
-    def sync(self, now: datetime | None = None, **fields: object) -> SyncResult:
+    def sync(self, now: datetime | None = None, clocks: Clocks | None = None, **fields: object) -> SyncResult:
         self.progress: list[SyncProgress] = []
-        return synchronize(self.request(**fields), now or datetime.now(UTC), self.progress.append)
+        return synchronize(self.request(**fields), now or datetime.now(UTC), self.progress.append, clocks)
 
     def sync_child(self, **fields: object) -> SyncResult:
         child = self.run_child(msgspec.json.encode(self.request(**fields)))

@@ -198,8 +198,8 @@ def test_labels_that_the_model_does_not_have(bench: Bench, tmp_path: Path) -> No
 
 def test_labels_in_a_package_pass_as_on_a_device(tmp_path: Path) -> None:
     """The whole way: the golden file holds text without pickles, and an engine's answer is compared with it."""
-    from edge_agent.control.probe import check_outputs, read_golden
     from edge_agent.documents.settings import EngineSettings
+    from edge_agent.engines.golden import check_outputs, read_golden
     from edge_agent.engines.onnx import OnnxEngine
 
     model = write(tmp_path / "model.onnx", spoilt(0), [SCORES, CLASS, LABEL])

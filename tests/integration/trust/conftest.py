@@ -49,7 +49,7 @@ def serve(requests: list[str]) -> Iterator[Callable[[Path], StaticServer]]:
 @pytest.fixture
 def device(tmp_path: Path, fleet: Fleet, serve: Callable[[Path], StaticServer]) -> Device:
     root = tmp_path / "root.json"
-    root.write_bytes(fleet.repository.root_file.read_bytes())
+    root.write_bytes((fleet.store / "root.json").read_bytes())
     return Device(
         Settings(
             device=DeviceSettings(id="bench-1", labels={"site": "ulm"}),

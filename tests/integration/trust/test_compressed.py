@@ -143,7 +143,7 @@ def test_a_device_whose_disk_has_no_room_for_the_content_fetches_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge_agent.store.blobs._RESERVE_BYTES", _free_bytes(device) - 2**32)
         with pytest.raises(StorageError, match=r"too full for 8192\.\d MiB of downloads"):
-            device.sync()
+            device.with_store(max_file_bytes=2**33).sync()
     assert not any("/blobs/" in line for line in requests)
 
 

@@ -269,7 +269,7 @@ class TestFolder:
             device.sync(folder=str(tmp_path / "usb"))
 
     def test_a_folder_that_is_no_store(self, device: Device, tmp_path: Path) -> None:
-        with pytest.raises(StoreUnreachableError, match=r"has no .*timestamp\.json"):
+        with pytest.raises(StoreUnreachableError, match="holds no store: name the folder that has `metadata`"):
             device.sync(folder=str(tmp_path))
 
 
@@ -282,6 +282,14 @@ class TestBlobs:
         fleet.deploy("digits=1")
         (blob,) = (path for path in fleet.store.glob("blobs/sha256/*/*") if path.stat().st_size == 1_000_000)
         return blob
+
+    def test_a_file_larger_than_the_device_takes_is_not_fetched(
+        self, device: Device, blob: Path, requests: list[str]
+    ) -> None:
+        with pytest.raises(ModelError, match=r"needs a file of 1000000 bytes .* raise store.max_file_bytes"):
+            device.with_store(max_file_bytes=999_999).sync()
+        assert not any("/blobs/" in line for line in requests)
+        assert device.with_store(max_file_bytes=1_000_000).sync().status == "plan"
 
     def test_a_tampered_blob_is_refused_and_the_next_look_recovers(
         self, fleet: Fleet, device: Device, blob: Path

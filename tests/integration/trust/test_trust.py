@@ -66,7 +66,7 @@ class TestSignatures:
     def test_a_root_of_another_store_is_refused(self, device: Device, tmp_path: Path) -> None:
         other = Repository(tmp_path / "other")
         other.create(KeyFolder(tmp_path / "other-keys"), datetime.now(UTC))
-        Path(device.settings.store.root or "").write_bytes(other.root_file.read_bytes())
+        Path(device.settings.store.root or "").write_bytes(other.files.read("root.json"))
         with pytest.raises(
             TrustError, match=r"not signed by the keys that this device trusts .* check that store.root"
         ):
@@ -120,7 +120,8 @@ class TestTime:
         fleet.now -= timedelta(days=8)
         fleet.deploy("digits=1")
         with pytest.raises(
-            TrustError, match=r"timestamp metadata expired on .* UTC: run edge-fleet refresh; .*clock"
+            TrustError,
+            match=r"timestamp metadata expired on .* UTC: refresh the store \(edge-fleet refresh\); .*clock",
         ):
             running.sync()
 
@@ -231,6 +232,14 @@ class TestFolder:
             ["current", "last_sync.json", "versions.json", str(second)]
         )
 
+    def test_nothing_goes_through_the_folder_for_temporary_files(
+        self, running: Device, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fleet.publish(version="2")
+        fleet.deploy("digits=2")
+        monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+        assert running.sync().status == "plan"
+
     def test_without_news_nothing_is_written(self, running: Device) -> None:
         def state() -> dict[str, int]:
             return {str(path): path.stat().st_mtime_ns for path in running.layout.trust.rglob("*.json")}
@@ -248,6 +257,21 @@ class TestRoots:
             refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
         assert running.sync().status == "plan"
         assert marks(running)["root"] == 3
+
+    def test_a_root_that_is_withheld_is_told_until_it_comes(self, running: Device, fleet: Fleet) -> None:
+        refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+        withheld = fleet.store / "metadata/2.root.json"
+        content = withheld.read_bytes()
+        withheld.unlink()
+        for _ in range(2):
+            (warning,) = running.sync().warnings
+            assert warning == (
+                "The store has root metadata of version 2, but gives out none after version 1: see that "
+                "metadata/2.root.json can be fetched from it."
+            )
+        withheld.write_bytes(content)
+        assert running.sync().warnings == ()
+        assert marks(running)["root"] == 2
 
     def test_an_older_root_after_the_metadata_was_lost_is_refused(self, running: Device, fleet: Fleet) -> None:
         refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
@@ -281,7 +305,7 @@ class TestStores:
 def test_a_folder_is_a_store_for_trust_alone(fleet: Fleet, tmp_path: Path) -> None:
     folder = tmp_path / "trust"
     folder.mkdir()
-    root = fleet.repository.root_file.read_bytes()
+    root = (fleet.store / "root.json").read_bytes()
     with Trust(folder, FolderStore(fleet.store), root, Times(fleet.now)) as trust:
         trust.refresh()
         assert trust.target("deployments/groups.json") is not None

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from edge_agent.cli.output import Output, Progress, duration, size, table
 from edge_agent.cli.report import event_lines, sync_sentence, version_lines
 from edge_agent.cli.status import ProcessStatus, SocketStatus, Status, lines
-from edge_agent.documents.messages import Event, Reported, SyncReport, VersionReport, Wait
+from edge_agent.documents.messages import (
+    BakeReport,
+    BakingVersion,
+    Event,
+    Reported,
+    SyncReport,
+    SyncStep,
+    VersionReport,
+    Wait,
+)
 
 PLAIN = Output(as_json=False, stream=io.StringIO())
 SERVING = VersionReport("magika", "v2", "serving", "onnx", "int8", "ab" * 32, weight=1.0, requests=12)
@@ -42,6 +51,20 @@ def test_status_tells_what_runs_and_what_is_wrong() -> None:
     assert "http://127.0.0.1:8000" in text
     assert "The disk is nearly full." in text
     assert text.index("Back. (by uid:1000)") < text.index("kws v9 crashed.")
+
+
+def test_status_tells_how_the_trial_goes() -> None:
+    versions = (
+        BakingVersion("kws", "v9", 1234, 0.0125, 0.05, 0.0042, 0.015),
+        BakingVersion("ocr", "v2", 7, 0.0, None, None, None),
+    )
+    reported = Reported(
+        "cam-3", "0.1.0", "line-1", 7, "abcd", bake=BakeReport(7, 180.0, versions), held="It failed."
+    )
+    shown = list(lines(Status(reported, ProcessStatus(1, 1.0, 2, 0), SocketStatus("/i")), PLAIN, now_s=400.0))
+    assert any(line.startswith("Serial 7 is on trial until ") and line.endswith("3 min more") for line in shown)
+    assert "  kws v9: 1234 requests, error rate 1.25 % (limit 5 %), p99 4.2 ms (limit 15 ms)" in shown
+    assert "  ocr v2: 7 requests, error rate 0 % (no limit)" in shown
 
 
 def test_versions_show_their_share_of_traffic_and_why_they_do_not_serve() -> None:
@@ -112,3 +135,13 @@ def test_durations_have_two_units_at_most(seconds: float) -> None:
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
     assert table(("A", "BB"), [("long", "x")]) == ["A     BB", "long  x"]
+
+
+def test_a_sync_that_runs_tells_how_far_it_is() -> None:
+    step = SyncStep("Downloading", 2**20, 4 * 2**20, 2**19, 6.0)
+    says = "looking at the store now: downloading, 1.0 MiB of 4.0 MiB, 512.0 KiB/s, 6 s left"
+    assert sync_sentence(SyncReport("running", 90.0, "The store did not answer.", step=step), 100.0) == says
+    begun = SyncReport("running", step=SyncStep("Checking the store's signatures"))
+    assert sync_sentence(begun, 100.0) == "looking at the store now: checking the store's signatures"
+    paused = SyncReport("paused", 90.0, "The budget is used up.")
+    assert sync_sentence(paused, 100.0) == "paused, 10 s ago: The budget is used up."

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def request(verb: str, **arguments: Any) -> bytes:
 def test_progress_comes_before_the_answer_and_the_actor_is_known(tmp_path: Path) -> None:
     progress, answer = talk(tmp_path / "admin.sock", request("echo", a=1))
     assert progress == ipc.AdminProgress(message="half", done_bytes=1, total_bytes=2)
-    assert answer.result == {"arguments": {"a": 1}, "actor": f"uid:{os.getuid()}"}
+    assert answer.result == {"arguments": {"a": 1}, "actor": pwd.getpwuid(os.getuid()).pw_name}
 
 
 def test_one_connection_may_ask_again_after_an_error(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_damage_is_read_as_nothing(content: bytes) -> None:
     assert signed_part(content) == {}
 
 
-@pytest.mark.parametrize("signed", [{}, {"expires": 5}, {"expires": "soon"}])
+@pytest.mark.parametrize(
+    "signed", [{}, {"expires": 5}, {"expires": "soon"}, {"expires": "0001-01-01T00:00:00+09:00"}]
+)
 def test_an_expiry_that_is_none(signed: dict[str, object]) -> None:
     assert expiry_of(signed) is None
 

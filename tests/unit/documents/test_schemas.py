@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.documents.schemas import DOCUMENTS, attribute_docstrings, render, schema, write
-from edge_agent.documents.settings import StoreSettings
+from edge_agent.documents.settings import SequenceSettings
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "schemas"
 
@@ -34,6 +34,6 @@ def test_settings_refuse_unknown_keys_and_documents_ignore_unknown_fields() -> N
 def test_attributes_are_described() -> None:
     store = schema("settings")["$defs"]["StoreSettings"]["properties"]
     assert store["root"]["description"] == "Path of the trusted root.json that came with the device."
-    assert attribute_docstrings(StoreSettings).keys() == {"url", "root", "timeout_s"}
+    assert attribute_docstrings(SequenceSettings).keys() == {"max_count", "idle_s"}
     manifest = schema("manifest")["properties"]
     assert manifest["labels"]["description"].startswith("Class names in the order")

@@ -13,7 +13,9 @@ def test_notes_are_read_as_they_were_written() -> None:
     assert newest_root(notes) == 4
 
 
-@pytest.mark.parametrize("value", [None, 5, "", "soon", "2026-11-25T12:00:00", ["2026"]])
+@pytest.mark.parametrize(
+    "value", [None, 5, "", "soon", "2026-11-25T12:00:00", ["2026"], "0001-01-01T00:00:00+09:00"]
+)
 def test_what_is_no_time_is_none(value: Any) -> None:
     assert signed_at({"x-edge-agent-signed": value}) is None
     assert signed_at({}) is None

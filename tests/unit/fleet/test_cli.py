@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from edge_fleet import cli
+from edge_fleet.commands import store
 
 
 def fail(options: object) -> None:
@@ -15,7 +16,7 @@ def fail(options: object) -> None:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_list", fail)
+    monkeypatch.setattr(store, "_list", fail)
 
 
 @pytest.mark.usefixtures("broken")
@@ -45,8 +46,8 @@ def test_numbers_out_of_range_are_mistakes_of_the_caller(
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     script = (
-        "import sys\nfrom edge_fleet import cli\n"
-        "cli._list = lambda options: cli.show.Created('', '', '')\n"
+        "import sys\nfrom edge_fleet import cli\nfrom edge_fleet.commands import store\n"
+        "store._list = lambda options: cli.show.Created('', '', '')\n"
         "sys.exit(cli.main(['list', 'store', '--json']))"
     )
     reading, writing = os.pipe()

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.documents.deployment import Arm, Deployment, ModelDeployment
+from edge_agent.documents.deployment import Arm, Deployment, Guardrails, ModelDeployment
 from edge_agent.documents.errors import RequestError
 from edge_fleet.deploy import Change, parse_arms, parse_rule, revise
+from edge_fleet.experiments import Terms
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -137,3 +138,24 @@ class TestWindow:
     def test_a_window_needs_a_candidate(self) -> None:
         with pytest.raises(RequestError, match="no candidate"):
             after({"models": models(a="1")}, {"window": "02:00-05:00"})
+
+
+class TestTrials:
+    def test_the_bake_time_stays_until_it_is_changed(self) -> None:
+        first = {"models": models(a="1")}
+        assert after(first).bake_s == 600
+        assert after({**first, "bake_s": 30.0}, {"models": models(a="2")}).bake_s == 30
+        with pytest.raises(RequestError, match="no bake time"):
+            after({**first, "bake_s": -1.0})
+
+    def test_guardrails_stay_and_are_changed_one_by_one(self) -> None:
+        strict = {"models": models(a="1"), "terms": Terms(guardrails={"max_error_rate": 0.01})}
+        fast = {"models": models(a="2"), "terms": Terms(guardrails={"max_p99_ratio": None})}
+        found = after(strict, fast, {"models": models(a="3", b="1")}).stable.models
+        assert found["a"].guardrails == Guardrails(max_error_rate=0.01, max_p99_ratio=None)
+        assert found["b"].guardrails == Guardrails()
+
+    @pytest.mark.parametrize("wrong", [{"max_error_rate": 1.5}, {"max_p99_ratio": 0.5}, {"min_requests": 0}])
+    def test_guardrails_that_make_no_sense(self, wrong: dict[str, float | None]) -> None:
+        with pytest.raises(RequestError, match="no guardrails"):
+            after({"models": models(a="1"), "terms": Terms(guardrails=wrong)})

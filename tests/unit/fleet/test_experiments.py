@@ -121,8 +121,8 @@ def test_an_experiment_that_begins_again_has_a_new_epoch_and_salt(tmp_path: Path
     assert experiment.epoch == 2
     assert len(experiment.salt) == 32
     (fleet.store / "targets/deployments/00.default.json").write_text("{")
-    assert past_epochs(fleet.store, "default") == {"digits": 2}
-    assert past_epochs(fleet.store, "other") == {}
+    assert past_epochs(fleet.repository.files, "default") == {"digits": 2}
+    assert past_epochs(fleet.repository.files, "other") == {}
 
 
 @pytest.mark.parametrize(

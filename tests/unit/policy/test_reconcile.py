@@ -137,15 +137,6 @@ def test_an_unchanged_model_keeps_what_it_falls_back_to() -> None:
     assert reconcile.superseded(plan(1, OLD), plan(2, NEW), {})["m"] == (OLD,)
 
 
-@given(st.floats(1, 86_400), st.integers(0, 100), st.floats(0, 1, exclude_max=True))
-def test_looks_at_the_store_are_never_later_than_the_interval(
-    interval_s: float, failures: int, jitter: float
-) -> None:
-    delay_s = reconcile.sync_delay_s(interval_s, failures, jitter)
-    assert 0 < delay_s <= interval_s
-    assert delay_s >= 0.9 * min(interval_s, 5.0)
-
-
 VERSIONS = st.sampled_from([version(model, name) for model in ("m", "n") for name in ("1", "2", "3")])
 PLANS = st.builds(
     lambda serial, versions: plan(serial, *versions),

@@ -39,7 +39,7 @@ def test_a_clock_behind_is_told_with_what_proves_it_wrong() -> None:
 def test_the_remedy_names_what_is_ahead() -> None:
     assert Times(NOW).remedy == "set this machine's clock, which says 2026-11-25 12:00 UTC"
     assert Times(NOW, NOW + DAY).remedy.startswith("install this agent again with a right clock")
-    assert Times(NOW, NOW, NOW + DAY).remedy.startswith("sign the store again with a right clock")
+    assert Times(NOW, NOW, NOW + DAY).remedy.startswith("replace the store's timestamp key")
 
 
 @given(maybe, maybe, moments)

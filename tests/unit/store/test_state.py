@@ -7,7 +7,7 @@ from edge_agent.documents.plan import Limit, Plan, VersionPlan, with_id
 from edge_agent.documents.tensors import TensorSpec
 from edge_agent.policy.crashes import Incident
 from edge_agent.store import state as state_file
-from edge_agent.store.state import DeployedState
+from edge_agent.store.state import DeployedState, Measured, Quarantined
 
 VERSION = VersionPlan(
     model="m",
@@ -25,8 +25,8 @@ FULL = DeployedState(
     current=with_id(Plan(group="default", serial=2, versions=(VERSION,))),
     previous=with_id(Plan(group="default", serial=1, versions=(VERSION,))),
     fallback={"m": (VERSION,)},
-    passed=(VERSION.key,),
-    quarantine={"1" * 64: "bad"},
+    passed={VERSION.key: Measured("onnxruntime 1", 0.1, 0.2, 3, 4.0)},
+    quarantine={"1" * 64: Quarantined("bad", "m", "0", 1.0, "root")},
     incidents=(Incident(1.0, (VERSION.key,)),),
     held="default/3/stable",
 )

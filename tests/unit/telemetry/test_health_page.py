@@ -3,13 +3,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edge_agent.policy.run_times import bucket
 from edge_agent.telemetry.health_page import LANES, SLOTS, HealthPage, NativeMark, SlotCounts
 
 WRITER = """
 import os, sys
+from edge_agent.policy.run_times import bucket
 from edge_agent.telemetry.health_page import HealthPage
 page = HealthPage.attach(int(sys.argv[1]))
 page.heartbeat()
@@ -103,6 +108,21 @@ def test_counts_add_up(page):
     page.count(8, exposures=1)
     assert page.snapshot().slots[7] == SlotCounts(requests=1, errors=1, exposures=1, run_ns=12)
     assert page.snapshot().slots[8] == SlotCounts(exposures=1)
+
+
+@given(st.lists(st.integers(1, 10**12), max_size=20))
+def test_run_times_are_counted_in_their_buckets(run_times):
+    page = HealthPage.create()
+    for run_ns in run_times:
+        page.count(63, run_ns=run_ns)
+    assert page.run_times(63) == Counter(map(bucket, run_times))
+    assert page.run_times(62) == {}
+    with page.in_native(1):
+        page.clear_marks()
+    assert page.run_times(63) == Counter(map(bucket, run_times))
+    page.clear_slot(63)
+    assert page.run_times(63) == {}
+    page.close()
 
 
 @pytest.mark.parametrize("slot", [-1, SLOTS])

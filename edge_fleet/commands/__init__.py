@@ -1,0 +1,1 @@
+"""The commands of `edge-fleet`: their options; what they do is in the modules that they call."""

@@ -1,0 +1,65 @@
+"""Where the passphrase of the keys comes from: a file, the environment, or a person at the terminal."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+
+from edge_agent.documents.errors import OperatorError
+from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted
+
+
+class Asking:
+    """Asks a person once, for all keys of a command; a folder of plain keys gets plain ones without a word."""
+
+    def __init__(self, folder: Path, unencrypted: bool) -> None:
+        pems = list(folder.glob("*.pem"))
+        self._unencrypted = unencrypted or (bool(pems) and not any(map(is_encrypted, pems)))
+        self._existing: str | None = None
+        self._new: str | None = None
+
+    def existing(self, path: Path) -> str | None:
+        """Return the passphrase of a key; None where there is no terminal."""
+        if self._existing is None and sys.stdin.isatty():
+            self._existing = getpass.getpass(f"Passphrase of {path}: ")
+        return self._existing
+
+    def new(self) -> str | None:
+        """Return what to encrypt new keys with."""
+        if self._unencrypted:
+            return None
+        if not sys.stdin.isatty():
+            raise OperatorError(
+                f"The new keys have no passphrase: set {PASSPHRASE_VARIABLE} or give --passphrase-file, or say "
+                "--unencrypted if the disk protects them."
+            )
+        if self._new is None:
+            self._new = self._existing or _ask_twice()
+        return self._new or None
+
+
+def open_folder(path: Path, passphrase_file: Path | None, unencrypted: bool = False) -> KeyFolder:
+    """Return a folder of keys with their passphrase, or with whom to ask for it."""
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE) or None
+    if passphrase_file is not None:
+        passphrase = read_passphrase(passphrase_file)
+    return KeyFolder(path, passphrase, Asking(path, unencrypted))
+
+
+def read_passphrase(path: Path) -> str:
+    """Return the first line of a file; raises OperatorError."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"The passphrase file {path} cannot be read: {error}.") from error
+    if not lines or not lines[0]:
+        raise OperatorError(f"The passphrase file {path} has no first line: write the passphrase there.")
+    return lines[0]
+
+
+def _ask_twice() -> str:
+    while True:
+        passphrase = getpass.getpass("Passphrase for the new keys (empty: leave them unencrypted): ")
+        if passphrase == getpass.getpass("Once more: "):
+            return passphrase
+        sys.stderr.write("They differ.\n")
