@@ -100,9 +100,9 @@ def load(path: Path) -> tuple[DeployedState, str | None]:
     Never raises: a device without a readable state starts empty and asks its store.
     """
     older = previous_path(path)
-    if not path.exists() and not older.exists():
-        return DeployedState(), None
     try:
+        if not path.exists() and not older.exists():
+            return DeployedState(), None
         return _read(path), None
     except _UNREADABLE as error:
         reason = f"{path} could not be read ({error})"
@@ -115,7 +115,7 @@ def load(path: Path) -> tuple[DeployedState, str | None]:
 def save(path: Path, state: DeployedState) -> None:
     """Replace the state durably, keeping the one before; raises StorageError, then nothing has changed."""
     content = msgspec.json.format(msgspec.json.encode(state), indent=1)
-    if path.exists():
+    with mapping_os_errors(path):
         _keep(path)
     write_atomically(path, content, mode=0o640)
 
@@ -126,11 +126,12 @@ def previous_path(path: Path) -> Path:
 
 
 def _keep(path: Path) -> None:
-    with mapping_os_errors(path):
-        link = path.with_name(f".{path.name}.keep")
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        link.replace(previous_path(path))
+    if not path.exists():
+        return
+    link = path.with_name(f".{path.name}.keep")
+    link.unlink(missing_ok=True)
+    os.link(path, link)
+    link.replace(previous_path(path))
 
 
 def _read(path: Path) -> DeployedState:
