@@ -226,10 +226,12 @@ FromSync = SyncProgress | SyncResult
 
 
 class ProbeRequest(_Message, frozen=True):
-    """Try this version on this device."""
+    """Try this version on this device; without one, only say how far the probe can be confined here."""
 
-    version: VersionPlan
+    version: VersionPlan | None
     engines: EngineSettings
+    cpu_limit_s: int
+    """Processor time of all threads together."""
 
 
 class ProbeVerdict(_Message, frozen=True):
@@ -244,9 +246,11 @@ class ProbeVerdict(_Message, frozen=True):
     """Runtime and version that ran it, for example `onnxruntime 1.32.0`."""
     load_s: float = 0.0
     run_s: float = 0.0
-    """Median seconds of one golden run."""
+    """Median seconds of one golden run, of one with zeros where there are no golden samples."""
     peak_bytes: int = 0
     """Highest resident size of the probe."""
+    gaps: tuple[str, ...] = ()
+    """What this host has no way to take from the probe, for example the network."""
 
 
 # --- the admin socket ---------------------------------------------------------------------------------------
