@@ -72,7 +72,7 @@ class TestFile:
 
 
 class TestToken:
-    """On SoftHSM, which CI installs; without it these fail. Its library is set up once a process: so is each run."""
+    """On SoftHSM, which CI installs; without it these fail. Its library is set up once for each process."""
 
     @pytest.fixture
     def environment(self, tmp_path: Path) -> dict[str, str]:
