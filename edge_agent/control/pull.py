@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -82,7 +82,10 @@ def pull(
         _check_sizes(found.files.values(), request.settings.store.max_file_bytes)
         # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
         trust.commit()
-        downloaded_bytes = _fetch(found.files, BlobStore(layout), store, meter, report)
+        blobs = BlobStore(layout)
+        if request.force:
+            _drop_damaged(found.files, blobs)
+        downloaded_bytes = _fetch(found.files, blobs, store, meter, report)
         return Pulled(
             plan=found.plan,
             files=tuple(found.files),
@@ -163,6 +166,13 @@ def _device(request: SyncRequest) -> Device:
         quarantined=request.quarantined,
         compressions=packing.readable(),
     )
+
+
+def _drop_damaged(files: Collection[str], blobs: BlobStore) -> None:
+    """Remove the files that are not what was signed any more, to be fetched again."""
+    for sha256 in files:
+        if blobs.has(sha256) and not blobs.verify(sha256):
+            blobs.remove(sha256)
 
 
 def _fetch(files: Mapping[str, File], blobs: BlobStore, store: Store, meter: Meter, report: Report) -> int:
