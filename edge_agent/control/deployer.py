@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_agent.control import reporter
 from edge_agent.control.activation import Activation
+from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
@@ -61,6 +62,7 @@ class Deployer:
             settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
         )
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
+        self._attempts = Attempts(state, journal)
         self.baking = Baking(state, journal, serving, self.selection)
         self._housekeeping = Housekeeping(state, journal, blobs, serving, clock)
         self._activation = Activation(
@@ -73,12 +75,13 @@ class Deployer:
             watch,
             serving,
             self.baking,
+            self._attempts,
         )
 
     @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
-        return self.selection.wanted
+        return self._attempts.portion(self.selection.wanted)
 
     @property
     def probing(self) -> str | None:
@@ -103,12 +106,15 @@ class Deployer:
             while True:
                 self._wake.clear()
                 self.baking.step()
+                self._attempts.step()
+                self._spare()
                 self._act()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
         finally:
             self.baking.note()
+            self._attempts.close()
             if self._child is not None:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
@@ -170,13 +176,17 @@ class Deployer:
         """Take what the serving process tells."""
         match notice:
             case ipc.Applied():
-                if self._activation.applied(notice):
+                is_new = self._activation.applied(notice)
+                self._attempts.applied(self._serving.plan or Plan(), self.baking.versions)
+                if is_new:
                     # A sync may be bringing files that no plan names yet; the next activation collects those.
                     self._housekeeping.tidy(files=self._child is None)
             case ipc.Refused():
+                self._attempts.refused()
                 self._activation.refused(notice)
             case ServingEnded():
                 self._activation.interrupted()
+                self._attempts.close()
                 if self._charges.charge(notice, self.wanted):
                     self._watch.hurry()
                 self.baking.ended(notice)
@@ -187,7 +197,7 @@ class Deployer:
     # --- deciding and acting -----------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        interval_s = STEP_S if self.baking.is_on else FLUSH_INTERVAL_S
+        interval_s = STEP_S if self.baking.versions else FLUSH_INTERVAL_S
         timeout_s = min(interval_s, max(0.05, self._watch.due_in_s))
         try:
             await asyncio.wait_for(self._wake.wait(), timeout_s)
@@ -208,6 +218,20 @@ class Deployer:
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
         self._watch.hold(now.target if reconcile.waits_for_window(now) else None, is_settled=not now.child_busy)
+
+    def _spare(self) -> None:
+        """Load no more what takes the device down with it."""
+        state = self._state.value
+        for plan in (self.selection.wanted, state.target or Plan()):
+            if (found := self._attempts.guilty(plan)) is not None:
+                version, count = found
+                self._attempts.forgive({one.key for one in plan.versions})
+                if version.key in self.baking.versions:
+                    self.baking.give_up(version.key, count.how)
+                elif plan is state.target and len(reconcile.fresh(plan, state.current)) > 1:
+                    self._target.hold(f"One of its versions is to blame: {count.how}.")
+                else:
+                    self._quarantine.add(version, f"It is not loaded again: {count.how}.")
 
     def _look(self) -> None:
         """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""

@@ -38,7 +38,7 @@ class ServingEnded:
 
     `suspects` are the keys of the versions to charge: those inside native code, unless it was killed from
     outside. `hung` tells a hang from a crash; `how` is a phrase for a person. `by_itself` is
-    false for an end in order, and for a kill from outside.
+    false for an end in order and for a kill from outside, but for one by a kernel that ran out of memory.
     """
 
     how: str
@@ -238,7 +238,7 @@ class ServingProcess:
         from_outside = end.cause == "signal" and end.code in FROM_OUTSIDE
         charged = suspects(marked, loading, is_clean=is_clean, from_outside=from_outside, ran_out=ran_out)
         how = f"{end.how} for lack of memory" if ran_out else end.how
-        by_itself = bool(charged) or not (is_clean or from_outside)
+        by_itself = ran_out or not (is_clean or from_outside)
         self._notify(hang or ServingEnded(how, charged, hung=False, by_itself=by_itself))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.policy.attempts import Attempt, Interruptions
 from edge_agent.policy.crashes import Incident
 from edge_agent.policy.guardrails import Bake
 from edge_agent.store.files import mapping_os_errors, write_atomically
@@ -65,6 +66,12 @@ class DeployedState:
     """Files that shall not run here, by sha256."""
     incidents: tuple[Incident, ...] = ()
     """Crashes and hangs that are charged to versions that still run."""
+    doubted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files in quarantine that may not be to blame, by sha256: the keys of those that ran at the same time."""
+    attempt: Attempt | None = None
+    """What is being loaded."""
+    interruptions: dict[str, Interruptions] = field(default_factory=dict)
+    """Versions, by key, whose loads did not come to an end."""
     held: str | None = None
     """Identity of the plan that was rolled back from; not activated again by itself."""
     held_reason: str | None = None
