@@ -281,7 +281,7 @@ class Deployer:
 
     async def _sync(self) -> None:
         state = self._state.value
-        known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
+        known = tuple(plan for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again

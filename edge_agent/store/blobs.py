@@ -58,7 +58,17 @@ class BlobStore:
 
     def missing_bytes(self, files: dict[str, int]) -> int:
         """Return how many bytes of these files (length by digest) are still to be fetched."""
-        return sum(size - self._staged(sha256, size) for sha256, size in files.items() if not self.has(sha256))
+        return sum(
+            size - self.staged_bytes(sha256, size) for sha256, size in files.items() if not self.has(sha256)
+        )
+
+    def staged_bytes(self, sha256: str, size_bytes: int) -> int:
+        """Return how much of a file of `size_bytes` an earlier attempt has left."""
+        try:
+            staged = self._part(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+        return staged if staged <= size_bytes else 0
 
     def check_space(self, size_bytes: int) -> None:
         """Raise StorageError, naming how much is missing, unless this many more bytes fit on the disk."""
@@ -164,19 +174,12 @@ class BlobStore:
     def _part(self, sha256: str) -> Path:
         return self._layout.staging / f"{sha256}.part"
 
-    def _staged(self, sha256: str, size_bytes: int) -> int:
-        try:
-            staged = self._part(sha256).stat().st_size
-        except FileNotFoundError:
-            return 0
-        return staged if staged <= size_bytes else 0
-
     def _attempt(
         self, sha256: str, size_bytes: int, open_stream: OpenStream, on_bytes: Callable[[int], None]
     ) -> bool:
         """Fetch into the part; return False, and no part is left, for a wrong digest after resuming."""
         part = self._part(sha256)
-        self.check_space(size_bytes - self._staged(sha256, size_bytes))
+        self.check_space(size_bytes - self.staged_bytes(sha256, size_bytes))
         with part.open("a+b") as file:
             receiver = _Receiver(file, sha256, size_bytes)
             try:
