@@ -77,7 +77,10 @@ def pull(
         _check_sizes(found.files.values(), request.settings.store.max_file_bytes)
         # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
         trust.commit()
-        downloads = Downloads(BlobStore(layout), store, meter, report)
+        blobs = BlobStore(layout)
+        if request.force:
+            _drop_damaged(found.files, blobs)
+        downloads = Downloads(blobs, store, meter, report)
         downloaded_bytes = downloads.fetch(found.files, _old_files(found.plan, request))
         return Pulled(
             plan=found.plan,
@@ -164,3 +167,10 @@ def _device(request: SyncRequest) -> Device:
 def _old_files(plan: Plan, request: SyncRequest) -> dict[str, tuple[str, ...]]:
     """Return, by the digest of each model file, those of the same model that are here."""
     return {version.sha256: request.have.get(version.model, ()) for version in plan.versions}
+
+
+def _drop_damaged(files: Iterable[str], blobs: BlobStore) -> None:
+    """Remove the files that are not what was signed any more, to be fetched again."""
+    for sha256 in files:
+        if blobs.has(sha256) and not blobs.verify(sha256):
+            blobs.remove(sha256)

@@ -140,6 +140,27 @@ class BlobStore:
             for unpacked in self._layout.staging.glob("*.unpacked"):
                 unpacked.unlink(missing_ok=True)
 
+    def spare(self, keep: Collection[str]) -> dict[str, int]:
+        """Return the size of every file that `collect` would remove, by digest."""
+        with mapping_os_errors(self._layout.blobs):
+            return {
+                path.name: path.stat().st_size
+                for path in self._layout.blobs.glob("??/*")
+                if path.name not in keep
+            }
+
+    def stale_parts(self, before_s: float) -> dict[str, int]:
+        """Return the size of each download under way that was last gone on with before this time, by digest."""
+        with mapping_os_errors(self._layout.staging):
+            found = {path.stem: path.stat() for path in self._layout.staging.glob("*.part")}
+        return {sha256: stat.st_size for sha256, stat in found.items() if stat.st_mtime < before_s}
+
+    def drop_parts(self, sha256s: Collection[str]) -> None:
+        """Remove these downloads under way."""
+        with mapping_os_errors(self._layout.staging):
+            for sha256 in sha256s:
+                self._part(sha256).unlink(missing_ok=True)
+
     def collect(self, keep: Collection[str]) -> int:
         """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""
         freed_bytes = 0
