@@ -103,10 +103,7 @@ class Deployer:
         try:
             while True:
                 self._wake.clear()
-                self.baking.step()
-                self._attempts.step()
-                self._spare()
-                self._act()
+                self.step()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
@@ -116,6 +113,13 @@ class Deployer:
             if self._child is not None:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
+
+    def step(self) -> None:
+        """Look once at how things are, and act on it."""
+        self.baking.step()
+        self._attempts.step()
+        self._spare()
+        self._act()
 
     def ask_sync(
         self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
