@@ -11,8 +11,8 @@ import pytest
 from support.acknowledged import Memory, build_stores
 from support.agent import wait_until
 from support.boundaries import Boundary, traced
+from support.disks import small_disk
 from support.life import Stores, living
-from support.mounts import in_memory
 from support.power import Disk
 
 BEFORE, UPTO = 2, 3
@@ -63,7 +63,7 @@ def live(stores: Stores, state: Path, memory: Memory, upto: int) -> None:
 def test_a_kill_at_each_boundary_leaves_all_or_nothing(
     stores: Stores, template: Path, boundaries: list[Boundary], tmp_path: Path
 ) -> None:
-    with in_memory(tmp_path / "memory", 64) as folder:
+    with small_disk(tmp_path / "memory", 64 * 2**20) as folder:
         for boundary in boundaries:
             state = copied(template, folder)
             memory = Memory.of(state)

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from support.disks import small_disk, unmount
 from support.host import lacking, need_program, need_root
-from support.mounts import in_memory, unmount
 
 SHUTDOWN = 0x8004587D
 """FS_IOC_SHUTDOWN of ext4, XFS_IOC_GOINGDOWN of xfs."""
@@ -49,7 +49,7 @@ class Disk:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(in_memory(self._memory, SIZES_MIB[self.kind] + 8))
+            stack.enter_context(small_disk(self._memory, (SIZES_MIB[self.kind] + 8) * 2**20))
             with self.image.open("wb") as file:
                 file.truncate(SIZES_MIB[self.kind] * 2**20)
             subprocess.run([*self._make, self.image], check=True, capture_output=True)
