@@ -264,7 +264,8 @@ class Deployer:
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""
         state = self._state.value
-        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
+        plans = (self._serving.plan or Plan(), self._activation.plan)
+        versions = [*state.versions, *(version for plan in plans for version in plan.versions)]
         keep = {sha256 for v in versions for sha256 in v.files}
         keys = {v.key for v in versions}
         self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})

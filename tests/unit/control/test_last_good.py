@@ -188,4 +188,4 @@ class Device(RuleBasedStateMachine):
 
 
 TestLastGood = Device.TestCase
-TestLastGood.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLastGood.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
