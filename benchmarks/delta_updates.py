@@ -102,18 +102,10 @@ def pieces(data: bytes, size_bytes: int) -> list[bytes]:
 
 
 def compress(data: bytes, prefix: bytes = b"") -> bytes:
+    if prefix:
+        return packing.make_patch(data, prefix, LEVEL)
     zstd: Any = packing.library()
-    parameter = zstd.CompressionParameter
-    options = {parameter.compression_level: LEVEL}
-    if not prefix:
-        return bytes(zstd.compress(data, options=options))
-    # As `zstd --patch-from`: the window reaches over both files.
-    options |= {
-        parameter.window_log: max(10, (len(data) + len(prefix)).bit_length()),
-        parameter.enable_long_distance_matching: 1,
-    }
-    dictionary = zstd.ZstdDict(prefix, is_raw=True).as_prefix
-    return bytes(zstd.compress(data, options=options, zstd_dict=dictionary))
+    return bytes(zstd.compress(data, options={zstd.CompressionParameter.compression_level: LEVEL}))
 
 
 # --- the cases ----------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ class Device(RuleBasedStateMachine):
 
     @rule()
     def collect(self) -> None:
-        self.deployer._collect()
+        self.deployer.collect(dry_run=False, actor="uid:0")
 
     @rule()
     def restart(self) -> None:
