@@ -2,10 +2,10 @@
 
     python -m benchmarks.store_size [--json]
 
-All versions are published in one go, and `edge-fleet retire` keeps 50 of each model. Then devices that run 1, 10
-and all 50 of the models look at the store by HTTP, through the agent's own trust module: for the first time, and
-again after one new version of one model has been deployed. Counted are the bytes that HTTP moves, with headers,
-of metadata, deployment and manifests; the models' files come on top.
+All versions are published in one go, and `edge-fleet retire` keeps 50 of each model. Then devices that run 1,
+10 and all 50 of the models look at the store by HTTP, through the agent's own trust module: for the first time,
+and again after one new version of one model has been deployed. Counted are the bytes that HTTP moves, with
+headers, of metadata, deployment and manifests; the models' files come on top.
 """
 
 import argparse

@@ -179,6 +179,8 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
+    have: dict[str, tuple[str, ...]] = {}
+    """Digests of the model files that are here, by model, best first: a new version may be made from one."""
     hurry: bool = False
     """Fetch what the byte budget and the maintenance window would hold back."""
     known_plans: tuple[str, ...] | None = None
