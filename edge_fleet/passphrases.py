@@ -57,6 +57,13 @@ def read_passphrase(path: Path) -> str:
     return lines[0]
 
 
+def ask_new(otherwise: str) -> str | None:
+    """Ask for a new passphrase; without a terminal raises OperatorError that tells how else to give it."""
+    if not sys.stdin.isatty():
+        raise OperatorError(f"There is no terminal to ask for the new passphrase: {otherwise}.")
+    return _ask_twice() or None
+
+
 def _ask_twice() -> str:
     while True:
         passphrase = getpass.getpass("Passphrase for the new keys (empty: leave them unencrypted): ")

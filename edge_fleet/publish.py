@@ -13,6 +13,7 @@ from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
 from edge_fleet.keys import KeyFolder, PrivateKey
+from edge_fleet.patches import write_patches
 from edge_fleet.repository import Edit, Repository
 from edge_fleet.trust.signers import create_signers, signer_of
 
@@ -52,6 +53,8 @@ class Published:
     """All blobs of the version."""
     uploaded_bytes: int
     """Blobs that the store did not have."""
+    patches: int = 0
+    """Deployed files of which a device makes the new one with less than half the bytes."""
 
 
 def model_role(model: str) -> str:
@@ -117,6 +120,7 @@ def _publish(
 ) -> Published:
     manifest, role = package.manifest, model_role(package.manifest.name)
     known = edit.contents.target(role, manifest.target_path) is not None
+    patches = write_patches(repository.files, edit.contents, manifest, package.folder)
     uploaded_bytes = sum(_upload(repository, package, file, on_bytes) for file in package.files.values())
     if not known:
         signers = (lambda: create_signers(keys, role)) if key is None else (lambda: [signer_of(key)])
@@ -130,6 +134,7 @@ def _publish(
         variants=len(manifest.variants),
         size_bytes=sum(file.size_bytes for file in package.files.values()),
         uploaded_bytes=uploaded_bytes,
+        patches=patches,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tensors on the command line: zeros, values as an input takes them, and outputs told to a person."""
+"""Tensors on the command line: values as an input takes them, and outputs told to a person."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.cli.examples import zero_shape
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, NUMPY_NAME, TensorSpec
 
@@ -24,16 +23,6 @@ class Score:
 
 
 _MAX_ROWS: Final = 8
-
-
-def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Return a tensor of zeros, or of empty strings, for each input; free dimensions are 1."""
-    return {
-        spec.name: np.full(zero_shape(spec), b"", dtype=object)
-        if spec.datatype == "BYTES"
-        else np.zeros(zero_shape(spec), dtype=NUMPY_NAME[spec.datatype])
-        for spec in specs
-    }
 
 
 def fitted(value: Any, spec: TensorSpec) -> Array:

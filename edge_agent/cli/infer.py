@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_agent.cli.arrays import Array, Score, as_json, best, output_lines, zeros
+from edge_agent.cli.arrays import Array, Score, as_json, best, output_lines
 from edge_agent.cli.inputs import STDIN, read_inputs, text_inputs
 from edge_agent.cli.options import positive
 from edge_agent.cli.output import Output, Progress, size
@@ -18,6 +18,7 @@ from edge_agent.cli.streaming import MappedArray, Stream, Streamed, mapped
 from edge_agent.client import Client, InferResult, ModelMetadata
 from edge_agent.documents.errors import RequestError
 from edge_agent.documents.tensors import TensorSpec
+from edge_agent.engines.blank import zeros
 
 DESCRIPTION = """\
 Send one inference request and print the answer. Inputs come from an .npy or .npz file, from JSON (a request of

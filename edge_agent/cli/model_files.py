@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_agent.cli.arrays import zeros
 from edge_agent.documents.errors import EdgeAgentError, NotFoundError, OperatorError, RequestError
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.engines.base import Engine, find
+from edge_agent.engines.blank import zeros
 
 ENGINES: Final = {".onnx": "onnx", ".tflite": "tflite"}
 VERSION: Final = "dev"

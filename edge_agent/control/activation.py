@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import Baking
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
@@ -43,6 +44,7 @@ class Activation:
         watch: StoreWatch,
         serving: ServingProcess,
         baking: Baking,
+        attempts: Attempts,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -53,20 +55,23 @@ class Activation:
         self._watch = watch
         self._serving = serving
         self._baking = baking
+        self._attempts = attempts
         self._under_way: _UnderWay | None = None
 
     def serve(self, served: Plan) -> None:
         """Give serving the plan that it should have and has not."""
+        self._attempts.begin(served, self._serving.plan)
         self._serving.apply(served, self._selection.missing(self._state.value.current, served))
 
     def begin(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
         """Give serving a plan that becomes the current one when it is applied; `done` hears of that."""
         served = self._selection.without_withheld(plan)
         self._under_way = _UnderWay(plan, served, held, done)
+        self._attempts.begin(served, self._serving.plan)
         self._serving.apply(served, self._selection.missing(plan, served), prove=done is None)
 
-    async def rollback(self, actor: str) -> Plan:
-        """Serve the previous plan again, until the store has a newer one; return that plan.
+    async def rollback(self, actor: str, reason: str = "") -> Plan:
+        """Serve the previous plan again, until the store has a newer one; return that plan. `reason` is told.
 
         Raises RequestError if there is none, UnavailableError while serving is busy or if it cannot load it.
         """
@@ -79,7 +84,8 @@ class Activation:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.begin(back, reconcile.identity(left), done)
         await done
-        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
+        why = f" Reason: {reason}" if reason else ""
+        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held.{why}"
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
         return back
 
@@ -145,12 +151,11 @@ class Activation:
         if version is not None and (damaged := self._files.damaged(version)):
             self._target.start_over(version, damaged)
             return
-        self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
-        if version is not None:
-            self._quarantine.add(version, reason)
+        if version is None:
+            self._target.hold(reason)
             return
-        self._state.change(target=None, held=reconcile.identity(target), held_reason=reason)
-        self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
+        self._journal.record("refused", reason, serial=target.serial, model=version.model)
+        self._quarantine.add(version, reason)
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""

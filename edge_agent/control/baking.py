@@ -42,9 +42,9 @@ class Baking:
         self._noted_s = clock()
 
     @property
-    def is_on(self) -> bool:
-        """Whether the current plan is on trial."""
-        return self._bake is not None
+    def versions(self) -> tuple[str, ...]:
+        """Keys of the versions on trial."""
+        return self._bake.versions if self._bake is not None else ()
 
     def begin(self, plan: Plan) -> Bake | None:
         """Return the trial of a plan that serving has just applied, to be stored with it as the current one.
@@ -53,8 +53,7 @@ class Baking:
         trial without such, nor of a plan without versions: so what is gone back to is on none.
         """
         good, before = self._good(), self._bake.before if self._bake is not None else {}
-        known = {version.key for version in good.versions}
-        fresh = tuple(version.key for version in plan.versions if version.key not in known)
+        fresh = tuple(version.key for version in reconcile.fresh(plan, good))
         bake = None
         if fresh and plan.bake_s and good.versions:
             before = before or {model: self._figures(good.of_model(model)) for model in good.models}
@@ -74,7 +73,7 @@ class Baking:
             return
         bake = self._bake = self._look(self._bake)
         if (found := self._worst(bake)) is not None:
-            self._give_up(*found)
+            self.give_up(*found)
         elif bake.baked_s >= bake.bake_s:
             self._keep(bake)
         elif self._clock() - self._noted_s >= NOTE_S:
@@ -87,7 +86,30 @@ class Baking:
         guilty = [key for key in self._bake.versions if key in end.suspects]
         if guilty or not end.suspects:
             key = guilty[0] if guilty else self._bake.versions[0]
-            self._give_up(key, f"the serving process {end.how}")
+            self.give_up(key, f"the serving process {end.how}")
+
+    def give_up(self, key: str, reason: str) -> None:
+        """Go back to the plan before, which is written down before anything is done about it."""
+        state = self._state.value
+        left, back = state.current, state.previous
+        version = next(version for version in left.versions if version.key == key)
+        sentence = f"{version.model} {version.version} breached its guardrails: {reason}."
+        self._start(None)
+        self._journal.record(
+            "breached", sentence, model=version.model, version=version.version, serial=left.serial
+        )
+        if back is None:
+            self._state.change(bake=None)
+            return
+        self._state.change(
+            current=back,
+            previous=left,
+            fallback=reconcile.superseded(left, back, state.fallback),
+            held=reconcile.identity(left),
+            held_reason=sentence,
+            bake=None,
+            untold=f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held: {sentence}",
+        )
 
     def note(self) -> None:
         """Write the figures down."""
@@ -169,26 +191,3 @@ class Baking:
             f"Serial {state.current.serial} has kept its guardrails for {bake.bake_s:g} s, {requests} requests."
         )
         self._journal.record("baked", message, serial=state.current.serial)
-
-    def _give_up(self, key: str, reason: str) -> None:
-        """Go back to the plan before, which is written down before anything is done about it."""
-        state = self._state.value
-        left, back = state.current, state.previous
-        version = next(version for version in left.versions if version.key == key)
-        sentence = f"{version.model} {version.version} breached its guardrails: {reason}."
-        self._start(None)
-        self._journal.record(
-            "breached", sentence, model=version.model, version=version.version, serial=left.serial
-        )
-        if back is None:
-            self._state.change(bake=None)
-            return
-        self._state.change(
-            current=back,
-            previous=left,
-            fallback=reconcile.superseded(left, back, state.fallback),
-            held=reconcile.identity(left),
-            held_reason=sentence,
-            bake=None,
-            untold=f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held: {sentence}",
-        )

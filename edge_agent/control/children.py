@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge_agent.telemetry.memory import free_bytes, kilobytes
+
 LINE_LIMIT_BYTES = 16 * 2**20
 MEMORY_POLL_S = 0.05
 
@@ -21,10 +23,19 @@ log = logging.getLogger(__name__)
 class ChildEnd:
     """How a child ended; `how` is one phrase for a person, for example `was killed by SIGSEGV`."""
 
-    cause: Literal["exited", "signal", "timeout", "memory"]
+    cause: Literal["exited", "signal", "timeout", "memory", "starved"]
+    """`memory`: it took more than it may; `starved`: it took less, and the system had no more."""
     code: int
     """Exit status, or the signal's number."""
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """A child is killed above `limit_bytes` resident, or when the system has less than `reserve_bytes` left."""
+
+    limit_bytes: int
+    reserve_bytes: int
 
 
 async def converse(
@@ -34,13 +45,13 @@ async def converse(
     on_answer: Callable[[Any], None],
     *,
     silence_s: float,
-    memory_limit_bytes: int = 0,
+    memory: MemoryLimits | None = None,
 ) -> ChildEnd:
     """Run `python -m module`, write the request, hand on each answer, and wait for the end.
 
     `answers` is the type of the lines on standard output; a line that is none of it counts as the child's
-    failure and is skipped. The child is killed after `silence_s` without a line, above a resident size of
-    `memory_limit_bytes` (0: no limit), and when the caller is cancelled.
+    failure and is skipped. The child is killed after `silence_s` without a line, by its limits of memory, and
+    when the caller is cancelled.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -54,8 +65,8 @@ async def converse(
     )
     killed: list[ChildEnd] = []
     watch = None
-    if memory_limit_bytes:
-        watch = asyncio.create_task(_watch_memory(process, memory_limit_bytes, killed), name="memory watch")
+    if memory is not None:
+        watch = asyncio.create_task(_watch_memory(process, memory, killed), name="memory watch")
     try:
         await _send(process, request)
         await _receive(process, answers, on_answer, silence_s, killed)
@@ -112,19 +123,27 @@ async def _receive(
         on_answer(answer)
 
 
-async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int, killed: list[ChildEnd]) -> None:
+async def _watch_memory(
+    process: asyncio.subprocess.Process, limits: MemoryLimits, killed: list[ChildEnd]
+) -> None:
     status = Path(f"/proc/{process.pid}/status")
     while process.returncode is None:
-        if _resident_bytes(status) > limit_bytes:
-            killed.append(ChildEnd("memory", 0, f"used more than {limit_bytes // 2**20} MiB of memory"))
-            process.kill()
-            return
-        await asyncio.sleep(MEMORY_POLL_S)
+        resident = _resident_bytes(status)
+        if resident > limits.limit_bytes:
+            how = f"used more than {limits.limit_bytes // 2**20} MiB of memory"
+            killed.append(ChildEnd("memory", 0, how))
+        elif free_bytes() < limits.reserve_bytes:
+            how = f"used {resident // 2**20} MiB of memory when the device ran out of it"
+            killed.append(ChildEnd("starved", 0, how))
+        else:
+            await asyncio.sleep(MEMORY_POLL_S)
+            continue
+        process.kill()
+        return
 
 
 def _resident_bytes(status: Path) -> int:
     try:
-        lines = status.read_text().splitlines()
+        return kilobytes(status.read_text(), "VmRSS")
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)

@@ -45,10 +45,31 @@ class CrashCharges:
         incidents = (*recent, crashes.Incident(now_s, end.suspects))
         settled = {version.key for versions in state.fallback.values() for version in versions}
         key = crashes.blamed(incidents, limits.crash_limit, settled)
-        self._state.change(incidents=incidents if key is None else crashes.without(incidents, key))
+        if key is None:
+            self._state.change(incidents=incidents)
+            return False
+        beside = crashes.companions(incidents, key)
+        self._state.change(incidents=crashes.without(incidents, key))
         known = {v.key: v for plan in (state.current, state.target or Plan(), served) for v in plan.versions}
-        if key is None or key not in known:
+        if key not in known:
             return False
         what = "hung" if end.hung else "crashed"
-        self._quarantine.add(known[key], f"It {what} the serving process {limits.crash_limit} times.")
+        reason = f"It {what} the serving process {limits.crash_limit} times."
+        if beside:
+            reason = f"{reason[:-1]}, or one of {', '.join(beside)} did."
+        self._quarantine.add(known[key], reason)
+        self._clear(key, known[key].sha256, beside)
         return True
+
+    def _clear(self, key: str, sha256: str, beside: tuple[str, ...]) -> None:
+        """Take back who was blamed for the crashes of this one; remember that this one may not be to blame."""
+        state = self._state.value
+        cleared = crashes.cleared(state.doubted, key)
+        kept = {
+            name: names
+            for name, names in state.doubted.items()
+            if name not in cleared and name in state.quarantine
+        }
+        self._state.change(doubted={**kept, sha256: beside} if beside else kept)
+        if cleared:
+            self._quarantine.release(cleared, f"{key} went on without it, and is to blame.", "agent")

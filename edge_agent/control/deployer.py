@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from edge_agent.control import reporter
 from edge_agent.control.activation import Activation
+from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
+from edge_agent.control.housekeeping import Housekeeping, Spare
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.quarantine import Quarantine, reasons
@@ -20,7 +22,7 @@ from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
 from edge_agent.control.target import Target
 from edge_agent.control.trials import Trials
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import reconcile
@@ -60,7 +62,9 @@ class Deployer:
             settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
         )
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
+        self._attempts = Attempts(state, journal)
         self.baking = Baking(state, journal, serving, self.selection)
+        self._housekeeping = Housekeeping(state, journal, blobs, serving, clock)
         self._activation = Activation(
             state,
             journal,
@@ -71,12 +75,13 @@ class Deployer:
             watch,
             serving,
             self.baking,
+            self._attempts,
         )
 
     @property
     def wanted(self) -> Plan:
         """What serving shall serve now."""
-        return self.selection.wanted
+        return self._attempts.portion(self.selection.wanted)
 
     @property
     def probing(self) -> str | None:
@@ -101,12 +106,15 @@ class Deployer:
             while True:
                 self._wake.clear()
                 self.baking.step()
+                self._attempts.step()
+                self._spare()
                 self._act()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
         finally:
             self.baking.note()
+            self._attempts.close()
             if self._child is not None:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
@@ -124,9 +132,37 @@ class Deployer:
         self.wake()
         return outcome
 
-    async def rollback(self, actor: str) -> Plan:
+    async def rollback(self, actor: str, reason: str = "") -> Plan:
         """Serve the previous plan again, until the store has a newer one; see `Activation.rollback`."""
-        return await self._activation.rollback(actor)
+        return await self._activation.rollback(actor, reason)
+
+    def refuse(self, model: str, version: str, reason: str, actor: str) -> None:
+        """Put a version into quarantine: what served before it serves again. Raises NotFoundError."""
+        self._quarantine.add_named(model, version, reason, actor)
+        self._watch.hurry()
+        self.wake()
+
+    def release(self, digests: Collection[str], reason: str, actor: str) -> int:
+        """Take files out of quarantine and have what is deployed tried again at once; return how many."""
+        released = self._quarantine.release(digests, reason, actor)
+        self.selection.try_again()
+        self._trials.hurry()
+        self._watch.hurry()
+        self.wake()
+        return len(released)
+
+    def quarantined(self, model: str, version: str) -> list[str]:
+        """Return the digests of a version in quarantine; raises NotFoundError."""
+        return self._quarantine.digests(model, version)
+
+    def collect(self, *, dry_run: bool, actor: str) -> Spare:
+        """Remove the files that no plan needs, or only say which.
+
+        Raises UnavailableError while a sync may be bringing files that no plan names yet.
+        """
+        if self._child is not None and not dry_run:
+            raise UnavailableError("A sync or a probe is under way; try again in a moment.")
+        return self._housekeeping.collect(dry_run=dry_run, actor=actor)
 
     async def change_model(self, model: str, load: bool, actor: str) -> None:
         """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
@@ -140,12 +176,17 @@ class Deployer:
         """Take what the serving process tells."""
         match notice:
             case ipc.Applied():
-                if self._activation.applied(notice):
-                    self._collect()
+                is_new = self._activation.applied(notice)
+                self._attempts.applied(self._serving.plan or Plan(), self.baking.versions)
+                if is_new:
+                    # A sync may be bringing files that no plan names yet; the next activation collects those.
+                    self._housekeeping.tidy(files=self._child is None)
             case ipc.Refused():
+                self._attempts.refused()
                 self._activation.refused(notice)
             case ServingEnded():
                 self._activation.interrupted()
+                self._attempts.close()
                 if self._charges.charge(notice, self.wanted):
                     self._watch.hurry()
                 self.baking.ended(notice)
@@ -156,7 +197,7 @@ class Deployer:
     # --- deciding and acting -----------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        interval_s = STEP_S if self.baking.is_on else FLUSH_INTERVAL_S
+        interval_s = STEP_S if self.baking.versions else FLUSH_INTERVAL_S
         timeout_s = min(interval_s, max(0.05, self._watch.due_in_s))
         try:
             await asyncio.wait_for(self._wake.wait(), timeout_s)
@@ -177,6 +218,20 @@ class Deployer:
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
         self._watch.hold(now.target if reconcile.waits_for_window(now) else None, is_settled=not now.child_busy)
+
+    def _spare(self) -> None:
+        """Load no more what takes the device down with it."""
+        state = self._state.value
+        for plan in (self.selection.wanted, state.target or Plan()):
+            if (found := self._attempts.guilty(plan)) is not None:
+                version, count = found
+                self._attempts.forgive({one.key for one in plan.versions})
+                if version.key in self.baking.versions:
+                    self.baking.give_up(version.key, count.how)
+                elif plan is state.target and len(reconcile.fresh(plan, state.current)) > 1:
+                    self._target.hold(f"One of its versions is to blame: {count.how}.")
+                else:
+                    self._quarantine.add(version, f"It is not loaded again: {count.how}.")
 
     def _look(self) -> None:
         """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
@@ -226,20 +281,9 @@ class Deployer:
 
     async def _sync(self) -> None:
         state = self._state.value
-        known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
+        known = tuple(plan for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
             self._target.adopt(plan)
-
-    def _collect(self) -> None:
-        """Drop the files and notes that no plan needs any more."""
-        state = self._state.value
-        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
-        keep = {sha256 for v in versions for sha256 in v.files}
-        keys = {v.key for v in versions}
-        self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
-        if self._child is not None:
-            return  # a sync may be bringing files that no plan names yet; the next activation collects
-        self._files.drop_all_but(keep)

@@ -104,10 +104,12 @@ def _settled(report: Reported) -> Reported:
 
 
 def _is_far(now: Reported, told: Reported) -> bool:
-    """Say whether a download has come much further than was told."""
+    """Say whether a download has begun, or come much further than was told."""
     step, before = now.sync.step, told.sync.step
-    if step is None or before is None or not step.total_bytes:
+    if step is None or not step.total_bytes:
         return False
+    if before is None or not before.total_bytes:
+        return True
     return step.done_bytes - before.done_bytes >= STEP_SHARE * step.total_bytes
 
 

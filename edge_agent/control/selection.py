@@ -9,6 +9,9 @@ from edge_agent.control.withheld import UNLOADED, Withheld
 from edge_agent.documents.plan import LeftOut, Plan, VersionPlan
 from edge_agent.policy import reconcile
 
+WAITS = "It is loaded after the others; try again in a moment."
+"""Why a version is not served though nothing is wrong with it: see `Attempts.portion`."""
+
 
 class Selection:
     """The deployed state without what is quarantined, what does not load, and what was unloaded on request."""
@@ -85,4 +88,4 @@ class Selection:
         return self._reason(versions[0]) if versions else "It is not deployed any more."
 
     def _reason(self, version: VersionPlan) -> str:
-        return UNLOADED if version.model in self.withheld else self.left_out.get(version.sha256, "")
+        return UNLOADED if version.model in self.withheld else self.left_out.get(version.sha256, WAITS)

@@ -144,7 +144,7 @@ class StoreWatch:
                 waiter.outcome.set_result(outcome)
         self._waiting.clear()
 
-    async def look(self, quarantined: Mapping[str, str], known_plans: tuple[str, ...]) -> Plan | None:
+    async def look(self, quarantined: Mapping[str, str], known: tuple[Plan, ...]) -> Plan | None:
         """Run one sync; return the plan that the store's documents give, or None if there is no new one.
 
         Where there is none, those who wait are answered here; a plan's outcome is known to who applies it.
@@ -157,7 +157,8 @@ class StoreWatch:
             quarantined=dict(quarantined),
             force=asked.force,
             folder=asked.folder,
-            known_plans=known_plans,
+            known_plans=tuple(plan.id for plan in known),
+            have=_files_by_model(known),
             hurry=self._hurries,
         )
         self.report = SyncReport("running", self.report.finished_s, self.report.message, self.report.expires_s)
@@ -232,6 +233,14 @@ class StoreWatch:
             )
             self._journal.record(kind, result.message)
             self._failure = result.message
+
+
+def _files_by_model(plans: tuple[Plan, ...]) -> dict[str, tuple[str, ...]]:
+    models = {model for plan in plans for model in plan.models}
+    return {
+        model: tuple(dict.fromkeys(version.sha256 for plan in plans for version in plan.of_model(model)))
+        for model in models
+    }
 
 
 def _step(progress: ipc.SyncProgress) -> SyncStep:

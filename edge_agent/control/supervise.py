@@ -38,7 +38,7 @@ class ServingEnded:
 
     `suspects` are the keys of the versions to charge: those inside native code, unless it was killed from
     outside. `hung` tells a hang from a crash; `how` is a phrase for a person. `by_itself` is
-    false for an end in order, and for a kill from outside.
+    false for an end in order and for a kill from outside, but for one by a kernel that ran out of memory.
     """
 
     how: str
@@ -228,17 +228,20 @@ class ServingProcess:
         hang, self._hang = self._hang, None
         self._page.clear_marks()
         self._process, self._writer = None, None
+        had_served = self.plan is not None
         self.plan, self._pending, self.ready = None, None, False
         self.problems.clear()
         if self._stopping.is_set():
             return
-        self._crashes.append(time.monotonic())
         ran_out = end.code == signal.SIGKILL and before is not None and now is not None and now > before
         is_clean = end.cause == "exited" and end.code == 0
         from_outside = end.cause == "signal" and end.code in FROM_OUTSIDE
         charged = suspects(marked, loading, is_clean=is_clean, from_outside=from_outside, ran_out=ran_out)
         how = f"{end.how} for lack of memory" if ran_out else end.how
-        by_itself = bool(charged) or not (is_clean or from_outside)
+        by_itself = ran_out or not (is_clean or from_outside)
+        if by_itself or hang is not None or not had_served:
+            # One that somebody else kills is started again at once, however often that happens.
+            self._crashes.append(time.monotonic())
         self._notify(hang or ServingEnded(how, charged, hung=False, by_itself=by_itself))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

@@ -56,6 +56,15 @@ class Target:
         else:
             self._watch.settle(SyncOutcome("unchanged", f"Not activated: {reason}."))
 
+    def hold(self, reason: str, model: str | None = None) -> None:
+        """Let go of the target, and do not activate it again by itself."""
+        target = self._state.value.target
+        if target is None:
+            return
+        self._journal.record("refused", reason, serial=target.serial, model=model)
+        self._state.change(target=None, held=reconcile.identity(target), held_reason=reason)
+        self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
+
     def start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
         """Let go of a target whose files were damaged on this device: the version is not to blame."""
         self._files.fetch_again(version, damaged)

@@ -99,6 +99,10 @@ class ModelLoadError(ModelError):
     """A runtime cannot load or run the model."""
 
 
+class ModelMemoryError(ModelLoadError):
+    """A runtime did not get the memory that the model asked for."""
+
+
 class EngineSetupError(ModelLoadError):
     """A runtime is missing or set up wrongly on this host: who runs it must act, no model is to blame."""
 

@@ -179,6 +179,8 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
+    have: dict[str, tuple[str, ...]] = {}
+    """Digests of the model files that are here, by model, best first: a new version may be made from one."""
     hurry: bool = False
     """Fetch what the byte budget and the maintenance window would hold back."""
     known_plans: tuple[str, ...] | None = None
@@ -226,10 +228,12 @@ FromSync = SyncProgress | SyncResult
 
 
 class ProbeRequest(_Message, frozen=True):
-    """Try this version on this device."""
+    """Try this version on this device; without one, only say how far the probe can be confined here."""
 
-    version: VersionPlan
+    version: VersionPlan | None
     engines: EngineSettings
+    cpu_limit_s: int
+    """Processor time of all threads together."""
 
 
 class ProbeVerdict(_Message, frozen=True):
@@ -244,9 +248,11 @@ class ProbeVerdict(_Message, frozen=True):
     """Runtime and version that ran it, for example `onnxruntime 1.32.0`."""
     load_s: float = 0.0
     run_s: float = 0.0
-    """Median seconds of one golden run."""
+    """Median seconds of one golden run, of one with zeros where there are no golden samples."""
     peak_bytes: int = 0
     """Highest resident size of the probe."""
+    gaps: tuple[str, ...] = ()
+    """What this host has no way to take from the probe, for example the network."""
 
 
 # --- the admin socket ---------------------------------------------------------------------------------------

@@ -123,8 +123,11 @@ class ProbeSettings:
     """Limits of the probe that tries a version before it is activated."""
 
     timeout_s: Annotated[float, Gt(0)] = 120.0
+    """How long the probe may take for one version."""
+    cpu_limit_s: Annotated[int, Ge(0)] = 0
+    """Processor time of all its threads together; 0 sets `timeout_s` for each processor."""
     memory_limit_bytes: Annotated[int, Ge(0)] = 0
-    """Resident memory at which the probe is killed; 0 sets no limit."""
+    """Resident memory at which the version fails; 0 sets three quarters of what the device has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 The probe runs them before a version is activated, serving once more before it answers requests with it.
 """
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ from edge_agent.documents.errors import GoldenError
 from edge_agent.documents.plan import Limit
 
 Arrays = dict[str, NDArray[Any]]
+
+LIMIT_BYTES: Final = 512 * 2**20
+"""Of all samples of a version together, unpacked."""
+_HEADER_BYTES: Final = 10_000
+_NPY: Final[Any] = np.lib.format
+_HEADERS: Final = {(1, 0): _NPY.read_array_header_1_0, (2, 0): _NPY.read_array_header_2_0}
+"""By the version of the format."""
 
 
 class Sample(NamedTuple):
@@ -27,10 +35,12 @@ class Sample(NamedTuple):
 def read_golden(path: Path, most: int | None = None) -> list[Sample]:
     """Read the first golden samples, all unless `most` is given, in the layout of `manifest.Golden`.
 
-    Raises GoldenError for any other layout.
+    Nothing is unpacked that would take more than `LIMIT_BYTES` in all, or of which the file holds less than it
+    says. Raises GoldenError for any other layout.
     """
     samples: dict[int, Sample] = {}
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             parts = {name: name.split("/", 2) for name in archive.files}
             chosen = sorted({int(index) for index, _, _ in parts.values()})[:most]
@@ -40,8 +50,26 @@ def read_golden(path: Path, most: int | None = None) -> list[Sample]:
                 sample = samples.setdefault(int(index), Sample({}, {}))
                 {"input": sample.inputs, "output": sample.outputs}[kind][tensor] = archive[name]
     except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise GoldenError(f"Its golden samples are malformed ({error}); package the version again.") from error
+        said = str(error).partition("\n")[0]
+        raise GoldenError(f"Its golden samples are malformed ({said}); package the version again.") from error
     return [samples[index] for index in sorted(samples)]
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise GoldenError for a zip bomb, ValueError for arrays whose sizes are not those of their files."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > LIMIT_BYTES:
+            most = f"{LIMIT_BYTES // 2**20} MiB"
+            raise GoldenError(f"Its golden samples unpack to more than {most}; package fewer or smaller ones.")
+        for member in members:
+            with archive.open(member) as file:
+                version = _NPY.read_magic(file)
+                shape, _, dtype = _HEADERS[version](file, max_header_size=_HEADER_BYTES)
+                if dtype.hasobject:
+                    raise ValueError(f"{member.filename} holds objects")
+                if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                    raise ValueError(f"{member.filename} says that it holds {list(shape)}, and does not")
 
 
 def check_outputs(index: int, got: Arrays, want: Arrays, tolerances: dict[str, Limit]) -> None:

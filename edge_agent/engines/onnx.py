@@ -18,7 +18,7 @@ from edge_agent.documents.errors import EngineSetupError, ModelLoadError, Reques
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import Datatype, TensorSpec
 from edge_agent.engines.base import Tensors
-from edge_agent.engines.runtimes import keep_onnxruntime_silent, sentence, thread_count
+from edge_agent.engines.runtimes import failure, keep_onnxruntime_silent, sentence, thread_count
 
 _DATATYPES: Final[dict[str, Datatype]] = {
     "tensor(bool)": "BOOL",
@@ -93,7 +93,7 @@ class OnnxEngine:
                 str(path), _options(runtime, settings), providers=list(settings.onnx_providers)
             )
         except Exception as error:
-            raise ModelLoadError(f"ONNX Runtime cannot load {path.name}: {sentence(error)}.") from error
+            raise failure(f"ONNX Runtime cannot load {path.name}", error) from error
         return cls(session)
 
     def run(self, inputs: Tensors, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -110,7 +110,7 @@ class OnnxEngine:
             run = self._run_bits if self._has_bfloat16 else self._session.run
             results = run(names, inputs)
         except Exception as error:
-            raise ModelLoadError(f"ONNX Runtime failed: {sentence(error)}.") from error
+            raise failure("ONNX Runtime failed", error) from error
         if self._has_bytes:
             results = [_to_bytes(result) for result in results]
         return dict(zip(names, results, strict=True))

@@ -23,7 +23,7 @@ from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import DATATYPE_OF_NUMPY, TensorSpec
 from edge_agent.engines.base import Tensors
 from edge_agent.engines.interpreters import Interpreter, Pool
-from edge_agent.engines.runtimes import core_count, sentence, thread_count
+from edge_agent.engines.runtimes import core_count, failure, sentence, thread_count
 
 _MODULES: Final = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
@@ -95,8 +95,8 @@ class TfliteEngine:
             first, threads = _set_up(maker, settings)
             count = max(1, core_count() // threads)
             return cls(first, Pool(first, partial(maker.make, threads), count))
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ModelLoadError(f"TFLite cannot load {path.name}: {sentence(error)}.") from error
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            raise failure(f"TFLite cannot load {path.name}", error) from error
 
     def run(self, inputs: Tensors, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run once and return the named outputs (all if None) as C-contiguous arrays of their own memory.
@@ -111,8 +111,8 @@ class TfliteEngine:
                 return interpreter.run(inputs, outputs)
             finally:
                 self._pool.give_back(interpreter)
-        except (ValueError, RuntimeError) as error:
-            raise ModelLoadError(f"TFLite failed: {sentence(error)}.") from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise failure("TFLite failed", error) from error
 
     def close(self) -> None:
         """Give the interpreters' memory back."""

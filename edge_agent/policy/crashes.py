@@ -1,7 +1,7 @@
 """Which version to blame for crashes of the serving process, and how soon to start it again. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -35,6 +35,17 @@ def without(incidents: Sequence[Incident], key: str) -> tuple[Incident, ...]:
     return tuple(incident for incident in incidents if key not in incident.suspects)
 
 
+def companions(incidents: Sequence[Incident], key: str) -> tuple[str, ...]:
+    """Return the versions that ran beside this one in its incidents; none if it ran alone in any of them."""
+    found = [set(incident.suspects) for incident in incidents if key in incident.suspects]
+    return tuple(sorted(set.union(*found) - {key})) if found and all(len(one) > 1 for one in found) else ()
+
+
+def cleared(doubted: Mapping[str, Sequence[str]], key: str) -> tuple[str, ...]:
+    """Return those that were blamed only because they ran beside this one, which has gone on without them."""
+    return tuple(name for name, beside in doubted.items() if key in beside)
+
+
 def restart_delay_s(recent_crashes: int) -> float:
     """Return how long to wait before the next start, given the crashes of the last minute.
 
@@ -50,11 +61,12 @@ def suspects(
 ) -> tuple[str, ...]:
     """Return the versions to charge for the end of the serving process.
 
-    `marked` were inside native code, `loading` was being loaded. A kill from outside is charged to nobody,
-    unless the kernel did it as memory `ran_out` while a version was loaded: that one then asked for too much.
+    `marked` were inside native code, `loading` was being loaded, perhaps between two calls. A kill from outside
+    is charged to nobody, unless the kernel did it as memory `ran_out` while a version was loaded: that one then
+    asked for too much.
     """
     if is_clean:
         return ()
     if not from_outside:
-        return tuple(sorted(marked))
+        return tuple(sorted(marked)) or ((loading,) if loading is not None else ())
     return (loading,) if ran_out and loading is not None else ()

@@ -122,6 +122,12 @@ def unprobed(target: Plan, now: Situation) -> VersionPlan | None:
     return next((version for version in target.versions if version.key not in proven), None)
 
 
+def fresh(plan: Plan, before: Plan) -> tuple[VersionPlan, ...]:
+    """Return the versions of a plan that another one does not have."""
+    known = {version.key for version in before.versions}
+    return tuple(version for version in plan.versions if version.key not in known)
+
+
 def identity(plan: Plan) -> str:
     """Name what a plan was compiled from, whatever variants were chosen: `group/serial/origin`."""
     return f"{plan.group}/{plan.serial}/{plan.origin}"

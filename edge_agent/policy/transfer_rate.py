@@ -6,6 +6,8 @@ from typing import Final
 WINDOW_S: Final = 15.0
 """The rate is that of these last seconds, so that a pause soon shows."""
 _SAMPLE_S: Final = 1.0
+_LEAST_S: Final = 0.5
+"""Over less than this, what the kernel had ready says nothing of the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,9 @@ class TransferRate:
 
     @property
     def bytes_per_s(self) -> float:
-        """The rate of the last seconds; 0 before two looks."""
+        """The rate of the last seconds; 0 before it can be told."""
         (first_s, first), (last_s, last) = self.samples[0], self.samples[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return (last - first) / (last_s - first_s) if last_s - first_s >= _LEAST_S else 0.0
 
 
 def eta_s(done_bytes: int, total_bytes: int, bytes_per_s: float) -> float | None:

@@ -4,7 +4,7 @@ import ctypes
 from pathlib import Path
 from typing import Final
 
-from edge_agent.telemetry import cgroups
+from edge_agent.telemetry.memory import free_bytes, kilobytes
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
@@ -41,22 +41,11 @@ def return_freed_memory() -> None:
 def own_bytes() -> int:
     """Return the resident memory that this process shares with no file: libraries stay anyway."""
     try:
-        return _kilobytes(Path("/proc/self/smaps_rollup").read_text(), "Anonymous")
+        return kilobytes(Path("/proc/self/smaps_rollup").read_text(), "Anonymous")
     except OSError:
-        return _kilobytes(Path("/proc/self/status").read_text(), "RssAnon")
+        return kilobytes(Path("/proc/self/status").read_text(), "RssAnon")
 
 
 def system_free_bytes() -> int:
     """Return what this process may still take before the system or its control group runs out of memory."""
-    free = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
-    group = cgroups.own_group()
-    limited = None if group is None else cgroups.free_bytes(group)
-    return (free if limited is None else min(free, limited)) - _RESERVE_BYTES
-
-
-def _kilobytes(text: str, key: str) -> int:
-    """Return the value of a line `key: N kB` in bytes, 0 if there is none."""
-    for line in text.splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return free_bytes() - _RESERVE_BYTES

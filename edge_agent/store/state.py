@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.policy.attempts import Attempt, Interruptions
 from edge_agent.policy.crashes import Incident
 from edge_agent.policy.guardrails import Bake
 from edge_agent.store.files import mapping_os_errors, write_atomically
@@ -65,6 +66,12 @@ class DeployedState:
     """Files that shall not run here, by sha256."""
     incidents: tuple[Incident, ...] = ()
     """Crashes and hangs that are charged to versions that still run."""
+    doubted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files in quarantine that may not be to blame, by sha256: the keys of those that ran at the same time."""
+    attempt: Attempt | None = None
+    """What is being loaded."""
+    interruptions: dict[str, Interruptions] = field(default_factory=dict)
+    """Versions, by key, whose loads did not come to an end."""
     held: str | None = None
     """Identity of the plan that was rolled back from; not activated again by itself."""
     held_reason: str | None = None
@@ -93,9 +100,9 @@ def load(path: Path) -> tuple[DeployedState, str | None]:
     Never raises: a device without a readable state starts empty and asks its store.
     """
     older = previous_path(path)
-    if not path.exists() and not older.exists():
-        return DeployedState(), None
     try:
+        if not path.exists() and not older.exists():
+            return DeployedState(), None
         return _read(path), None
     except _UNREADABLE as error:
         reason = f"{path} could not be read ({error})"
@@ -108,7 +115,7 @@ def load(path: Path) -> tuple[DeployedState, str | None]:
 def save(path: Path, state: DeployedState) -> None:
     """Replace the state durably, keeping the one before; raises StorageError, then nothing has changed."""
     content = msgspec.json.format(msgspec.json.encode(state), indent=1)
-    if path.exists():
+    with mapping_os_errors(path):
         _keep(path)
     write_atomically(path, content, mode=0o640)
 
@@ -119,11 +126,12 @@ def previous_path(path: Path) -> Path:
 
 
 def _keep(path: Path) -> None:
-    with mapping_os_errors(path):
-        link = path.with_name(f".{path.name}.keep")
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        link.replace(previous_path(path))
+    if not path.exists():
+        return
+    link = path.with_name(f".{path.name}.keep")
+    link.unlink(missing_ok=True)
+    os.link(path, link)
+    link.replace(previous_path(path))
 
 
 def _read(path: Path) -> DeployedState:

@@ -32,6 +32,12 @@ def free_bytes(group: Path, root: Path = _ROOT) -> int | None:
     return min(left, default=None)
 
 
+def limit_bytes(group: Path, root: Path = _ROOT) -> int | None:
+    """Return the least of its own limit and those above it; None without a limit."""
+    limits = [limit for folder in _upwards(group, root) if (limit := _limit_of(folder)) is not None]
+    return min(limits, default=None)
+
+
 def oom_kills(group: Path) -> int | None:
     """Return how many processes of the group were killed for lack of memory, None where that is not known."""
     try:
@@ -56,12 +62,20 @@ def _upwards(group: Path, root: Path) -> Iterator[Path]:
 
 
 def _free_of(group: Path) -> int | None:
+    limit = _limit_of(group)
+    if limit is None:
+        return None
     try:
-        limit = (group / "memory.max").read_text().strip()
-        if not limit.isdigit():
-            return None
         current = int((group / "memory.current").read_text())
         idle = value_of((group / "memory.stat").read_text(), "inactive_file") or 0
     except (OSError, ValueError):
         return None
-    return max(0, int(limit) - current + idle)
+    return max(0, limit - current + idle)
+
+
+def _limit_of(group: Path) -> int | None:
+    try:
+        limit = (group / "memory.max").read_text().strip()
+    except OSError:
+        return None
+    return int(limit) if limit.isdigit() else None

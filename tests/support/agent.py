@@ -60,6 +60,8 @@ class AgentProcess:
         self.environment["PYTHONPATH"] = os.pathsep.join(path)
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the agent's, for example in a namespace of its own."""
+        self.inherited: tuple[int, ...] = ()
+        """Descriptors that are open in the agent's process, too."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,6 +85,7 @@ class AgentProcess:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                pass_fds=self.inherited,
             )
         if wait:
             try:

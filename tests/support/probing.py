@@ -51,7 +51,7 @@ def _probe(folder: Path, manifest: Manifest, variant: Variant, model: Path, runt
     )
     done = subprocess.run(
         [sys.executable, "-m", "edge_agent.control.probe"],
-        input=msgspec.json.encode(ProbeRequest(version=plan, engines=settings)) + b"\n",
+        input=msgspec.json.encode(ProbeRequest(version=plan, engines=settings, cpu_limit_s=600)) + b"\n",
         capture_output=True,
         timeout=LIMIT_S,
     )

@@ -60,10 +60,11 @@ def build_package(
     version: str = "1",
     size_bytes: int = 300_000,
     packed: Packed | None = None,
+    content: bytes | None = None,
 ) -> Path:
-    """Make a package whose model file is random bytes, or `packed`; sync loads no model."""
+    """Make a package whose model file is random bytes, or `packed`, or `content`; sync loads no model."""
     package = folder / f"{name}-{version}-{os.urandom(4).hex()}"
-    file = _add_blob(package, os.urandom(size_bytes) if packed is None else packed.blob)
+    file = _add_blob(package, (content or os.urandom(size_bytes)) if packed is None else packed.blob)
     if packed is not None:
         file = file.model_copy(update=packed.described)
     manifest = Manifest(

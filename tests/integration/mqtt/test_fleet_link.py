@@ -78,7 +78,7 @@ def test_birth_reports_and_events_are_told_and_the_will_after_a_crash(
             assert (reported["device"], reported["versions"][0]["version"]) == ("device", "1")
             wait_until(lambda: fleet_side.on(f"{UP}/event/activated"), "the activation is told")
             kinds = [message["event"]["type"] for message in fleet_side.json(f"{UP}/event/+")]
-            assert kinds == ["started", "installed", "activated"]
+            assert kinds == ["started", "installed", "probed", "activated"]
             wait_until(lambda: agent.ask("status")["link"]["outbox_events"] == 0, "all is acknowledged")
         finally:
             agent.kill()

@@ -2,10 +2,14 @@
 
 The model file holds the factor as text. An input of 666 crashes in native code; one of 777 never returns. After
 the factor it may say how the model goes wrong on inputs from 100 on, which no golden sample has: `fails=0.2` of
-the runs, `slow=0.05` seconds a run, `crashes`, or `hangs`.
+the runs, `slow=0.05` seconds a run, `crashes`, or `hangs`. While the file exists that CRASHING_ENGINE_ARMED
+names, loading it to serve may crash the process (`load_crashes`), or take its parent down, too, as if the whole
+machine went down (`load_kills`).
 """
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +43,9 @@ class CrashingEngine:
     def load(cls, path: Path, settings: EngineSettings) -> Self:
         factor, *words = path.read_text().split()
         faults = (word.partition("=") for word in words)
-        return cls(float(factor), {name: float(value or 1) for name, _, value in faults})
+        engine = cls(float(factor), {name: float(value or 1) for name, _, value in faults})
+        engine._load()
+        return engine
 
     def run(self, inputs: Tensors, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         first = float(inputs["x"].flat[0])
@@ -50,6 +56,16 @@ class CrashingEngine:
         while first == HANG:
             time.sleep(60)
         return {"y": np.ascontiguousarray(inputs["x"] * np.float32(self._factor))}
+
+    def _load(self) -> None:
+        armed = Path(os.environ.get("CRASHING_ENGINE_ARMED", "/nonexistent"))
+        if "edge_agent.serving.server" not in sys.orig_argv or not armed.exists():
+            return
+        if "load_crashes" in self._faults:
+            signal.raise_signal(signal.SIGSEGV)
+        if "load_kills" in self._faults:
+            os.kill(os.getppid(), signal.SIGKILL)
+            signal.raise_signal(signal.SIGKILL)
 
     def _go_wrong(self, first: float) -> float:
         """Do what the model does on real inputs; return the input that stands for it."""

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.cli.arrays import as_json, best, fitted, output_lines, zeros
+from edge_agent.cli.arrays import as_json, best, fitted, output_lines
 from edge_agent.cli.inputs import read_inputs
 from edge_agent.documents.errors import NotFoundError, RequestError
 from edge_agent.documents.tensors import NUMPY_NAME, Datatype, TensorSpec
+from edge_agent.engines.blank import zeros
 
 X = TensorSpec("x", "FP32", (-1, 3))
 IDS = TensorSpec("ids", "INT8", (2,))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge_agent.control.children import ChildEnd, converse, ending
+from edge_agent.control.children import ChildEnd, MemoryLimits, converse, ending
 from edge_agent.control.prober import verdict_of
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import GoldenError
@@ -69,7 +69,7 @@ def probe(
     **limits: Any,
 ) -> ipc.ProbeVerdict:
     verdicts: list[ipc.ProbeVerdict] = []
-    request = ipc.ProbeRequest(version=plan, engines=engines)
+    request = ipc.ProbeRequest(version=plan, engines=engines, cpu_limit_s=60)
     end = asyncio.run(converse(module, request, ipc.ProbeVerdict, verdicts.append, silence_s=60, **limits))
     return verdicts[0] if verdicts else verdict_of(end)
 
@@ -145,7 +145,7 @@ def test_golden_samples_that_hold_pickles_are_refused(tmp_path: Path) -> None:
 
 def test_a_memory_limit_kills_and_names_itself(tmp_path: Path) -> None:
     plan = version(affine(tmp_path / "m", 2.0), golden(tmp_path / "g.npz", 2.0))
-    verdict = probe(plan, memory_limit_bytes=2**20)
+    verdict = probe(plan, memory=MemoryLimits(2**20, 0))
     assert verdict.outcome == "failed"
     assert "used more than 1 MiB of memory" in verdict.reason
 
@@ -177,7 +177,7 @@ def test_a_probe_that_dies_gives_a_verdict_all_the_same(
 
 def test_a_silent_child_is_killed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = module_on_path(tmp_path, monkeypatch, "import signal; signal.pause()")
-    request = ipc.ProbeRequest(version=version(tmp_path, None), engines=EngineSettings())
+    request = ipc.ProbeRequest(version=version(tmp_path, None), engines=EngineSettings(), cpu_limit_s=60)
     started = time.monotonic()
     end = asyncio.run(converse(module, request, ipc.ProbeVerdict, print, silence_s=0.3))
     assert end == ChildEnd("timeout", 0, "did not answer for 0.3 s")

@@ -15,6 +15,7 @@ def seen(*samples: tuple[float, int]) -> TransferRate:
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert seen().bytes_per_s == 0.0
     assert seen((0.0, 100)).bytes_per_s == 0.0
+    assert seen((0.4, 10_000_000)).bytes_per_s == 0.0
     assert seen((2.0, 2000)).bytes_per_s == 1000.0
     fast_then_slow = [(float(second), 1_000_000) for second in range(1, 10)]
     assert seen(*fast_then_slow, (30.0, 1_001_000)).bytes_per_s < 1000

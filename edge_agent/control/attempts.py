@@ -1,0 +1,106 @@
+"""The attempts to load versions: on disk before each begins, so that none takes the device down for ever."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from edge_agent.control.durable_state import DurableState
+from edge_agent.control.journal import Journal
+from edge_agent.documents.plan import Plan, VersionPlan, with_id
+from edge_agent.policy import attempts
+from edge_agent.policy.attempts import Attempt, Interruptions
+
+SETTLED_S: Final = 60.0
+"""How long a version on trial has to serve until its attempt is over."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Attempts:
+    """Owns the state's `attempt` and the counts of those that did not come to an end."""
+
+    def __init__(
+        self, state: DurableState, journal: Journal, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._boot = boot_id()
+        self._settled_s = 0.0
+        self._portion = 1
+        open_one = state.value.attempt
+        counts = attempts.interrupted(state.value.interruptions, open_one, self._boot)
+        if open_one is not None:
+            state.change(attempt=None, interruptions=counts)
+            if counts and open_one.boot != self._boot:
+                names = ", ".join(open_one.keys)
+                journal.record("warning", f"The device went down while it loaded {names}, or soon after.")
+        self._is_careful = attempts.is_careful(counts)
+
+    def portion(self, plan: Plan) -> Plan:
+        """Return as much of a plan as is to be loaded by now: all of it, or one version more each time."""
+        if not self._is_careful or self._portion >= len(plan.versions):
+            return plan
+        return with_id(dataclasses.replace(plan, versions=plan.versions[: self._portion]))
+
+    def begin(self, plan: Plan, serving: Plan | None) -> None:
+        """Write down what is loaded from now on."""
+        here = {version.key for version in serving.versions} if serving is not None else set()
+        keys = tuple(version.key for version in plan.versions if version.key not in here)
+        if keys:
+            self._state.change(attempt=Attempt(keys, self._boot))
+
+    def applied(self, plan: Plan, on_trial: Collection[str]) -> None:
+        """Close the attempt, as this plan is served; but for versions on trial, which have to settle first."""
+        self._portion = len(plan.versions) + 1
+        done = {version.key for version in plan.versions}
+        attempt = self._state.value.attempt
+        settling = tuple(key for key in attempt.keys if key in on_trial) if attempt is not None else ()
+        self._settled_s = self._clock() + SETTLED_S
+        self._close(done - set(settling), Attempt(settling, self._boot, is_settling=True) if settling else None)
+
+    def step(self) -> None:
+        """Close the attempt of what has served for long enough."""
+        attempt = self._state.value.attempt
+        if attempt is not None and attempt.is_settling and self._clock() >= self._settled_s:
+            self._close(set(attempt.keys), None)
+
+    def refused(self) -> None:
+        """Close the attempt: it has come to an end, if to no good one."""
+        attempt = self._state.value.attempt
+        if attempt is not None and not attempt.is_settling:
+            self._close(attempt.keys, None)
+
+    def close(self) -> None:
+        """Close the attempt without a word on its versions: serving has ended, or the agent stops in order."""
+        if self._state.value.attempt is not None:
+            self._state.change(attempt=None)
+
+    def guilty(self, plan: Plan) -> tuple[VersionPlan, Interruptions] | None:
+        """Return the first version of a plan that is not to be loaded again, and why."""
+        counts = self._state.value.interruptions
+        for version in plan.versions:
+            count = counts.get(version.key, Interruptions())
+            if count.is_too_many:
+                return version, count
+        return None
+
+    def forgive(self, keys: Collection[str]) -> None:
+        """Forget what was counted of versions that are not loaded any more, or shall be tried again."""
+        counts = self._state.value.interruptions
+        if not counts.keys().isdisjoint(keys):
+            self._state.change(interruptions={key: count for key, count in counts.items() if key not in keys})
+
+    def _close(self, done: Collection[str], left: Attempt | None) -> None:
+        state = self._state.value
+        counts = {key: count for key, count in state.interruptions.items() if key not in done}
+        if (left, counts) != (state.attempt, state.interruptions):
+            self._state.change(attempt=left, interruptions=counts)
+
+
+def boot_id() -> str:
+    """Return what names this life of the machine; empty where the kernel does not say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
