@@ -1,6 +1,7 @@
 """A tiny fleet in a temporary folder: keys, a store, packages with random bytes, a device that syncs."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edge_agent.control.fetch import open_store
 from edge_agent.control.metering import Clocks
@@ -74,7 +76,7 @@ def build_package(
         source=Source(framework="onnx", sha256="0" * 64),
         inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 4)),),
         outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 2)),),
-        golden=Golden(file=_add_blob(package, os.urandom(1000)), samples=2),
+        golden=Golden(file=_add_blob(package, _golden()), samples=2),
         variants=(
             Variant(
                 engine="onnx", precision="int8", file=file, requires=Requirements(runtimes=("onnxruntime",))
@@ -83,6 +85,15 @@ def build_package(
     )
     (package / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
     return package
+
+
+def _golden() -> bytes:
+    """Return golden samples of random numbers: other ones each time."""
+    content = io.BytesIO()
+    draw = np.random.default_rng().normal
+    samples = {f"{index}/{kind}": draw(size=(1, 4)) for index in range(2) for kind in ("input/x", "output/y")}
+    np.savez(content, **samples)
+    return content.getvalue()
 
 
 def _add_blob(package: Path, content: bytes) -> File:
