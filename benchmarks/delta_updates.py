@@ -8,7 +8,7 @@ Each case is an old and a new file of the same model: its last layer fine-tuned,
 calibration data, every weight trained on. For each it is measured what travels: the whole file (as Zstandard at
 level 19 where that saves over 10 %, as packages have it); the chunks that the old file has not, cut by content
 (FastCDC, 4 to 64 KiB on average, each compressed) or at fixed places, with the list of chunks; and a Zstandard
-patch against the old file. The choice is explained in docs/decisions/0013-delta-updates.md.
+patch against the old file. The choice is explained in docs/decisions/0014-patches-not-chunks.md.
 """
 
 import hashlib

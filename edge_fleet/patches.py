@@ -1,7 +1,7 @@
 """Makes patches: what a device fetches of a new version instead of all of it, if it has an old one.
 
 For the files of a package, from the versions that are deployed, which is what devices have. They lie beside the
-blobs, unsigned: what a patch makes has a signed digest. Figures: docs/decisions/0013-delta-updates.md.
+blobs, unsigned: what a patch makes has a signed digest. Figures: docs/decisions/0014-patches-not-chunks.md.
 """
 
 import io

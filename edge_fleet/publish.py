@@ -31,10 +31,7 @@ class Package:
     @property
     def files(self) -> dict[str, File]:
         """The blobs that the manifest names, by digest."""
-        files = [variant.file for variant in self.manifest.variants]
-        if self.manifest.golden is not None:
-            files.append(self.manifest.golden.file)
-        return {file.sha256: file for file in files}
+        return {file.sha256: file for file in manifest_files(self.manifest)}
 
     def blob(self, sha256: str) -> Path:
         """Return where a blob lies in the package."""
@@ -56,6 +53,12 @@ class Published:
     """Blobs that the store did not have."""
     patches: int = 0
     """Deployed files of which a device makes the new one with less than half the bytes."""
+
+
+def manifest_files(manifest: Manifest) -> list[File]:
+    """Return the files that a manifest names."""
+    files = [variant.file for variant in manifest.variants]
+    return files if manifest.golden is None else [*files, manifest.golden.file]
 
 
 def model_role(model: str) -> str:

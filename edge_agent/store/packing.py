@@ -83,11 +83,12 @@ def patched(patch: bytes, old: bytes, size_bytes: int) -> Iterator[bytes]:
     options = {zstd.DecompressionParameter.window_log_max: patch_window_log(len(old), size_bytes)}
     stream = zstd.ZstdDecompressor(zstd_dict=zstd.ZstdDict(old, is_raw=True).as_prefix, options=options)
     try:
-        piece = stream.decompress(patch, size_bytes + 1)
+        piece = stream.decompress(patch, min(_PIECE_BYTES, size_bytes + 1))
         while piece:
             yield bytes(piece)
             size_bytes -= len(piece)
-            piece = b"" if stream.eof or size_bytes < 0 else stream.decompress(b"", size_bytes + 1)
+            left_bytes = 0 if stream.eof or size_bytes < 0 else size_bytes + 1
+            piece = stream.decompress(b"", min(_PIECE_BYTES, left_bytes)) if left_bytes else b""
     except zstd.ZstdError as error:
         raise ArtifactError(f"it is damaged ({error})") from error
     if size_bytes or not stream.eof:
