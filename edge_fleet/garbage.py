@@ -76,15 +76,18 @@ def _outdated(listed: Iterable[StoredFile], contents: Contents, before: datetime
 def _unneeded(
     files: StoreFiles, metadata: set[str], before: datetime
 ) -> tuple[list[StoredFile], list[StoredFile]]:
-    """Return manifests and blobs older than that time which none of the metadata leads to."""
+    """Return manifests, and blobs and patches, older than that time which none of the metadata leads to."""
     names = sorted(name for name in metadata if _is_targets(name))
     needed = {target.name for target in all_roles(files, iter(names)) if target.path.startswith("models/")}
     manifests = [file for file in files.list("targets/models/") if file.name not in needed]
-    blobs = set()
+    blobs, digests = set(), set()
     for name in needed:
-        manifest = read_document(Manifest, files.read(name), name, __version__)
-        blobs |= {blob_path(file.sha256) for file in manifest_files(manifest)}
+        named = manifest_files(read_document(Manifest, files.read(name), name, __version__))
+        blobs |= {blob_path(file.sha256) for file in named}
+        digests |= {file.kept_sha256 for file in named}
     unused = [file for file in files.list("blobs/") if file.name not in blobs]
+    # A patch is of use as long as both of its files are.
+    unused += [file for file in files.list("patches/") if not digests.issuperset(file.name.split("/")[-2:])]
     return [file for file in manifests if file.modified < before], [f for f in unused if f.modified < before]
 
 
