@@ -12,6 +12,7 @@ from edge_agent.documents.errors import ArtifactError, ModelError, RequestError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
+from edge_fleet import artifacts
 from edge_fleet.keys import KeyFolder, PrivateKey
 from edge_fleet.patches import write_patches
 from edge_fleet.repository import Edit, Repository
@@ -68,7 +69,8 @@ def model_role(model: str) -> str:
 def read_package(folder: Path) -> Package:
     """Return a package whose blobs have the digests and lengths of its manifest.
 
-    Raises RequestError if the folder is no package, DocumentError or ArtifactError if it is not consistent.
+    Raises RequestError if the folder is no package, DocumentError or ArtifactError if it is not consistent, or
+    holds what would do harm on devices.
     """
     path = folder / "manifest.json"
     try:
@@ -81,6 +83,8 @@ def read_package(folder: Path) -> Package:
     package = Package(folder, content, read_document(Manifest, content, str(path), __version__))
     for file in package.files.values():
         _check_blob(package.blob(file.sha256), file)
+        artifacts.check_place(folder, package.blob(file.sha256))
+    artifacts.check_contents(package.manifest, package.blob)
     return package
 
 

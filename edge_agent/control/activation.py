@@ -58,6 +58,11 @@ class Activation:
         self._attempts = attempts
         self._under_way: _UnderWay | None = None
 
+    @property
+    def plan(self) -> Plan:
+        """The plan that may become the current one at any moment; empty while nothing is under way."""
+        return self._under_way.plan if self._under_way is not None else Plan()
+
     def serve(self, served: Plan) -> None:
         """Give serving the plan that it should have and has not."""
         self._attempts.begin(served, self._serving.plan)

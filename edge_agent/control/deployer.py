@@ -64,7 +64,6 @@ class Deployer:
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
         self._attempts = Attempts(state, journal)
         self.baking = Baking(state, journal, serving, self.selection)
-        self._housekeeping = Housekeeping(state, journal, blobs, serving, clock)
         self._activation = Activation(
             state,
             journal,
@@ -77,6 +76,7 @@ class Deployer:
             self.baking,
             self._attempts,
         )
+        self._housekeeping = Housekeeping(state, journal, blobs, serving, self._activation, clock)
 
     @property
     def wanted(self) -> Plan:
@@ -105,10 +105,7 @@ class Deployer:
         try:
             while True:
                 self._wake.clear()
-                self.baking.step()
-                self._attempts.step()
-                self._spare()
-                self._act()
+                self.step()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
@@ -118,6 +115,13 @@ class Deployer:
             if self._child is not None:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
+
+    def step(self) -> None:
+        """Look once at how things are, and act on it."""
+        self.baking.step()
+        self._attempts.step()
+        self._spare()
+        self._act()
 
     def ask_sync(
         self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False

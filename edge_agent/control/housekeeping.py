@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from edge_agent.control.activation import Activation
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.supervise import ServingProcess
@@ -42,18 +43,21 @@ class Housekeeping:
         journal: Journal,
         blobs: BlobStore,
         serving: ServingProcess,
+        activation: Activation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
         self._journal = journal
         self._blobs = blobs
         self._serving = serving
+        self._activation = activation
         self._clock = clock
 
     def tidy(self, *, files: bool) -> None:
         """Forget what the probe found of versions that no plan has, and remove their files if asked to."""
-        state, running = self._state.value, self._serving.plan or Plan()
-        keys = {version.key for version in (*state.versions, *running.versions)}
+        state = self._state.value
+        running = (version for plan in self._running() for version in plan.versions)
+        keys = {version.key for version in (*state.versions, *running)}
         self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
         if not files:
             return
@@ -76,12 +80,16 @@ class Housekeeping:
         return found
 
     def _needed(self) -> frozenset[str]:
-        return needed(self._state.value, self._serving.plan)
+        return needed(self._state.value, *self._running())
+
+    def _running(self) -> tuple[Plan, Plan]:
+        """Return what serves, and what is being applied: the state may have a newer target by now."""
+        return self._serving.plan or Plan(), self._activation.plan
 
 
-def needed(state: DeployedState, running: Plan | None = None) -> frozenset[str]:
+def needed(state: DeployedState, *running: Plan) -> frozenset[str]:
     """Return the digests of the files that a device must keep."""
-    versions = (*state.versions, *(running or Plan()).versions)
+    versions = (*state.versions, *(version for plan in running for version in plan.versions))
     return frozenset(sha256 for version in versions for sha256 in version.files)
 
 
