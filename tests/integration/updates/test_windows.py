@@ -121,3 +121,21 @@ def test_a_window_that_is_none_is_an_error_of_the_settings(tmp_path: Path, fleet
     checked = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert checked.returncode == 2
     assert "updates.window has '2-5', which is no window such as '02:00-05:00'" in checked.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_version_is_activated_by_itself_when_the_window_opens(tmp_path: Path, fleet: Fleet) -> None:
+    fleet.release("1", 2.0)
+    fleet.publish("2", 3.0)
+    with device(tmp_path, fleet) as agent:
+        wait_until(lambda: agent.reported().serial == 1, "the first version is served")
+        # There is time to fetch and try the version before.
+        opens = (datetime.now(UTC) + timedelta(seconds=90)).replace(second=0, microsecond=0)
+        window = f"{opens:%H:%M}-{opens + timedelta(minutes=2):%H:%M} UTC"
+        candidate(fleet, "2", percentage=100.0, window=window)
+        assert agent.sync()["status"] == "waiting"
+        (wait,) = agent.reported().waits
+        assert wait.until_s == opens.timestamp()
+        wait_until(lambda: agent.factor() == (3.0, "2"), "the version is served", limit_s=150)
+        assert 0 <= datetime.now(UTC).timestamp() - opens.timestamp() < 15
