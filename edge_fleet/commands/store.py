@@ -28,7 +28,7 @@ def add_store_commands(commands: Any) -> None:
 def _add_init(commands: Any) -> None:
     example = """\
   edge-fleet init store --keys ~/fleet-keys
-  edge-fleet init s3://bucket/store --threshold 2 --keys ~/fleet-keys      root.alice.pem and root.bob.pem are there"""
+  edge-fleet init s3://bucket/store --threshold 2 --keys ~/fleet-keys    root.a.pem and root.b.pem are there"""
     parser = add_command(commands, "init", _init, "make an empty store, and the keys that sign it", example)
     parser.add_argument(
         "--threshold",
