@@ -93,7 +93,7 @@ def test_progress_is_told_by_the_status_and_over_mqtt(tmp_path: Path, fleet: Fle
     fleet.release("1", 2.0, padding_bytes=SIZE)
     with Broker(tmp_path / "broker") as broker, Listener(broker.port, f"{UP}/#") as fleet_side:
         slow = device(
-            tmp_path, fleet, store, store={"rate_limit_bytes_per_s": 300_000}, mqtt={"url": broker.url}
+            tmp_path, fleet, store, store={"rate_limit_bytes_per_s": 75_000}, mqtt={"url": broker.url}
         )
         with slow as agent:
             step = wait_until(
