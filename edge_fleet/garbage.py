@@ -7,13 +7,13 @@ stay too, since their experiments' epochs must never be used twice.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from edge_agent import __version__
-from edge_agent.documents.manifest import Manifest, blob_path
+from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
 from edge_fleet.publish import manifest_files
 from edge_fleet.repository import Contents, Repository
@@ -30,6 +30,7 @@ class Collected:
 
     metadata: int
     manifests: int
+    patches: int
     blobs: int
     freed_bytes: int
     dry_run: bool
@@ -45,13 +46,28 @@ def collect_garbage(
         listed = list(files.list("metadata/"))
         metadata = _outdated(listed, repository.read(), now - grace)
         kept = {file.name for file in listed} - {file.name for file in metadata}
-        manifests, blobs = _unneeded(files, kept, now - grace)
+        needed, named = _needed(files, kept)
+        blobs, contents = {blob_path(file.sha256) for file in named}, {file.kept_sha256 for file in named}
         # What names others goes first, so that a cut leaves nothing that names what is gone.
-        for file in () if dry_run else (*metadata, *manifests, *blobs):
+        unneeded = {
+            "metadata": metadata,
+            "manifests": _old(files, "targets/models/", now - grace, needed.__contains__),
+            "patches": _old(files, "patches/", now - grace, lambda name: _patch_is_needed(name, contents)),
+            "blobs": _old(files, "blobs/", now - grace, blobs.__contains__),
+        }
+        removed = [file for group in unneeded.values() for file in group]
+        for file in () if dry_run else removed:
             files.check_lock()
             files.delete(file.name)
-    freed_bytes = sum(file.size_bytes for file in (*metadata, *manifests, *blobs))
-    return Collected(len(metadata), len(manifests), len(blobs), freed_bytes, dry_run)
+    counts = {kind: len(group) for kind, group in unneeded.items()}
+    return Collected(**counts, freed_bytes=sum(file.size_bytes for file in removed), dry_run=dry_run)
+
+
+def _old(
+    files: StoreFiles, prefix: str, before: datetime, is_needed: Callable[[str], bool]
+) -> list[StoredFile]:
+    """Return the files under a folder that nobody needs and that are older than that time."""
+    return [file for file in files.list(prefix) if file.modified < before and not is_needed(file.name)]
 
 
 def _outdated(listed: Iterable[StoredFile], contents: Contents, before: datetime) -> list[StoredFile]:
@@ -73,19 +89,19 @@ def _outdated(listed: Iterable[StoredFile], contents: Contents, before: datetime
     return outdated
 
 
-def _unneeded(
-    files: StoreFiles, metadata: set[str], before: datetime
-) -> tuple[list[StoredFile], list[StoredFile]]:
-    """Return manifests and blobs older than that time which none of the metadata leads to."""
+def _needed(files: StoreFiles, metadata: set[str]) -> tuple[set[str], list[File]]:
+    """Return the names of all manifests that the metadata leads to, and the files that those name."""
     names = sorted(name for name in metadata if _is_targets(name))
-    needed = {target.name for target in all_roles(files, iter(names)) if target.path.startswith("models/")}
-    manifests = [file for file in files.list("targets/models/") if file.name not in needed]
-    blobs = set()
-    for name in needed:
-        manifest = read_document(Manifest, files.read(name), name, __version__)
-        blobs |= {blob_path(file.sha256) for file in manifest_files(manifest)}
-    unused = [file for file in files.list("blobs/") if file.name not in blobs]
-    return [file for file in manifests if file.modified < before], [f for f in unused if f.modified < before]
+    manifests = {target.name for target in all_roles(files, iter(names)) if target.path.startswith("models/")}
+    named = []
+    for name in sorted(manifests):
+        named += manifest_files(read_document(Manifest, files.read(name), name, __version__))
+    return manifests, named
+
+
+def _patch_is_needed(name: str, contents: set[str]) -> bool:
+    """Say whether a patch leads from one to another of these contents, given by digest."""
+    return contents.issuperset(name.split("/")[-2:])
 
 
 def _is_targets(name: str) -> bool:

@@ -20,6 +20,7 @@ class Asking:
 
     def existing(self, path: Path) -> str | None:
         """Return the passphrase of a key; None where there is no terminal."""
+        self._existing = self._existing or self._new
         if self._existing is None and sys.stdin.isatty():
             self._existing = getpass.getpass(f"Passphrase of {path}: ")
         return self._existing

@@ -222,8 +222,8 @@ def _(retired: Retired) -> None:
 def _(collected: Collected) -> None:
     would = "Would remove" if collected.dry_run else "Removed"
     new_console().print(
-        f"{would} {collected.metadata} metadata files, {collected.manifests} manifests and {collected.blobs} "
-        f"blobs, {collected.freed_bytes / 2**20:.1f} MiB."
+        f"{would} {collected.metadata} metadata files, {collected.manifests} manifests, {collected.patches} "
+        f"patches and {collected.blobs} blobs, {collected.freed_bytes / 2**20:.1f} MiB."
     )
 
 

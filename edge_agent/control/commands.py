@@ -125,7 +125,7 @@ class Commands:
         """Look at the store now; with `wait`, until what it asks for serves or is refused."""
         asked = msgspec.convert(arguments, _SyncArguments)
         outcome = self._deployer.ask_sync(
-            force=asked.force, folder=asked.folder, progress=progress, hurry=asked.now
+            force=asked.force, folder=asked.folder, progress=progress, at_once=asked.now
         )
         if not asked.wait:
             return {"status": "started", "message": "Looking at the store.", "serial": 0}

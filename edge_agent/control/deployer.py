@@ -124,7 +124,7 @@ class Deployer:
         self._act()
 
     def ask_sync(
-        self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
+        self, *, force: bool, folder: str | None, progress: Progress, at_once: bool = False
     ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
 
@@ -132,7 +132,7 @@ class Deployer:
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
-        outcome = self._watch.ask(force=force, folder=folder, progress=progress, hurry=hurry)
+        outcome = self._watch.ask(force=force, folder=folder, progress=progress, at_once=at_once)
         self.wake()
         return outcome
 

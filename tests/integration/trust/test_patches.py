@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from edge_agent.documents.errors import DownloadPausedError
 from edge_agent.documents.manifest import PATCH_LIMIT_BYTES, patch_path
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.store import packing
+from edge_fleet.garbage import collect_garbage
 from edge_fleet.publish import Published, publish, read_package
+from edge_fleet.retire import retire
 from support.bad_store import Handler, Mischief, Server
 from support.tiny_fleet import Device, Fleet, Packed, build_package
 
@@ -130,6 +133,18 @@ def test_a_download_that_has_begun_is_continued(site: Site) -> None:
     sha256 = patch.parent.name
     (site.device.layout.staging / f"{sha256}.part").write_bytes(NEW[:990_000])
     assert site.update()[1] == 10_000 + GOLDEN
+
+
+def test_a_patch_goes_with_the_old_version(site: Site) -> None:
+    site.release()
+    fleet, later = site.fleet, site.fleet.now + timedelta(days=8)
+    collect_garbage(fleet.repository, later, timedelta(days=7))
+    assert len(site.patches) == 1
+    retire(fleet.repository, fleet.keys, ("digits",), 1, fleet.now)
+    collect_garbage(fleet.repository, later, timedelta(days=7))
+    assert site.patches == []
+    assert not fleet.blob(site.old.sha256).exists()
+    assert site.update()[1] == SIZE + GOLDEN
 
 
 # --- patches that lie -------------------------------------------------------------------------------------

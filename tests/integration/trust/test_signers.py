@@ -16,6 +16,7 @@ from edge_fleet.cli import main
 from edge_fleet.keys import KeyFolder
 from edge_fleet.repository import Repository
 from edge_fleet.trust.signers import public_pem_of, read_key
+from support.host import need_program
 from support.tiny_fleet import Fleet, build_package
 
 PIN = "1234"
@@ -72,12 +73,12 @@ class TestFile:
 
 
 class TestToken:
-    """On SoftHSM, which CI installs; without it these fail. Its library is set up once for each process."""
+    """On SoftHSM, which CI installs. Its library is set up once for each process, so each command is one."""
 
     @pytest.fixture
     def environment(self, tmp_path: Path) -> dict[str, str]:
-        library = next(Path("/usr/lib").glob("**/libsofthsm2.so"), None)
-        assert library is not None, "SoftHSM is missing: apt-get install softhsm2 opensc"
+        programs = need_program("softhsm2-util", "softhsm2"), need_program("pkcs11-tool", "opensc")
+        library = next(Path("/usr/lib").glob("**/libsofthsm2.so"))
         (tmp_path / "tokens").mkdir()
         config = tmp_path / "softhsm2.conf"
         config.write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
@@ -88,8 +89,8 @@ class TestToken:
             "EDGE_FLEET_PIN": PIN,
             "EDGE_FLEET_KEYS": str(tmp_path / "fleet/keys"),
         }
-        init = ["softhsm2-util", "--init-token", "--free", "--label", "fleet", "--pin", PIN, "--so-pin", PIN]
-        tool = ["pkcs11-tool", "--module", str(library), "--login", "--pin", PIN, "--token-label", "fleet"]
+        init = [programs[0], "--init-token", "--free", "--label", "fleet", "--pin", PIN, "--so-pin", PIN]
+        tool = [programs[1], "--module", str(library), "--login", "--pin", PIN, "--token-label", "fleet"]
         pair = ["--keypairgen", "--key-type", "EC:prime256v1", "--id", "02", "--label", "root"]
         read = ["--read-object", "--type", "pubkey", "--id", "02", "--output-file", str(tmp_path / "root.der")]
         for command in (init, [*tool, *pair], [*tool, *read]):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.documents.errors import NotFoundError, RequestError
+from edge_agent.documents.manifest import Manifest, patch_path
 from edge_fleet.cli import main
 from edge_fleet.garbage import Collected, collect_garbage
 from edge_fleet.publish import publish, read_package
@@ -203,7 +204,7 @@ class TestGarbage:
         stocked.deploy("digits=2")
         retire(stocked.repository, stocked.keys, (), 1, stocked.now)
         before = sorted(path for path in stocked.store.rglob("*") if path.is_file())
-        assert self.collect(stocked, 6) == Collected(0, 0, 0, 0, dry_run=False)
+        assert self.collect(stocked, 6) == Collected(0, 0, 0, 0, freed_bytes=0, dry_run=False)
         assert sorted(path for path in stocked.store.rglob("*") if path.is_file()) == before
 
     def test_what_is_older_goes(self, stocked: Fleet, device: Device) -> None:
@@ -231,6 +232,25 @@ class TestGarbage:
         collected = collect_garbage(stocked.repository, stocked.now, GRACE)
         assert (collected.manifests, collected.blobs) == (0, 0)
         assert collected.metadata > 0
+
+    def test_patches_go_with_what_they_lead_from_or_to(self, stocked: Fleet) -> None:
+        stocked.publish(version="2")
+        digests = {
+            version: Manifest.model_validate_json(
+                stocked.repository.read().read_target("m-digits", f"models/digits/{version}.json") or b""
+            )
+            .variants[0]
+            .file.sha256
+            for version in ("1", "2")
+        }
+        needed, gone = patch_path(digests["2"], digests["1"]), patch_path(digests["2"], "0" * 64)
+        for name in (needed, gone):
+            stocked.repository.files.write(name, b"")
+        assert self.collect(stocked, 8).patches == 1
+        assert stocked.repository.files.exists(needed)
+        stocked.deploy("digits=2")
+        retire(stocked.repository, stocked.keys, (), 1, stocked.now)
+        assert self.collect(stocked, 8).patches == 1
 
     def test_what_an_interrupted_edit_left_goes(self, stocked: Fleet) -> None:
         (stocked.store / "metadata/99.snapshot.json").write_bytes(b"{}")
