@@ -135,6 +135,19 @@ class TestCeremony:
         with pytest.raises(RequestError, match=r"follows root 1, and the store has another one \(2\)"):
             apply(fleet.repository, outdated, fleet.keys, fleet.now)
 
+    def test_who_signs_may_name_the_root_that_it_must_follow(
+        self, fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = Fleet(tmp_path / "other")
+        other.repository.create(other.keys, other.now)
+        file = tmp_path / "p"
+        propose(fleet.repository.read(), "root", Change(), fleet.now).write(file)
+        sign = ["sign", str(file), "--keys", str(fleet.keys.path), "--root"]
+        assert main([*sign, str(other.store / "root.json")]) == 1
+        assert "does not follow the root of" in capsys.readouterr().err
+        assert main([*sign, str(tmp_path / "none")]) == 2
+        assert main([*sign, str(fleet.store / "root.json")]) == 0
+
     @pytest.mark.parametrize(
         ("change", "says"),
         [
