@@ -98,7 +98,7 @@ def test_kills_break_nothing_that_was_promised(agent: AgentProcess, fleet: Fleet
     dice = random.Random(SEED)
     wait_until(lambda: agent.reported().serial == 1, "the first version serves")
     askers = [Asker(agent.infer_socket, number, tells=number % 2 == 0) for number in range(ASKERS)]
-    updates = Updates(agent, fleet, VERSIONS)
+    updates = Updates(agent, fleet, VERSIONS, active=1)
     kills: list[Kill] = []
     try:
         while len(kills) < KILLS:
@@ -158,7 +158,7 @@ def _tell(kills: list[Kill], askers: list[Asker], updates: Updates) -> None:
     answered = sorted(time_ns for asker in askers for time_ns in asker.answered_ns)
     failed = sum(len(asker.failures) for asker in askers)
     print(f"\n{len(answered)} answered, {failed} failed, {sum(asker.told for asker in askers)} outcomes,")
-    print(f"{updates.rounds} deployments, {updates.activated} activations; answers by version:")
+    print(f"{updates.rounds} deployments, {updates.activated} activations, {updates.rolled_back} rollbacks;")
     print(dict(sum((asker.versions for asker in askers), Counter[str]())))
     for victim in VICTIMS:
         gaps = sorted(_gap_s(answered, kill.time_ns) for kill in kills if kill.victim == victim)
