@@ -18,6 +18,7 @@ MODULES = (
     "benchmarks.outcomes",
     "benchmarks.footprint",
     "benchmarks.update_hint",
+    "benchmarks.store_size",
 )
 LONG = ("benchmarks.converters", "benchmarks.serving")
 

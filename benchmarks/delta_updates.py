@@ -8,7 +8,7 @@ Each case is an old and a new file of the same model: its last layer fine-tuned,
 calibration data, every weight trained on. For each it is measured what travels: the whole file (as Zstandard at
 level 19 where that saves over 10 %, as packages have it); the chunks that the old file has not, cut by content
 (FastCDC, 4 to 64 KiB on average, each compressed) or at fixed places, with the list of chunks; and a Zstandard
-patch against the old file. The choice is explained in docs/decisions/0013-delta-updates.md.
+patch against the old file. The choice is explained in docs/decisions/0014-patches-not-chunks.md.
 """
 
 import hashlib
@@ -102,18 +102,10 @@ def pieces(data: bytes, size_bytes: int) -> list[bytes]:
 
 
 def compress(data: bytes, prefix: bytes = b"") -> bytes:
+    if prefix:
+        return packing.make_patch(data, prefix, LEVEL)
     zstd: Any = packing.library()
-    parameter = zstd.CompressionParameter
-    options = {parameter.compression_level: LEVEL}
-    if not prefix:
-        return bytes(zstd.compress(data, options=options))
-    # As `zstd --patch-from`: the window reaches over both files.
-    options |= {
-        parameter.window_log: max(10, (len(data) + len(prefix)).bit_length()),
-        parameter.enable_long_distance_matching: 1,
-    }
-    dictionary = zstd.ZstdDict(prefix, is_raw=True).as_prefix
-    return bytes(zstd.compress(data, options=options, zstd_dict=dictionary))
+    return bytes(zstd.compress(data, options={zstd.CompressionParameter.compression_level: LEVEL}))
 
 
 # --- the cases ----------------------------------------------------------------------------------------------

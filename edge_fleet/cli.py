@@ -15,6 +15,8 @@ from edge_agent.policy.trusted_time import Times
 from edge_fleet import show
 from edge_fleet.collector_commands import add_collector_commands
 from edge_fleet.command_parser import add_command
+from edge_fleet.commands.ceremony import add_ceremony_commands
+from edge_fleet.commands.keys import add_key_commands
 from edge_fleet.commands.options import KEYS_VARIABLE, now
 from edge_fleet.commands.rollout import add_rollout_commands
 from edge_fleet.commands.store import add_store_commands
@@ -82,6 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_store_commands(commands)
     add_rollout_commands(commands)
     add_upkeep_commands(commands)
+    add_key_commands(commands)
+    add_ceremony_commands(commands)
     add_collector_commands(commands)
     _add_completion(commands)
     return parser

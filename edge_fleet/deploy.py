@@ -170,6 +170,17 @@ def deployed_groups(contents: Contents) -> list[str]:
     return sorted(path.removeprefix("deployments/").removesuffix(".json") for path in paths)
 
 
+def named_manifests(deployment: Deployment) -> set[str]:
+    """Return the target paths of all versions that a deployment names."""
+    choices = [choice for choice in (deployment.stable, deployment.candidate) if choice is not None]
+    return {
+        f"models/{name}/{arm.version}.json"
+        for choice in choices
+        for name, model in choice.models.items()
+        for arm in model.arms
+    }
+
+
 def _parse_arm(text: str) -> Arm:
     version, colon, weight = text.partition(":")
     return Arm(version=version, weight=float(weight)) if colon else Arm(version=version)
@@ -247,13 +258,11 @@ def _differing(candidate: Models, stable: Models) -> dict[str, ModelDeployment]:
 
 
 def _check_published(contents: Contents, deployment: Deployment) -> None:
-    choices = [deployment.stable] + ([deployment.candidate] if deployment.candidate is not None else [])
-    for choice in choices:
-        for name, model in choice.models.items():
-            published = contents.targets(model_role(name))
-            for arm in model.arms:
-                if f"models/{name}/{arm.version}.json" not in published:
-                    raise RequestError(_not_published(name, arm.version, list(published)))
+    for path in sorted(named_manifests(deployment)):
+        _, name, file = path.split("/")
+        role = model_role(name)
+        if contents.target(role, path) is None:
+            raise RequestError(_not_published(name, file.removesuffix(".json"), list(contents.targets(role))))
 
 
 def _not_published(name: str, version: str, published: list[str]) -> str:

@@ -45,7 +45,8 @@ def _add_guardrails(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="with fewer requests to a new version nothing is said of either (default: 20)",
+        help="with fewer requests to a new version, and 5 times as many for the p99, there is no verdict "
+        "(default: 20)",
     )
 
 

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
@@ -129,11 +128,6 @@ def save_key(path: Path, key: PrivateKey, passphrase: str | None) -> None:
     with mapping_os_errors(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
-
-
-def public_pem(key: PrivateKey) -> bytes:
-    """Return the public part of a key as PEM."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def is_encrypted(path: Path) -> bool:

@@ -20,6 +20,7 @@ class Asking:
 
     def existing(self, path: Path) -> str | None:
         """Return the passphrase of a key; None where there is no terminal."""
+        self._existing = self._existing or self._new
         if self._existing is None and sys.stdin.isatty():
             self._existing = getpass.getpass(f"Passphrase of {path}: ")
         return self._existing
@@ -55,6 +56,13 @@ def read_passphrase(path: Path) -> str:
     if not lines or not lines[0]:
         raise OperatorError(f"The passphrase file {path} has no first line: write the passphrase there.")
     return lines[0]
+
+
+def ask_new(otherwise: str) -> str | None:
+    """Ask for a new passphrase; without a terminal raises OperatorError that tells how else to give it."""
+    if not sys.stdin.isatty():
+        raise OperatorError(f"There is no terminal to ask for the new passphrase: {otherwise}.")
+    return _ask_twice() or None
 
 
 def _ask_twice() -> str:

@@ -12,7 +12,9 @@ from edge_agent.documents.errors import ArtifactError, ModelError, RequestError
 from edge_agent.documents.manifest import File, Manifest, blob_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
+from edge_fleet import artifacts
 from edge_fleet.keys import KeyFolder, PrivateKey
+from edge_fleet.patches import write_patches
 from edge_fleet.repository import Edit, Repository
 from edge_fleet.trust.signers import create_signers, signer_of
 
@@ -29,10 +31,7 @@ class Package:
     @property
     def files(self) -> dict[str, File]:
         """The blobs that the manifest names, by digest."""
-        files = [variant.file for variant in self.manifest.variants]
-        if self.manifest.golden is not None:
-            files.append(self.manifest.golden.file)
-        return {file.sha256: file for file in files}
+        return {file.sha256: file for file in manifest_files(self.manifest)}
 
     def blob(self, sha256: str) -> Path:
         """Return where a blob lies in the package."""
@@ -52,6 +51,14 @@ class Published:
     """All blobs of the version."""
     uploaded_bytes: int
     """Blobs that the store did not have."""
+    patches: int = 0
+    """Deployed files of which a device makes the new one with less than half the bytes."""
+
+
+def manifest_files(manifest: Manifest) -> list[File]:
+    """Return the files that a manifest names."""
+    files = [variant.file for variant in manifest.variants]
+    return files if manifest.golden is None else [*files, manifest.golden.file]
 
 
 def model_role(model: str) -> str:
@@ -62,7 +69,8 @@ def model_role(model: str) -> str:
 def read_package(folder: Path) -> Package:
     """Return a package whose blobs have the digests and lengths of its manifest.
 
-    Raises RequestError if the folder is no package, DocumentError or ArtifactError if it is not consistent.
+    Raises RequestError if the folder is no package, DocumentError or ArtifactError if it is not consistent, or
+    holds what would do harm on devices.
     """
     path = folder / "manifest.json"
     try:
@@ -75,6 +83,8 @@ def read_package(folder: Path) -> Package:
     package = Package(folder, content, read_document(Manifest, content, str(path), __version__))
     for file in package.files.values():
         _check_blob(package.blob(file.sha256), file)
+        artifacts.check_place(folder, package.blob(file.sha256))
+    artifacts.check_contents(package.manifest, package.blob)
     return package
 
 
@@ -117,6 +127,7 @@ def _publish(
 ) -> Published:
     manifest, role = package.manifest, model_role(package.manifest.name)
     known = edit.contents.target(role, manifest.target_path) is not None
+    patches = write_patches(repository.files, edit.contents, manifest, package.folder)
     uploaded_bytes = sum(_upload(repository, package, file, on_bytes) for file in package.files.values())
     if not known:
         signers = (lambda: create_signers(keys, role)) if key is None else (lambda: [signer_of(key)])
@@ -130,6 +141,7 @@ def _publish(
         variants=len(manifest.variants),
         size_bytes=sum(file.size_bytes for file in package.files.values()),
         uploaded_bytes=uploaded_bytes,
+        patches=patches,
     )
 
 

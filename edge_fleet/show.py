@@ -16,10 +16,13 @@ from edge_agent.documents.deployment import Choice, Deployment, Groups, ModelDep
 from edge_agent.policy.expiry import warnings
 from edge_agent.policy.trusted_time import Times
 from edge_fleet.deploy import Deployed, deployed_groups, read_deployment, read_groups
+from edge_fleet.garbage import Collected
 from edge_fleet.notify import Notified
 from edge_fleet.publish import Published
 from edge_fleet.refresh import Refreshed
 from edge_fleet.repository import Contents
+from edge_fleet.retire import Retired
+from edge_fleet.verify import Verified
 
 _WIDTH_IN_FILES: Final = 200
 
@@ -184,6 +187,44 @@ def _(listed: Listing) -> None:
     console.print(_expiry_table(listed.expires))
     for warning in listed.warnings:
         console.print(f"Warning: {warning}", style="yellow")
+
+
+@show.register
+def _(verified: Verified) -> None:
+    console = new_console()
+    for finding in verified.findings:
+        console.print(finding, style="red")
+    for warning in verified.warnings:
+        console.print(f"Warning: {warning}", style="yellow")
+    verdict = "all is well" if not verified.findings else f"{len(verified.findings)} findings"
+    console.print(
+        f"Checked {verified.metadata} metadata files, {verified.targets} targets and {verified.blobs} blobs "
+        f"({verified.size_bytes / 2**20:.1f} MiB): {verdict}."
+    )
+
+
+@show.register
+def _(retired: Retired) -> None:
+    table = new_table("model", "kept", "retired", "old, but deployed")
+    for model in retired.models:
+        ends = [model.retired[0], model.retired[-1]] if len(model.retired) > 2 else model.retired
+        shown = f"{len(model.retired)}: {' … '.join(ends)}" if model.retired else "none"
+        table.add_row(model.model, str(model.kept), shown, ", ".join(model.deployed) or "-")
+    console = new_console()
+    console.print(table)
+    if retired.dry_run:
+        console.print("Nothing was changed.")
+    elif any(model.retired for model in retired.models):
+        console.print("Their files are still there; edge-fleet gc removes them when no device can need them.")
+
+
+@show.register
+def _(collected: Collected) -> None:
+    would = "Would remove" if collected.dry_run else "Removed"
+    new_console().print(
+        f"{would} {collected.metadata} metadata files, {collected.manifests} manifests, {collected.patches} "
+        f"patches and {collected.blobs} blobs, {collected.freed_bytes / 2**20:.1f} MiB."
+    )
 
 
 def _rows(deployment: Deployment) -> dict[str, str]:

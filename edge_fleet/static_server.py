@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from edge_agent.documents.errors import OperatorError
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
-_VERSIONED: Final = re.compile(r"(metadata/\d+\.[^/]+\.json|targets/.+|blobs/.+)")
+_VERSIONED: Final = re.compile(r"(metadata/\d+\.[^/]+\.json|targets/.+|blobs/.+|patches/.+)")
 
 
 @dataclass(frozen=True, slots=True)

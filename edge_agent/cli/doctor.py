@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from edge_agent.cli import checks
+from edge_agent.cli import checks, device_checks
 from edge_agent.cli.broker_check import brokers
 from edge_agent.cli.checks import Finding
 from edge_agent.cli.options import load_settings
@@ -18,8 +18,9 @@ from edge_agent.documents.settings import Settings
 from edge_agent.store.layout import RuntimeLayout, state_layout
 
 DESCRIPTION = """\
-Check this host: Python and runtimes, settings, state folder, disk, clock, trusted root, store, brokers, the
-agent and its sockets. Each line says ok, warn or fail and what to do; the exit code is 1 if anything fails."""
+Check this host: Python and runtimes, settings, state folder, disk, clock, trust and its expiry, store, brokers,
+the probe's limits, the quarantine, the agent and its sockets. Each line says ok, warn or fail and what to do;
+the exit code is 1 if anything fails."""
 
 EXAMPLES = """\
   edge-agent doctor
@@ -84,8 +85,11 @@ def _of_host(settings: Settings) -> Iterator[Finding]:
     yield from guarded("disk", lambda: [checks.disk(layout)])
     yield from guarded("clock", lambda: [checks.clock(now_s)])
     yield from guarded("trust", lambda: [checks.trusted_root(settings, layout, now_s)])
+    yield from guarded("trust", lambda: device_checks.expiry(layout, now_s))
     yield from guarded("store", lambda: [checks.store(quick)])
     yield from guarded("mqtt", lambda: brokers(settings))
+    yield from guarded("probe", lambda: [device_checks.confinement()])
+    yield from guarded("versions", lambda: device_checks.quarantine(layout))
 
 
 def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

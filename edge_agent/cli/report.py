@@ -35,7 +35,8 @@ def version_lines(versions: Sequence[VersionReport], output: Output) -> Iterator
         shares[version.model] += version.weight
     rows = [_row(version, shares[version.model]) for version in versions]
     headers = (
-        "MODEL", "VERSION", "STATE", "ENGINE", "PRECISION", "TRAFFIC", "REQUESTS", "ERRORS", "CRASHES",
+        "MODEL", "VERSION", "STATE", "ENGINE", "PRECISION", "TRAFFIC", "REQUESTS", "ERRORS", "CRASHES", "RUN",
+        "MEMORY",
     )  # fmt: skip
     lines = table(headers, rows)
     yield output.style(lines[0], "bold")
@@ -101,4 +102,6 @@ def _row(version: VersionReport, total_weight: float) -> tuple[str, ...]:
         str(version.requests),
         str(version.errors),
         str(version.crashes),
+        f"{version.probe.run_s * 1000:.3g} ms" if version.probe is not None and version.probe.run_s else "-",
+        size(version.probe.peak_bytes) if version.probe is not None else "-",
     )

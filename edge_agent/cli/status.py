@@ -4,23 +4,30 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
 
 from edge_agent.cli.admin_client import call
+from edge_agent.cli.offline import agent_is_down, reported, state_of
 from edge_agent.cli.output import Output, duration
 from edge_agent.cli.report import event_lines, sync_sentence, typed, version_lines
 from edge_agent.cli.sockets import add_socket, admin_socket
+from edge_agent.documents.errors import UnavailableError
 from edge_agent.documents.messages import BakeReport, BakingVersion, Event, Reported
+from edge_agent.store.events_db import read_newest
 
 DESCRIPTION = """\
 Show what the agent on this device runs, since when, how the last look at the store went, what is wrong and what
-happened last. Works while serving is down."""
+happened last. Works while serving is down. Where no agent runs it says what the disk says, with exit code 1."""
 
 EXAMPLES = """\
   edge-agent status
   edge-agent status --json | jq .reported.versions
   sudo edge-agent status
 """
+
+_EVENTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +79,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask the agent and print its answer."""
     output = Output(args.json)
-    result = call(admin_socket(args), "status")
+    try:
+        result = call(admin_socket(args), "status")
+    except UnavailableError as error:
+        return _without_agent(args, error, output)
     output.show(result, lambda: lines(typed(result, Status), output, time.time()))
     return 0
+
+
+def _without_agent(args: argparse.Namespace, error: UnavailableError, output: Output) -> int:
+    """Tell what the disk says, and that no agent runs, which is why the exit code is 1."""
+    with agent_is_down(args, error) as (layout, _):
+        report = reported(args, state_of(layout))
+        events = tuple(read_newest(layout.events, _EVENTS))
+    result = {"agent": "down", "reported": msgspec.to_builtins(report), "events": msgspec.to_builtins(events)}
+    output.show(result, lambda: _lines_without_agent(str(error), report, events, output))
+    return 1
+
+
+def _lines_without_agent(
+    error: str, report: Reported, events: tuple[Event, ...], output: Output
+) -> Iterator[str]:
+    yield output.style(error, "red")
+    yield f"Its state folder says: serial {report.serial} of group {report.group or '-'} served last."
+    yield ""
+    yield from _versions_and_below(report, events, output)
 
 
 def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
@@ -100,18 +129,24 @@ def lines(status: Status, output: Output, now_s: float) -> Iterator[str]:
     if sockets.metrics:
         yield f"Metrics   http://{sockets.metrics}/metrics"
     yield ""
-    yield from version_lines(reported.versions, output)
     if reported.bake is not None:
-        yield ""
         yield from _bake(reported.bake, now_s)
-    if reported.problems:
         yield ""
-        yield output.style("Problems", "yellow")
-        yield from (f"  {problem}" for problem in reported.problems)
-    if status.events:
-        yield ""
-        yield output.style("Last events", "bold")
-        yield from (f"  {line}" for line in event_lines(status.events, output))
+    yield from _versions_and_below(reported, status.events, output)
+
+
+def _versions_and_below(reported: Reported, events: tuple[Event, ...], output: Output) -> Iterator[str]:
+    yield from version_lines(reported.versions, output)
+    sections = (
+        ("Problems", "yellow", reported.problems),
+        ("Quarantine", "yellow", [f"{one.model} {one.version}: {one.reason}" for one in reported.quarantine]),
+        ("Last events", "bold", event_lines(events, output)),
+    )
+    for title, style, found in sections:
+        if shown := list(found):
+            yield ""
+            yield output.style(title, style)
+            yield from (f"  {line}" for line in shown)
 
 
 def _plan(reported: Reported) -> str:

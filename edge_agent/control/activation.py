@@ -58,6 +58,11 @@ class Activation:
         self._attempts = attempts
         self._under_way: _UnderWay | None = None
 
+    @property
+    def plan(self) -> Plan:
+        """The plan that may become the current one at any moment; empty while nothing is under way."""
+        return self._under_way.plan if self._under_way is not None else Plan()
+
     def serve(self, served: Plan) -> None:
         """Give serving the plan that it should have and has not."""
         self._attempts.begin(served, self._serving.plan)
@@ -70,8 +75,8 @@ class Activation:
         self._attempts.begin(served, self._serving.plan)
         self._serving.apply(served, self._selection.missing(plan, served), prove=done is None)
 
-    async def rollback(self, actor: str) -> Plan:
-        """Serve the previous plan again, until the store has a newer one; return that plan.
+    async def rollback(self, actor: str, reason: str = "") -> Plan:
+        """Serve the previous plan again, until the store has a newer one; return that plan. `reason` is told.
 
         Raises RequestError if there is none, UnavailableError while serving is busy or if it cannot load it.
         """
@@ -84,7 +89,8 @@ class Activation:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.begin(back, reconcile.identity(left), done)
         await done
-        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
+        why = f" Reason: {reason}" if reason else ""
+        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held.{why}"
         self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
         return back
 

@@ -172,6 +172,7 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         commands = Commands(
             self._deployer,
+            self._state,
             self._watch,
             self._serving,
             self._journal,

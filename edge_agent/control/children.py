@@ -24,7 +24,8 @@ class ChildEnd:
     """How a child ended; `how` is one phrase for a person, for example `was killed by SIGSEGV`."""
 
     cause: Literal["exited", "signal", "timeout", "memory", "starved"]
-    """`memory`: it took more than it may; `starved`: it took less, and the system had no more."""
+    """`memory`: it took more memory than it may; `starved`: the system had too little memory, or too little
+    time on its processors, for it."""
     code: int
     """Exit status, or the signal's number."""
     how: str
@@ -110,7 +111,7 @@ async def _receive(
         try:
             line = await asyncio.wait_for(process.stdout.readline(), silence_s)
         except TimeoutError:
-            killed.append(ChildEnd("timeout", 0, f"did not answer for {silence_s:g} s"))
+            killed.append(_silent(process.pid, silence_s))
             process.kill()
             return
         if not line:
@@ -121,6 +122,25 @@ async def _receive(
             log.warning("A child wrote what is no answer (%s): %r", error, line[:200])
             continue
         on_answer(answer)
+
+
+def _silent(pid: int, silence_s: float) -> ChildEnd:
+    """Tell a child that does not answer from one that the others left no processor to."""
+    if _waited_s(pid) > silence_s / 2:
+        return ChildEnd("starved", 0, f"got too little of the processors to answer within {silence_s:g} s")
+    return ChildEnd("timeout", 0, f"did not answer for {silence_s:g} s")
+
+
+def _waited_s(pid: int) -> float:
+    """Return how long the thread that waited longest for a processor did; 0 where the kernel does not say.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html, "/proc/<pid>/schedstat".
+    """
+    try:
+        waited_ns = [int(task.read_text().split()[1]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return max(waited_ns, default=0) / 1e9
 
 
 async def _watch_memory(

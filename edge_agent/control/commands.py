@@ -9,8 +9,10 @@ import msgspec
 
 from edge_agent.control.admin import Progress, Verb
 from edge_agent.control.deployer import Deployer
+from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.links import Links
+from edge_agent.control.reporter import quarantined
 from edge_agent.control.store_watch import StoreWatch
 from edge_agent.control.supervise import ServingProcess
 from edge_agent.documents.messages import Reported
@@ -33,12 +35,34 @@ class _ModelArguments(msgspec.Struct, frozen=True):
     model: str
 
 
+class _RollbackArguments(msgspec.Struct, frozen=True):
+    reason: str = ""
+
+
+class _QuarantineArguments(msgspec.Struct, frozen=True):
+    model: str
+    version: str
+    reason: str = "An operator says so."
+
+
+class _ReleaseArguments(msgspec.Struct, frozen=True):
+    model: str | None = None
+    """None releases everything."""
+    version: str = ""
+    reason: str = "An operator says so."
+
+
+class _CollectArguments(msgspec.Struct, frozen=True):
+    dry_run: bool = False
+
+
 class Commands:
     """The verbs, over the parts of one agent."""
 
     def __init__(
         self,
         deployer: Deployer,
+        state: DurableState,
         watch: StoreWatch,
         serving: ServingProcess,
         journal: Journal,
@@ -47,6 +71,7 @@ class Commands:
         addresses: Mapping[str, str],
     ) -> None:
         self._deployer = deployer
+        self._state = state
         self._watch = watch
         self._serving = serving
         self._journal = journal
@@ -64,6 +89,10 @@ class Commands:
             "events": self.events,
             "sync": self.sync,
             "rollback": self.rollback,
+            "quarantine": self.quarantine,
+            "quarantine_add": self.quarantine_add,
+            "quarantine_release": self.quarantine_release,
+            "gc": self.gc,
             "load": self.load,
             "unload": self.unload,
         }
@@ -96,18 +125,50 @@ class Commands:
         """Look at the store now; with `wait`, until what it asks for serves or is refused."""
         asked = msgspec.convert(arguments, _SyncArguments)
         outcome = self._deployer.ask_sync(
-            force=asked.force, folder=asked.folder, progress=progress, hurry=asked.now
+            force=asked.force, folder=asked.folder, progress=progress, at_once=asked.now
         )
         if not asked.wait:
             return {"status": "started", "message": "Looking at the store.", "serial": 0}
         return msgspec.to_builtins(await outcome)
 
-    async def rollback(self, _arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+    async def rollback(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
         """Serve the previous plan again."""
-        plan = await self._deployer.rollback(actor)
+        plan = await self._deployer.rollback(actor, msgspec.convert(arguments, _RollbackArguments).reason)
         models = ", ".join(f"{version.model} {version.version}" for version in plan.versions)
         message = f"Serial {plan.serial} serves again ({models}), until the store has a newer one."
         return {"message": message, "serial": plan.serial, "plan_id": plan.id}
+
+    async def quarantine(self, _arguments: Mapping[str, Any], _actor: str, _progress: Progress) -> Any:
+        """What shall not run here, and why."""
+        return {"quarantine": msgspec.to_builtins(quarantined(self._state.value))}
+
+    async def quarantine_add(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Let a version not run here any more; what served before it serves again."""
+        asked = msgspec.convert(arguments, _QuarantineArguments)
+        self._deployer.refuse(asked.model, asked.version, asked.reason, actor)
+        return {"message": f"{asked.model} {asked.version} does not run here until it is released."}
+
+    async def quarantine_release(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Have versions tried again that are in quarantine."""
+        asked = msgspec.convert(arguments, _ReleaseArguments)
+        if asked.model is None:
+            digests = list(self._state.value.quarantine)
+        else:
+            digests = self._deployer.quarantined(asked.model, asked.version)
+        count = self._deployer.release(digests, asked.reason, actor)
+        what = "Nothing was in quarantine" if not count else f"{count} files are released"
+        return {"message": f"{what}; what is deployed is tried again now.", "released": count}
+
+    async def gc(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
+        """Remove the files that nothing needs."""
+        asked = msgspec.convert(arguments, _CollectArguments)
+        found = self._deployer.collect(dry_run=asked.dry_run, actor=actor)
+        return {
+            "files": found.files,
+            "parts": found.parts,
+            "bytes": found.size_bytes,
+            "removed": not asked.dry_run,
+        }
 
     async def load(self, arguments: Mapping[str, Any], actor: str, _progress: Progress) -> Any:
         """Serve a model again that was unloaded."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from edge_agent.control import reporter
@@ -12,6 +12,7 @@ from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
+from edge_agent.control.housekeeping import Housekeeping, Spare
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.quarantine import Quarantine, reasons
@@ -21,7 +22,7 @@ from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
 from edge_agent.control.target import Target
 from edge_agent.control.trials import Trials
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import RequestError, UnavailableError
 from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
 from edge_agent.policy import reconcile
@@ -75,6 +76,7 @@ class Deployer:
             self.baking,
             self._attempts,
         )
+        self._housekeeping = Housekeeping(state, journal, blobs, serving, self._activation, clock)
 
     @property
     def wanted(self) -> Plan:
@@ -103,10 +105,7 @@ class Deployer:
         try:
             while True:
                 self._wake.clear()
-                self.baking.step()
-                self._attempts.step()
-                self._spare()
-                self._act()
+                self.step()
                 await self._wait()
                 self._state.flush()
                 self._journal.flush()
@@ -117,8 +116,15 @@ class Deployer:
                 self._child.cancel()
                 await asyncio.gather(self._child, return_exceptions=True)
 
+    def step(self) -> None:
+        """Look once at how things are, and act on it."""
+        self.baking.step()
+        self._attempts.step()
+        self._spare()
+        self._act()
+
     def ask_sync(
-        self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
+        self, *, force: bool, folder: str | None, progress: Progress, at_once: bool = False
     ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
 
@@ -126,13 +132,41 @@ class Deployer:
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
-        outcome = self._watch.ask(force=force, folder=folder, progress=progress, hurry=hurry)
+        outcome = self._watch.ask(force=force, folder=folder, progress=progress, at_once=at_once)
         self.wake()
         return outcome
 
-    async def rollback(self, actor: str) -> Plan:
+    async def rollback(self, actor: str, reason: str = "") -> Plan:
         """Serve the previous plan again, until the store has a newer one; see `Activation.rollback`."""
-        return await self._activation.rollback(actor)
+        return await self._activation.rollback(actor, reason)
+
+    def refuse(self, model: str, version: str, reason: str, actor: str) -> None:
+        """Put a version into quarantine: what served before it serves again. Raises NotFoundError."""
+        self._quarantine.add_named(model, version, reason, actor)
+        self._watch.hurry()
+        self.wake()
+
+    def release(self, digests: Collection[str], reason: str, actor: str) -> int:
+        """Take files out of quarantine and have what is deployed tried again at once; return how many."""
+        released = self._quarantine.release(digests, reason, actor)
+        self.selection.try_again()
+        self._trials.hurry()
+        self._watch.hurry()
+        self.wake()
+        return len(released)
+
+    def quarantined(self, model: str, version: str) -> list[str]:
+        """Return the digests of a version in quarantine; raises NotFoundError."""
+        return self._quarantine.digests(model, version)
+
+    def collect(self, *, dry_run: bool, actor: str) -> Spare:
+        """Remove the files that no plan needs, or only say which.
+
+        Raises UnavailableError while a sync may be bringing files that no plan names yet.
+        """
+        if self._child is not None and not dry_run:
+            raise UnavailableError("A sync or a probe is under way; try again in a moment.")
+        return self._housekeeping.collect(dry_run=dry_run, actor=actor)
 
     async def change_model(self, model: str, load: bool, actor: str) -> None:
         """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
@@ -149,7 +183,8 @@ class Deployer:
                 is_new = self._activation.applied(notice)
                 self._attempts.applied(self._serving.plan or Plan(), self.baking.versions)
                 if is_new:
-                    self._collect()
+                    # A sync may be bringing files that no plan names yet; the next activation collects those.
+                    self._housekeeping.tidy(files=self._child is None)
             case ipc.Refused():
                 self._attempts.refused()
                 self._activation.refused(notice)
@@ -250,20 +285,9 @@ class Deployer:
 
     async def _sync(self) -> None:
         state = self._state.value
-        known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
+        known = tuple(plan for plan in (state.current, state.previous, state.target) if plan is not None)
         plan = await self._watch.look(reasons(state), known)
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
             self._target.adopt(plan)
-
-    def _collect(self) -> None:
-        """Drop the files and notes that no plan needs any more."""
-        state = self._state.value
-        versions = [*state.versions, *(self._serving.plan or Plan()).versions]
-        keep = {sha256 for v in versions for sha256 in v.files}
-        keys = {v.key for v in versions}
-        self._state.change(passed={key: found for key, found in state.passed.items() if key in keys})
-        if self._child is not None:
-            return  # a sync may be bringing files that no plan names yet; the next activation collects
-        self._files.drop_all_but(keep)

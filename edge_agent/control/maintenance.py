@@ -20,21 +20,21 @@ LOCAL_TIME = Path("/etc/localtime")
 class Maintenance:
     """The windows of one device.
 
-    `clock` gives Unix time; `hurries` says whether an operator is there who will not wait for a window.
+    `clock` gives Unix time; `at_once` says whether an operator is there who will not wait for a window.
     """
 
     def __init__(
-        self, settings: UpdateSettings, clock: Callable[[], float], hurries: Callable[[], bool] = lambda: False
+        self, settings: UpdateSettings, clock: Callable[[], float], at_once: Callable[[], bool] = lambda: False
     ) -> None:
         self._own = settings.window
         self._download_outside = settings.download_outside_window
         self._clock = clock
-        self._hurries = hurries
+        self._at_once = at_once
 
     def may_activate(self, state: DeployedState) -> bool:
         """Say whether the target, if there is one, may take over now."""
         target = state.target
-        if target is None or not (self._own or target.window) or self._hurries():
+        if target is None or not (self._own or target.window) or self._at_once():
             return True
         if is_urgent(target, state.current, state.previous, state.quarantine):
             return True

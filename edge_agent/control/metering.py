@@ -26,16 +26,16 @@ class Clocks:
 
 
 class Meter:
-    """The limits of one sync. With `hurry` neither budget nor window stop it, but what it takes is counted.
+    """The limits of one sync. With `at_once` neither budget nor window stop it, but what it takes is counted.
 
     One process meters at a time.
     """
 
     def __init__(
-        self, settings: Settings, layout: StateLayout, *, hurry: bool = False, clocks: Clocks | None = None
+        self, settings: Settings, layout: StateLayout, *, at_once: bool = False, clocks: Clocks | None = None
     ) -> None:
         store, self._clocks = settings.store, clocks or Clocks()
-        self._hurry = hurry
+        self._at_once = at_once
         self._budget = Budget(store.budget_bytes, store.budget_period) if store.budget_bytes else None
         self._usage = UsageFile(layout.usage)
         self._maintenance = Maintenance(settings.updates, self._clocks.unix_s)
@@ -87,7 +87,7 @@ class Meter:
 
     def _admit(self) -> None:
         """Raise DownloadPausedError unless more may be fetched now."""
-        if not self._hurry:
+        if not self._at_once:
             self._admit_by_window()
         if self._budget is not None:
             self._admit_by_budget(self._budget)
@@ -102,7 +102,7 @@ class Meter:
     def _admit_by_budget(self, budget: Budget) -> None:
         self._turn(budget)
         is_spent = self._counted_bytes >= budget.limit_bytes
-        if is_spent and not self._hurry:
+        if is_spent and not self._at_once:
             ends_s = end_of(budget.period, self._now()).timestamp()
             raise DownloadPausedError(
                 f"The budget of {budget.words} is used up until {shown_time(ends_s)}; what came is kept, and "

@@ -37,10 +37,3 @@ class ModelFiles:
             message = f"Its file is damaged and cannot be replaced: {error}"
         self._journal.record("state_damaged", message, model=version.model, version=version.version)
         self._hurry()
-
-    def drop_all_but(self, keep: Collection[str]) -> None:
-        """Remove every file but these, by digest."""
-        try:
-            self._blobs.collect(keep)
-        except EdgeAgentError as error:
-            log.warning("Old files could not be removed: %s", error)

@@ -2,36 +2,31 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from edge_agent import __version__
 from edge_agent.control.deadline import Deadline
+from edge_agent.control.downloads import Downloads, Report
 from edge_agent.control.fetch import Store
 from edge_agent.control.metering import Meter
 from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
 from edge_agent.documents.errors import DocumentError, ModelError
 from edge_agent.documents.ipc import SyncProgress, SyncRequest
-from edge_agent.documents.manifest import File, Manifest, blob_path
+from edge_agent.documents.manifest import File, Manifest
 from edge_agent.documents.plan import Plan, with_id
 from edge_agent.documents.reading import read_document
 from edge_agent.engines.base import installed
 from edge_agent.policy.planning import Device, Selection, compile_plan, files_of, group_of, select
-from edge_agent.policy.transfer_rate import TransferRate
 from edge_agent.policy.trusted_time import Times
 from edge_agent.policy.waves import next_wave_s
 from edge_agent.store import packing
-from edge_agent.store.blobs import BlobStore, OpenStream
+from edge_agent.store.blobs import BlobStore
 from edge_agent.store.layout import StateLayout
 
-Report = Callable[[SyncProgress], None]
-
 _MAX_GROUPS_BYTES: Final = 16 * 2**20
-_PROGRESS_INTERVAL_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,11 @@ def pull(
         _check_sizes(found.files.values(), request.settings.store.max_file_bytes)
         # On disk before the long download; the folder stays locked, so that nobody else fetches beside it.
         trust.commit()
-        downloaded_bytes = _fetch(found.files, BlobStore(layout), store, meter, report)
+        blobs = BlobStore(layout)
+        if request.force:
+            _drop_damaged(found.files, blobs)
+        downloads = Downloads(blobs, store, meter, report)
+        downloaded_bytes = downloads.fetch(found.files, _old_files(found.plan, request))
         return Pulled(
             plan=found.plan,
             files=tuple(found.files),
@@ -165,54 +164,13 @@ def _device(request: SyncRequest) -> Device:
     )
 
 
-def _fetch(files: Mapping[str, File], blobs: BlobStore, store: Store, meter: Meter, report: Report) -> int:
-    """Fetch what is not here yet, and return how many bytes came."""
-    missing = [file for sha256, file in files.items() if not blobs.has(sha256)]
-    blobs.discard_parts([file.sha256 for file in missing])
-    progress = _Progress(blobs.missing_bytes({file.sha256: file.size_bytes for file in missing}), report)
-    blobs.check_space(_room_bytes(missing, blobs))
-    for file in missing:
-        open_stream = partial(store.stream, blob_path(file.sha256))
-        _receive(file, blobs, meter.metered(open_stream, file.size_bytes), progress)
-    return progress.done_bytes
+def _old_files(plan: Plan, request: SyncRequest) -> dict[str, tuple[str, ...]]:
+    """Return, by the digest of each model file, those of the same model that are here."""
+    return {version.sha256: request.have.get(version.model, ()) for version in plan.versions}
 
 
-def _receive(file: File, blobs: BlobStore, open_stream: OpenStream, progress: "_Progress") -> None:
-    if file.compression == "none":
-        blobs.receive(file.sha256, file.size_bytes, open_stream, progress.add)
-        return
-    # Should unpacking fail, what was fetched stays in staging, so that a retry costs no second download.
-    part = blobs.fetch(file.sha256, file.size_bytes, open_stream, progress.add)
-    progress.tell("Unpacking")
-    with part.open("rb") as packed:
-        blobs.place(file.kept_sha256, file.kept_size_bytes, packing.unpacked(packed, file))
-    part.unlink()
-
-
-def _room_bytes(missing: Sequence[File], blobs: BlobStore) -> int:
-    """Return the space that the files take at most while they come: of compressed ones both forms of one."""
-    to_come = {file: blobs.missing_bytes({file.sha256: file.size_bytes}) for file in missing}
-    kept = sum(size if file.compression == "none" else file.kept_size_bytes for file, size in to_come.items())
-    return kept + max((size for file, size in to_come.items() if file.compression != "none"), default=0)
-
-
-class _Progress:
-    """Counts bytes, and reports them a few times a second."""
-
-    def __init__(self, total_bytes: int, report: Report) -> None:
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-        self._report = report
-        self._reported_s = 0.0
-        self._rate = TransferRate(((time.monotonic(), 0),))
-
-    def add(self, size_bytes: int) -> None:
-        self.done_bytes += size_bytes
-        now_s = time.monotonic()
-        self._rate = self._rate.seen(now_s, self.done_bytes)
-        if now_s - self._reported_s >= _PROGRESS_INTERVAL_S or self.done_bytes == self.total_bytes:
-            self._reported_s = now_s
-            self.tell("Downloading")
-
-    def tell(self, step: str) -> None:
-        self._report(SyncProgress(step, self.done_bytes, self.total_bytes, self._rate.bytes_per_s))
+def _drop_damaged(files: Iterable[str], blobs: BlobStore) -> None:
+    """Remove the files that are not what was signed any more, to be fetched again."""
+    for sha256 in files:
+        if blobs.has(sha256) and not blobs.verify(sha256):
+            blobs.remove(sha256)

@@ -1,14 +1,27 @@
 """What really runs on this device and why not more, gathered from those who know."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import edge_agent
 from edge_agent.control.withheld import UNLOADED
-from edge_agent.documents.messages import BakeReport, Reported, SyncReport, VersionReport, VersionState, Wait
+from edge_agent.documents.messages import (
+    BakeReport,
+    ProbeReport,
+    QuarantineReport,
+    Reported,
+    SyncReport,
+    VersionReport,
+    VersionState,
+    Wait,
+)
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.store.state import DeployedState
 from edge_agent.telemetry.health_page import SlotCounts
+
+QUARANTINE_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,15 @@ def report(sight: Sight) -> Reported:
         problems=tuple(sight.problems),
         bake=sight.bake,
         held=held(state),
+        quarantine=quarantined(state)[-QUARANTINE_SHOWN:],
+    )
+
+
+def quarantined(state: DeployedState) -> tuple[QuarantineReport, ...]:
+    """Return what shall not run here, oldest first."""
+    return tuple(
+        QuarantineReport(entry.model, entry.version, sha256, entry.reason, entry.time_s, entry.actor)
+        for sha256, entry in state.quarantine.items()
     )
 
 
@@ -65,7 +87,7 @@ def held(state: DeployedState) -> str | None:
 
 
 def _version(version: VersionPlan, sight: Sight) -> VersionReport:
-    counts = sight.counts.get(version.key)
+    counts, probed = sight.counts.get(version.key), sight.state.passed.get(version.key)
     reason = UNLOADED if version.model in sight.withheld else sight.left_out.get(version.sha256)
     return VersionReport(
         model=version.model,
@@ -79,6 +101,7 @@ def _version(version: VersionPlan, sight: Sight) -> VersionReport:
         errors=counts.errors if counts is not None else 0,
         crashes=sum(version.key in incident.suspects for incident in sight.state.incidents),
         reason=reason,
+        probe=None if probed is None else ProbeReport(**dataclasses.asdict(probed)),
     )
 
 

@@ -38,7 +38,7 @@ class SyncOutcome:
 class _Waiter:
     progress: Progress
     outcome: asyncio.Future[SyncOutcome]
-    hurry: bool
+    at_once: bool
     """Whether neither a window nor a budget shall be waited for."""
 
 
@@ -69,7 +69,7 @@ class StoreWatch:
         self._failure = ""
         self._pause: Wait | None = None
         self._held: Plan | None = None
-        self.maintenance = Maintenance(settings.updates, clock, lambda: self._hurries)
+        self.maintenance = Maintenance(settings.updates, clock, lambda: self._at_once)
         self.report = SyncReport("never" if settings.store.url else "off")
 
     @property
@@ -98,21 +98,21 @@ class StoreWatch:
         return held if self._pause is None else (self._pause, *held)
 
     @property
-    def _hurries(self) -> bool:
+    def _at_once(self) -> bool:
         """Whether an operator waits who will not wait for a window; until the outcome is known."""
-        return any(waiter.hurry for waiter in (*self._waiting, *self._asked.waiters))
+        return any(waiter.at_once for waiter in (*self._waiting, *self._asked.waiters))
 
     def ask(
-        self, *, force: bool, folder: str | None, progress: Progress, hurry: bool = False
+        self, *, force: bool, folder: str | None, progress: Progress, at_once: bool = False
     ) -> asyncio.Future[SyncOutcome]:
         """Ask for a look that begins after this moment; the result is its outcome.
 
-        With `hurry` nothing that it brings waits for a window.
+        With `at_once` nothing that it brings waits for a window.
         """
-        waiter = _Waiter(progress, asyncio.get_running_loop().create_future(), hurry)
+        waiter = _Waiter(progress, asyncio.get_running_loop().create_future(), at_once)
         self._asked.waiters.append(waiter)
         # What is fetched and waits is no news to a store that has not changed.
-        self._asked.force |= force or hurry
+        self._asked.force |= force or at_once
         self._asked.folder = folder or self._asked.folder
         return waiter.outcome
 
@@ -144,7 +144,7 @@ class StoreWatch:
                 waiter.outcome.set_result(outcome)
         self._waiting.clear()
 
-    async def look(self, quarantined: Mapping[str, str], known_plans: tuple[str, ...]) -> Plan | None:
+    async def look(self, quarantined: Mapping[str, str], known: tuple[Plan, ...]) -> Plan | None:
         """Run one sync; return the plan that the store's documents give, or None if there is no new one.
 
         Where there is none, those who wait are answered here; a plan's outcome is known to who applies it.
@@ -157,8 +157,9 @@ class StoreWatch:
             quarantined=dict(quarantined),
             force=asked.force,
             folder=asked.folder,
-            known_plans=known_plans,
-            hurry=self._hurries,
+            known_plans=tuple(plan.id for plan in known),
+            have=_files_by_model(known),
+            at_once=self._at_once,
         )
         self.report = SyncReport("running", self.report.finished_s, self.report.message, self.report.expires_s)
         results: list[ipc.SyncResult] = []
@@ -232,6 +233,14 @@ class StoreWatch:
             )
             self._journal.record(kind, result.message)
             self._failure = result.message
+
+
+def _files_by_model(plans: tuple[Plan, ...]) -> dict[str, tuple[str, ...]]:
+    models = {model for plan in plans for model in plan.models}
+    return {
+        model: tuple(dict.fromkeys(version.sha256 for plan in plans for version in plan.of_model(model)))
+        for model in models
+    }
 
 
 def _step(progress: ipc.SyncProgress) -> SyncStep:

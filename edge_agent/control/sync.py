@@ -82,7 +82,7 @@ def synchronize(
     deadline = Deadline(request.settings.store.metadata_deadline_s)
     # A medium that somebody has brought costs nothing and waits for nothing.
     limits = request.settings if is_network(request.settings.store, request.folder) else Settings()
-    meter = Meter(limits, layout, hurry=request.hurry, clocks=clocks)
+    meter = Meter(limits, layout, at_once=request.at_once, clocks=clocks)
     store = open_store(request.settings.store, request.folder, meter.count)
     try:
         last = _usable(_read_last(layout), request, fingerprint, layout, times.now)

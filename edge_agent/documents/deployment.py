@@ -94,7 +94,7 @@ class Guardrails(Document):
     max_p99_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 3.0
     """How many times the old version's 99th percentile of run times the new one's may be."""
     min_requests: Annotated[int, Field(ge=1)] = 20
-    """With fewer requests to the new version there is no verdict on either."""
+    """With fewer requests to the new version, and five times as many for the p99, there is no verdict."""
 
 
 class ModelDeployment(Document):

@@ -179,7 +179,9 @@ class SyncRequest(_Message, frozen=True):
     """Look even when the store's timestamp has not changed."""
     folder: str | None = None
     """Take the store from this folder, for example a USB stick, instead of the URL."""
-    hurry: bool = False
+    have: dict[str, tuple[str, ...]] = {}
+    """Digests of the model files that are here, by model, best first: a new version may be made from one."""
+    at_once: bool = False
     """Fetch what the byte budget and the maintenance window would hold back."""
     known_plans: tuple[str, ...] | None = None
     """Ids of the plans that the supervisor holds: only if the last sync's is one of them may the answer be

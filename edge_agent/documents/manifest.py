@@ -5,7 +5,7 @@ targets; they lie at `blobs/sha256/<aa>/<digest>` and are trusted through the di
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -199,6 +199,18 @@ class Manifest(Document):
     def target_path(self) -> str:
         """The TUF target path of this manifest."""
         return f"models/{self.name}/{self.version}.json"
+
+
+PATCH_LIMIT_BYTES: Final = 32 * 2**20
+"""The longest file that is patched: a device holds the old and the new one in memory meanwhile."""
+
+
+def patch_path(sha256: str, old_sha256: str) -> str:
+    """Return where a store may have the patch that makes one file, as it is run, from another.
+
+    A Zstandard frame with the old file as its prefix (`zstd --patch-from`); unsigned, its result is signed.
+    """
+    return f"patches/{sha256[:2]}/{sha256}/{old_sha256}"
 
 
 def blob_path(sha256: str) -> str:

@@ -35,9 +35,9 @@ EventType = Literal[
 ]
 
 
-VersionState = Literal["serving", "loading", "probing", "waiting", "left_out", "quarantined"]
+VersionState = Literal["serving", "loading", "probing", "waiting", "left_out", "quarantined", "stopped"]
 """`waiting`: fetched, not yet probed or activated; `left_out`: could not be loaded, tried again later, or was
-unloaded on request."""
+unloaded on request; `stopped`: the agent does not run, and would serve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,35 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What the probe measured of a version on this device, before it was activated."""
+
+    runtime: str
+    """Runtime and version that ran it."""
+    load_s: Annotated[float, Ge(0)]
+    run_s: Annotated[float, Ge(0)]
+    """Median seconds of one run."""
+    peak_bytes: Annotated[int, Ge(0)]
+    """Highest resident size of the probe, the runtime included."""
+    time_s: Annotated[float, Ge(0)]
+    """When, Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineReport:
+    """A file that shall not run on this device, until other files are published or an operator releases it."""
+
+    model: str
+    version: str
+    sha256: str
+    reason: str
+    time_s: Annotated[float, Ge(0)]
+    """Since when, Unix time."""
+    actor: str
+    """Who says so, as `Event.actor`."""
+
+
+@dataclass(frozen=True, slots=True)
 class VersionReport:
     """One version as it is on this device."""
 
@@ -72,6 +101,8 @@ class VersionReport:
     errors: Annotated[int, Ge(0)] = 0
     crashes: Annotated[int, Ge(0)] = 0
     reason: str | None = None
+    probe: ProbeReport | None = None
+    """Null for a version that has passed no probe here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +186,8 @@ class Reported:
     """Null when what runs is on trial no more."""
     held: str | None = None
     """Why a deployment that is here is not activated: it was rolled back from. Null when none is held."""
+    quarantine: tuple[QuarantineReport, ...] = ()
+    """The newest twenty, oldest first."""
     schema: Literal[1] = 1
 
 

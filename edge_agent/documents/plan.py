@@ -111,7 +111,7 @@ class GuardrailPlan:
     max_p99_ratio: float | None = 3.0
     """How many times the old p99 of run times the new one may be; None for any."""
     min_requests: int = 20
-    """With fewer there is no verdict on either."""
+    """With fewer, and five times as many for the p99, there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True)

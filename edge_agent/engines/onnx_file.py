@@ -35,19 +35,23 @@ _LOCATION: Final = 14
 """`TensorProto.data_location`, 1 for another file."""
 
 
+class UnreadableError(ModelLoadError):
+    """The file is no ONNX model at all, or a damaged one."""
+
+
 def check(path: Path) -> None:
-    """Raise ModelLoadError for a file whose tensors are in other files, or that is no ONNX at all."""
+    """Raise ModelLoadError for a file whose tensors are in other files, UnreadableError for no ONNX file."""
     with path.open("rb") as file:
         head = file.read(8)
         if head[4:] == _ORT_FORMAT:
             raise ModelLoadError("It is in ONNX Runtime's own format; package the ONNX file it was made from.")
         if not head:
-            raise ModelLoadError("The model file is empty.")
+            raise UnreadableError("The model file is empty.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 _walk(content, 0, len(content), "model", _DEPTH)
             except IndexError as error:
-                raise ModelLoadError("It is no ONNX model, or damaged: a part ends beyond the end.") from error
+                raise UnreadableError("It is no ONNX model, or damaged: a part ends beyond the end.") from error
 
 
 def _walk(content: mmap.mmap, start: int, end: int, kind: str, depth: int) -> None:
@@ -80,7 +84,7 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int
             case 5:
                 at += 4
             case _:
-                raise ModelLoadError("It is no ONNX model, or damaged: a part has a type that there is not.")
+                raise UnreadableError("It is no ONNX model, or damaged: a part has a type that there is not.")
         if at > end:
             raise IndexError
         yield tag >> 3, value, begin

@@ -19,6 +19,11 @@ STANDARD_ERRORS: Final = 3.0
 SLACK_NS: Final = 5_000_000
 """How much longer than the old p99 a run may take at any rate: a machine's own hiccups are of this size."""
 TAIL: Final = 0.01
+SLOW_SHARE: Final = 0.05
+"""The share of runs that must certainly be slower than allowed: a single pause of the machine, which holds up
+all that wait at that moment, is more than 1 % of few runs."""
+RUNS_PER_REQUEST: Final = 5
+"""A tail takes that many times as many runs to judge as `min_requests`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def allowed_errors(before: Figures, limits: GuardrailPlan) -> float | None:
 
 def slowest_ns(before: Figures, limits: GuardrailPlan) -> float | None:
     """Return how long 99 of 100 runs may take, None where nothing is to be said of that."""
-    if limits.max_p99_ratio is None or sum(before.runs.values()) < limits.min_requests:
+    if limits.max_p99_ratio is None or sum(before.runs.values()) < RUNS_PER_REQUEST * limits.min_requests:
         return None
     return limits.max_p99_ratio * quantile_ns(before.runs, 1 - TAIL) + SLACK_NS
 
@@ -120,9 +125,9 @@ def _errors(seen: Figures, before: Figures, limits: GuardrailPlan) -> str | None
 
 def _slowness(seen: Figures, before: Figures, limits: GuardrailPlan) -> str | None:
     limit_ns, runs = slowest_ns(before, limits), sum(seen.runs.values())
-    if limit_ns is None or runs < limits.min_requests:
+    if limit_ns is None or runs < RUNS_PER_REQUEST * limits.min_requests:
         return None
-    if certain_share(beyond(seen.runs, limit_ns), runs) <= TAIL:
+    if certain_share(beyond(seen.runs, limit_ns), runs) <= SLOW_SHARE:
         return None
     old_ns, now_ns = (quantile_ns(figures.runs, 1 - TAIL) for figures in (before, seen))
     return (

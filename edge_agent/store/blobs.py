@@ -58,7 +58,17 @@ class BlobStore:
 
     def missing_bytes(self, files: dict[str, int]) -> int:
         """Return how many bytes of these files (length by digest) are still to be fetched."""
-        return sum(size - self._staged(sha256, size) for sha256, size in files.items() if not self.has(sha256))
+        return sum(
+            size - self.staged_bytes(sha256, size) for sha256, size in files.items() if not self.has(sha256)
+        )
+
+    def staged_bytes(self, sha256: str, size_bytes: int) -> int:
+        """Return how much of a file of `size_bytes` an earlier attempt has left."""
+        try:
+            staged = self._part(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+        return staged if staged <= size_bytes else 0
 
     def check_space(self, size_bytes: int) -> None:
         """Raise StorageError, naming how much is missing, unless this many more bytes fit on the disk."""
@@ -130,6 +140,27 @@ class BlobStore:
             for unpacked in self._layout.staging.glob("*.unpacked"):
                 unpacked.unlink(missing_ok=True)
 
+    def spare(self, keep: Collection[str]) -> dict[str, int]:
+        """Return the size of every file that `collect` would remove, by digest."""
+        with mapping_os_errors(self._layout.blobs):
+            return {
+                path.name: path.stat().st_size
+                for path in self._layout.blobs.glob("??/*")
+                if path.name not in keep
+            }
+
+    def stale_parts(self, before_s: float) -> dict[str, int]:
+        """Return the size of each download under way that was last gone on with before this time, by digest."""
+        with mapping_os_errors(self._layout.staging):
+            found = {path.stem: path.stat() for path in self._layout.staging.glob("*.part")}
+        return {sha256: stat.st_size for sha256, stat in found.items() if stat.st_mtime < before_s}
+
+    def drop_parts(self, sha256s: Collection[str]) -> None:
+        """Remove these downloads under way."""
+        with mapping_os_errors(self._layout.staging):
+            for sha256 in sha256s:
+                self._part(sha256).unlink(missing_ok=True)
+
     def collect(self, keep: Collection[str]) -> int:
         """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""
         freed_bytes = 0
@@ -143,19 +174,12 @@ class BlobStore:
     def _part(self, sha256: str) -> Path:
         return self._layout.staging / f"{sha256}.part"
 
-    def _staged(self, sha256: str, size_bytes: int) -> int:
-        try:
-            staged = self._part(sha256).stat().st_size
-        except FileNotFoundError:
-            return 0
-        return staged if staged <= size_bytes else 0
-
     def _attempt(
         self, sha256: str, size_bytes: int, open_stream: OpenStream, on_bytes: Callable[[int], None]
     ) -> bool:
         """Fetch into the part; return False, and no part is left, for a wrong digest after resuming."""
         part = self._part(sha256)
-        self.check_space(size_bytes - self._staged(sha256, size_bytes))
+        self.check_space(size_bytes - self.staged_bytes(sha256, size_bytes))
         with part.open("a+b") as file:
             receiver = _Receiver(file, sha256, size_bytes)
             try:

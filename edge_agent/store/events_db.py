@@ -190,6 +190,25 @@ class EventsDb:
         self._connection.close()
 
 
+def read_newest(path: Path, limit: int) -> list[Event]:
+    """Return up to `limit` events of a log, the newest last, without changing anything.
+
+    For another process than the writer's. Nothing if there is no log yet. Raises StorageError when it cannot be
+    read.
+    """
+    if not path.exists():
+        return []
+    query = "SELECT time_s, body FROM event ORDER BY seq DESC LIMIT ?"
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        ) as connection:
+            rows = connection.execute(query, (limit,)).fetchall()
+    except sqlite3.Error as error:
+        raise StorageError(f"The events in {path} cannot be read ({error}): check its disk.") from error
+    return [_event(time_s, body) for time_s, body in reversed(rows)]
+
+
 _TABLES = (
     "event(seq INTEGER PRIMARY KEY AUTOINCREMENT, time_s REAL NOT NULL, type TEXT NOT NULL, "
     "body BLOB NOT NULL)",

@@ -14,7 +14,7 @@ from edge_agent.store.files import mapping_os_errors
 def locked_folder(path: Path) -> Iterator[None]:
     """Hold a folder against other processes; raises StateLockedError at once if one has it.
 
-    The folder itself is locked: that needs no space on the disk.
+    The folder itself is locked: that needs no space on the disk. It must be a local one, not one of NFS.
     """
     with mapping_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -18,6 +18,8 @@ MAX_WINDOW_LOG: Final = 23
 """8 MiB: what a device needs beside the pieces, and the largest window of level 19."""
 
 _PIECE_BYTES: Final = 2**18
+_LEAST_PREFIX_BYTES: Final = 8
+"""The library takes no shorter one."""
 
 
 def library() -> ModuleType:
@@ -68,6 +70,47 @@ def unpacked(packed: IO[bytes], file: File) -> Iterator[bytes]:
         raise _refused(file, f"unpacks to {left_bytes} bytes less than were signed")
     if stream.unused_data or packed.read(1):
         raise _refused(file, "goes on after the end of its frame")
+
+
+def patched(patch: bytes, old: bytes, size_bytes: int) -> Iterator[bytes]:
+    """Yield the file of `size_bytes` that a patch makes of an old one; raises ArtifactError if it makes none.
+
+    What comes is still to be checked. The window reaches over both files, which are held in memory.
+    """
+    zstd = library()
+    if len(old) < _LEAST_PREFIX_BYTES:
+        raise ArtifactError("the old file is too short for one")
+    options = {zstd.DecompressionParameter.window_log_max: patch_window_log(len(old), size_bytes)}
+    stream = zstd.ZstdDecompressor(zstd_dict=zstd.ZstdDict(old, is_raw=True).as_prefix, options=options)
+    try:
+        piece = stream.decompress(patch, min(_PIECE_BYTES, size_bytes + 1))
+        while piece:
+            yield bytes(piece)
+            size_bytes -= len(piece)
+            left_bytes = 0 if stream.eof or size_bytes < 0 else size_bytes + 1
+            piece = stream.decompress(b"", min(_PIECE_BYTES, left_bytes)) if left_bytes else b""
+    except zstd.ZstdError as error:
+        raise ArtifactError(f"it is damaged ({error})") from error
+    if size_bytes or not stream.eof:
+        raise ArtifactError("it makes a file of another length")
+
+
+def make_patch(new: bytes, old: bytes, level: int) -> bytes:
+    """Return what `patched` makes `new` of, given `old`, which has at least 8 bytes."""
+    zstd = library()
+    parameter = zstd.CompressionParameter
+    options = {
+        parameter.compression_level: level,
+        parameter.window_log: patch_window_log(len(old), len(new)),
+        parameter.enable_long_distance_matching: 1,
+    }
+    dictionary = zstd.ZstdDict(old, is_raw=True).as_prefix
+    return bytes(zstd.compress(new, options=options, zstd_dict=dictionary))
+
+
+def patch_window_log(old_bytes: int, new_bytes: int) -> int:
+    """Return the logarithm of the window that reaches over both files."""
+    return max(10, (old_bytes + new_bytes).bit_length())
 
 
 def check_packed(path: Path, file: File) -> None:

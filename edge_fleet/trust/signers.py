@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from securesystemslib.exceptions import Error as SecureSystemsLibError
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 from tuf.api import exceptions
@@ -66,6 +67,20 @@ def read_public(path: Path) -> SSlibKey:
         raise RequestError(
             f"{path} is not the PEM file of a public key: make one with edge-fleet keys export."
         ) from error
+
+
+def read_key(keys: KeyFolder, name: str) -> SSlibKey:
+    """Return the public part of a key of the folder, by its file's name without the ending."""
+    path = keys.path / f"{name}.json"
+    return described(keys, path if path.is_file() else keys.path / f"{name}.pem")[0]
+
+
+def public_pem_of(key: SSlibKey) -> bytes:
+    """Return a public key as PEM."""
+    if key.keytype == "ed25519":
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
+        return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return str(key.keyval["public"]).encode()
 
 
 def add_uri(keys: KeyFolder, name: str, uri: str, public: SSlibKey) -> Path:

@@ -299,6 +299,7 @@ class TestExpiry:
         repository.publish("root", "targets", "snapshot", "timestamp")
         assert client.refresh() == 1
         assert client.trusted() == {"root": 2, "timestamp": 1, "snapshot": 1, "targets": 1}
+        assert "a newer root is withheld: the store gives out no metadata/3.root.json" in client.said
 
     @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
     def test_of_another_role(self, role: str, client: Client, repository: TufRepository) -> None:

@@ -140,7 +140,7 @@ def build_stores(folder: Path) -> Stores:
     """Make the states of a store."""
     fleet = Fleet(folder / "fleet")
     fleet.repository.create(fleet.keys, fleet.now)
-    shutil.copy(fleet.repository.root_file, folder / "root.json")
+    shutil.copy(fleet.store / "root.json", folder / "root.json")
     for serial in range(1, STATES + 1):
         fleet.publish("digits", str(serial), 60_000)
         fleet.deploy(f"digits={serial}")

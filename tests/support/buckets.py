@@ -1,4 +1,4 @@
-"""Amazon's S3 and KMS as moto plays them, over HTTP on this machine."""
+"""Amazon's S3 as moto plays it, over HTTP on this machine."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _PUBLIC = {
 
 @contextmanager
 def amazon() -> Iterator[str]:
-    """Serve S3, with an empty public bucket, and KMS; the environment names the endpoint meanwhile."""
+    """Serve S3 with an empty public bucket; the environment names the endpoint meanwhile."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -17,6 +17,7 @@ from edge_agent.documents.manifest import (
     Golden,
     Limits,
     Manifest,
+    Requirements,
     Source,
     Tensor,
     Tolerance,
@@ -69,10 +70,12 @@ def package(
     run_limit_s: float = 30.0,
     alternatives: Mapping[str, Path] | None = None,
     packed: bool = False,
+    memory_bytes: int | None = None,
 ) -> Path:
     """Package a model that computes `factor * x` on FP32 [-1, 3]; return the package's folder.
 
     `alternatives` are further variants, engine to file, after the first. `packed` compresses the model files.
+    `memory_bytes` is what each variant is said to need.
     """
     golden = folder / "golden.npz"
     folder.mkdir(parents=True)
@@ -96,6 +99,7 @@ def package(
                 engine=kind,
                 precision="fp32",
                 file=_packed_blob(folder, path) if packed else _blob(folder, path),
+                requires=Requirements(memory_bytes=memory_bytes),
                 tolerances={"y": Tolerance(atol=1e-4, rtol=1e-4)},
             )
             for kind, path in files

@@ -1,9 +1,11 @@
 """A tiny fleet in a temporary folder: keys, a store, packages with random bytes, a device that syncs."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edge_agent.control.fetch import open_store
 from edge_agent.control.metering import Clocks
@@ -60,10 +63,11 @@ def build_package(
     version: str = "1",
     size_bytes: int = 300_000,
     packed: Packed | None = None,
+    content: bytes | None = None,
 ) -> Path:
-    """Make a package whose model file is random bytes, or `packed`; sync loads no model."""
+    """Make a package whose model file is random bytes, or `packed`, or `content`; sync loads no model."""
     package = folder / f"{name}-{version}-{os.urandom(4).hex()}"
-    file = _add_blob(package, os.urandom(size_bytes) if packed is None else packed.blob)
+    file = _add_blob(package, (content or os.urandom(size_bytes)) if packed is None else packed.blob)
     if packed is not None:
         file = file.model_copy(update=packed.described)
     manifest = Manifest(
@@ -73,7 +77,7 @@ def build_package(
         source=Source(framework="onnx", sha256="0" * 64),
         inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 4)),),
         outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 2)),),
-        golden=Golden(file=_add_blob(package, os.urandom(1000)), samples=2),
+        golden=Golden(file=_add_blob(package, _golden()), samples=2),
         variants=(
             Variant(
                 engine="onnx", precision="int8", file=file, requires=Requirements(runtimes=("onnxruntime",))
@@ -82,6 +86,16 @@ def build_package(
     )
     (package / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
     return package
+
+
+def _golden() -> bytes:
+    """Return 1000 bytes of golden samples: random numbers, other ones each time."""
+    content = io.BytesIO()
+    draw = np.random.default_rng().normal
+    np.savez(content, **{"0/input/x": draw(size=(1, 4)), "0/output/y": draw(size=(1, 2))})
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = bytes(1000 - len(content.getvalue()))
+    return content.getvalue()
 
 
 def _add_blob(package: Path, content: bytes) -> File:

@@ -4,6 +4,8 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from edge_agent.documents.errors import ArtifactError, StorageError, StoreUnreac
 from edge_agent.documents.manifest import Manifest
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.store import packing
+from edge_fleet import artifacts
 from edge_fleet.publish import Published, publish, read_package
 from support.tiny_fleet import Device, Fleet, Packed, build_package
 
@@ -23,14 +26,22 @@ def packed(content: bytes = CONTENT, claimed: bytes | None = None, garbage: byte
     return Packed(packing.library().compress(content) + garbage, content if claimed is None else claimed)
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Read packages as a tool would that looks into nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "check_packed", lambda path, file: None)
+        patch.setattr(artifacts, "check_contents", lambda manifest, blob: None)
+        yield
+
+
 def release(fleet: Fleet, file: Packed, *, checked: bool = True) -> Published:
     """Publish and deploy version 1; unchecked as a broken tool would do."""
     folder = build_package(fleet.folder, packed=file)
     if checked:
         package = read_package(folder)
     else:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(packing, "check_packed", lambda path, file: None)
+        with unchecked():
             package = read_package(folder)
     published = publish(fleet.repository, [package], fleet.keys, fleet.now)[0]
     fleet.deploy("digits=1")
@@ -136,8 +147,7 @@ def test_a_device_whose_disk_has_no_room_for_the_content_fetches_nothing(
     variant = manifest.variants[0]
     large = variant.model_copy(update={"file": variant.file.model_copy(update={"content_size_bytes": 2**33})})
     path.write_text(manifest.model_copy(update={"variants": (large,)}).model_dump_json(by_alias=True))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "check_packed", lambda path, file: None)
+    with unchecked():
         publish(fleet.repository, [read_package(folder)], fleet.keys, fleet.now)
     fleet.deploy("digits=1")
     with pytest.MonkeyPatch.context() as patch:

@@ -166,7 +166,7 @@ class TestBudget:
 
     def test_an_operator_can_spend_more(self, device: Device, published: Path, watch: Watch) -> None:
         metered = limited(device, budget_bytes=400_000)
-        assert metered.sync(clocks=watch.clocks, hurry=True).status == "plan"
+        assert metered.sync(clocks=watch.clocks, at_once=True).status == "plan"
         assert UsageFile(device.layout.usage).used_bytes(f"{NOON:%Y-%m}") > SIZE
 
     def test_the_child_tells_of_the_pause(self, device: Device, published: Path) -> None:
@@ -215,7 +215,7 @@ class TestWindow:
 
     def test_an_operator_need_not_wait(self, device: Device, published: Path, watch: Watch) -> None:
         nightly = self.windowed(device, "02:00-05:00 UTC")
-        assert nightly.sync(clocks=watch.clocks, hurry=True).status == "plan"
+        assert nightly.sync(clocks=watch.clocks, at_once=True).status == "plan"
 
     def test_nothing_waits_where_nothing_is_to_be_fetched(
         self, device: Device, published: Path, watch: Watch

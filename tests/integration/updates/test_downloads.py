@@ -75,6 +75,20 @@ def test_all_files_of_a_deployment_arrive_before_anything_changes(
         assert agent.reported().problems == ()
 
 
+def test_a_version_that_differs_little_is_made_from_the_one_that_is_here(
+    tmp_path: Path, fleet: Fleet, store: Server
+) -> None:
+    fleet.release("1", 2.0, padding_bytes=SIZE)
+    with device(tmp_path, fleet, store) as agent:
+        wait_until(lambda: agent.reported().serial == 1, "the first version is served")
+        # So near to 2 that the padding, which is drawn by the factor in thousandths, is the same.
+        fleet.release("2", 2.0004, padding_bytes=SIZE)
+        store.victim = fleet.blob("m", "2")
+        assert agent.sync()["status"] == "activated"
+        assert agent.factor() == (2.0, "2")
+        assert store.offsets == []
+
+
 def test_progress_is_told_by_the_status_and_over_mqtt(tmp_path: Path, fleet: Fleet, store: Server) -> None:
     fleet.release("1", 2.0, padding_bytes=SIZE)
     with Broker(tmp_path / "broker") as broker, Listener(broker.port, f"{UP}/#") as fleet_side:

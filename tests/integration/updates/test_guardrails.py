@@ -117,7 +117,7 @@ def test_what_breaches_its_guardrails_is_taken_back_without_the_store(
 ) -> None:
     start(agent, fleet)
     with asking(agent, "m", "other") as apps:
-        wait_until(lambda: len(apps["m"].answers) > 100, "the old version has answered for a while")
+        wait_until(lambda: len(apps["m"].answers) > 150, "the old version has answered for a while")
         on_trial(agent, fleet, behaviour, run_limit_s=1.0)
         assert reason in went_back(agent)
         done = len(apps["m"].answers)

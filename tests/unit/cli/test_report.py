@@ -69,7 +69,7 @@ def test_status_tells_how_the_trial_goes() -> None:
 
 def test_versions_show_their_share_of_traffic_and_why_they_do_not_serve() -> None:
     shown = list(version_lines((SERVING, OTHER, LEFT_OUT), PLAIN))
-    assert shown[1].split() == ["magika", "v2", "serving", "onnx", "int8", "25%", "12", "0", "0"]
+    assert shown[1].split() == ["magika", "v2", "serving", "onnx", "int8", "25%", "12", "0", "0", "-", "-"]
     assert shown[2].split()[5] == "75%"
     assert shown[3].split()[5] == "-"
     assert shown[4] == "  kws v9: It crashed 3 times."

@@ -18,8 +18,8 @@ def plan(name: str, window: str = "") -> Plan:
     return Plan(name, serial=7, versions=(version,), window=window)
 
 
-def may_activate(window: str | None, at_s: float, target: Plan, hurries: bool = False) -> bool:
-    maintenance = Maintenance(UpdateSettings(window=window), lambda: at_s, lambda: hurries)
+def may_activate(window: str | None, at_s: float, target: Plan, at_once: bool = False) -> bool:
+    maintenance = Maintenance(UpdateSettings(window=window), lambda: at_s, lambda: at_once)
     return maintenance.may_activate(DeployedState(current=plan("1"), target=target))
 
 
@@ -34,7 +34,7 @@ def test_the_windows_of_device_and_deployment_both_count() -> None:
     assert may_activate(None, NOON, plan("2", inside))
     assert not may_activate(outside, NOON, plan("2"))
     assert not may_activate(inside, NOON, plan("2", outside))
-    assert may_activate(outside, NOON, plan("2"), hurries=True)
+    assert may_activate(outside, NOON, plan("2"), at_once=True)
 
 
 def test_what_is_waited_for_is_told() -> None:

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.control import prober
+from edge_agent.control import children, prober
 from edge_agent.control.children import ChildEnd
 from edge_agent.control.prober import lack_of_memory, memory_limits, try_version, verdict_of
 from edge_agent.documents import ipc
@@ -93,6 +93,22 @@ def test_a_model_that_hangs(hostile: Callable[..., ipc.ProbeVerdict]) -> None:
         "failed",
         "The probe did not answer for 3 s while it tried the model.",
     )
+
+
+def test_a_device_without_a_processor_to_spare_does_not_blame_the_model(
+    hostile: Callable[..., ipc.ProbeVerdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "_waited_s", lambda _: 1.6)
+    verdict = hostile("hang", timeout_s=3)
+    assert (verdict.outcome, verdict.reason) == (
+        "inconclusive",
+        "The probe got too little of the processors to answer within 3 s.",
+    )
+
+
+def test_the_kernel_says_how_long_a_process_waited() -> None:
+    assert 0 <= children._waited_s(os.getpid()) < 3600
+    assert children._waited_s(2**30) == 0.0
 
 
 def test_a_model_that_takes_longer_than_its_manifest_says(hostile: Callable[..., ipc.ProbeVerdict]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.documents.errors import SettingsError
@@ -226,6 +226,7 @@ def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
 
 
+@settings(deadline=None)  # it reads the settings once for each of them
 @given(text=st.text(max_size=40))
 def test_no_text_in_a_variable_breaks_the_reader(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()

@@ -39,10 +39,10 @@ def test_the_error_rate(requests: int, errors: int, is_breach: bool) -> None:
 
 def test_the_reason_names_the_figures_and_the_limit() -> None:
     assert breach(Figures(50, 20), Figures(), DEFAULTS) == "20 of 50 requests failed, more than 5 %"
-    slow, quick = Figures(40, 0, runs(200, times=40)), Figures(40, 0, runs(10, times=40))
+    slow, quick = Figures(140, 0, runs(200, times=140)), Figures(140, 0, runs(10, times=140))
     reason = breach(slow, quick, DEFAULTS)
     assert reason is not None
-    assert reason.startswith("the p99 of 40 runs is 2")
+    assert reason.startswith("the p99 of 140 runs is 2")
 
 
 def test_errors_that_the_old_version_had_as_often_are_no_reason_to_go_back() -> None:
@@ -54,14 +54,21 @@ def test_errors_that_the_old_version_had_as_often_are_no_reason_to_go_back() -> 
     ("now_ms", "is_breach"), [(1.0, False), (3.0, False), (7.0, False), (12.0, True), (1000.0, True)]
 )
 def test_the_p99_is_held_against_that_of_before_with_some_slack(now_ms: float, is_breach: bool) -> None:
-    seen, before = Figures(50, 0, runs(now_ms, times=50)), Figures(50, 0, runs(1.0, times=50))
+    seen, before = Figures(100, 0, runs(now_ms, times=100)), Figures(100, 0, runs(1.0, times=100))
     assert (breach(seen, before, DEFAULTS) is not None) == is_breach
 
 
 def test_too_few_runs_on_either_side_say_nothing() -> None:
-    many, few = runs(100, times=50), runs(1, times=19)
-    assert breach(Figures(50, 0, many), Figures(19, 0, few), DEFAULTS) is None
-    assert breach(Figures(19, 0, runs(100, times=19)), Figures(50, 0, runs(1, times=50)), DEFAULTS) is None
+    slow, quick = runs(100, times=100), runs(1, times=100)
+    assert breach(Figures(100, 0, slow), Figures(99, 0, runs(1, times=99)), DEFAULTS) is None
+    assert breach(Figures(99, 0, runs(100, times=99)), Figures(100, 0, quick), DEFAULTS) is None
+    assert breach(Figures(100, 0, slow), Figures(100, 0, quick), DEFAULTS) is not None
+
+
+def test_a_pause_of_the_machine_is_no_breach() -> None:
+    before = Figures(1000, 0, runs(1, times=1000))
+    assert breach(Figures(100, 0, runs(1, times=92) | runs(200, times=8)), before, DEFAULTS) is None
+    assert breach(Figures(100, 0, runs(1, times=80) | runs(200, times=20)), before, DEFAULTS) is not None
 
 
 def test_what_is_not_limited_is_never_breached() -> None:

@@ -1,5 +1,7 @@
+import contextlib
 import hashlib
 import io
+import random
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,55 @@ def test_a_python_without_the_library_reads_plain_files_alone(monkeypatch: pytes
     assert packing.readable() == {"none", "zstd"}
     monkeypatch.setattr(packing, "library", missing)
     assert packing.readable() == {"none"}
+
+
+class TestPatches:
+    """A new file from an old one and what differs."""
+
+    def patched(self, patch: bytes, old: bytes, size_bytes: int) -> bytes:
+        return b"".join(packing.patched(patch, old, size_bytes))
+
+    @given(
+        st.binary(min_size=8, max_size=3000),
+        st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=50)), max_size=5),
+    )
+    def test_a_patch_makes_the_new_file(self, old: bytes, edits: list[tuple[int, bytes]]) -> None:
+        new = old
+        for at, inserted in edits:
+            new = new[:at] + inserted + new[at + len(inserted) // 2 :]
+        assert self.patched(packing.make_patch(new, old, 3), old, len(new)) == new
+
+    def test_what_is_the_same_costs_nothing(self) -> None:
+        old = random.Random(1).randbytes(20_000_000)  # more than the window of other files
+        new = old[:10_000_000] + b"something else" + old[10_000_000:]
+        patch = packing.make_patch(new, old, 3)
+        assert len(patch) < 50_000
+        assert self.patched(patch, old, len(new)) == new
+
+    def test_another_old_file_makes_another_new_one_or_none(self) -> None:
+        old, other = random.Random(1).randbytes(100_000), random.Random(2).randbytes(100_000)
+        new = old[:50_000] + b"!" + old[50_000:]
+        patch = packing.make_patch(new, old, 3)
+        with contextlib.suppress(ArtifactError):
+            assert self.patched(patch, other, len(new)) != new
+        with pytest.raises(ArtifactError, match="too short"):
+            self.patched(patch, b"old", len(new))
+
+    @pytest.mark.parametrize("size_bytes", [0, 100, len(CONTENT) - 1, len(CONTENT) + 1])
+    def test_another_length_is_refused_at_once(self, size_bytes: int) -> None:
+        patch = packing.make_patch(CONTENT, b"an old file", 3)
+        taken = 0
+        with pytest.raises(ArtifactError, match=r"another length|is damaged"):
+            for piece in packing.patched(patch, b"an old file", size_bytes):
+                taken += len(piece)
+        assert taken <= size_bytes + 1
+
+    @given(st.binary(max_size=200))
+    def test_garbage_is_refused(self, patch: bytes) -> None:
+        with pytest.raises(ArtifactError):
+            self.patched(patch, CONTENT, len(CONTENT))
+
+    def test_a_window_beyond_both_files_is_refused(self) -> None:
+        patch = packed(CONTENT * 8, window_log=26)
+        with pytest.raises(ArtifactError, match="it is damaged"):
+            self.patched(patch, b"an old file", 100_000)

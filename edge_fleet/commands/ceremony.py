@@ -1,0 +1,129 @@
+"""`rotate`, `sign` and `apply`: other keys for a role, at once or in steps on separate machines."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_agent.documents.errors import RequestError
+from edge_fleet import show_keys
+from edge_fleet.command_parser import add_command
+from edge_fleet.commands.options import add_keys, now, open_keys, open_repository
+from edge_fleet.keys import KEY_TYPES
+from edge_fleet.repository import Contents
+from edge_fleet.rotate import Proposed, Rotated, apply, describe, propose, replacement, rotate
+from edge_fleet.trust.proposal import Change, Proposal
+from edge_fleet.trust.signers import load_signers, read_public
+
+
+def add_ceremony_commands(commands: Any) -> None:
+    """Add the commands to the parser."""
+    _add_rotate(commands)
+    _add_sign(commands)
+    _add_apply(commands)
+
+
+def _add_rotate(commands: Any) -> None:
+    example = """\
+  edge-fleet rotate store m-digits --new-key --keys ~/fleet-keys               a model's key, at once
+  edge-fleet rotate store root --add bob.pub.pem --threshold 2 --proposal root.proposal
+  edge-fleet sign root.proposal --keys ~/my-key                                on each machine that has a key
+  edge-fleet apply store root.proposal --keys ~/fleet-keys"""
+    parser = add_command(commands, "rotate", _rotate, "give a role other keys", example)
+    parser.add_argument(
+        "role", metavar="ROLE", help="root, targets, snapshot, timestamp, deployments or m-<model>"
+    )
+    parser.add_argument(
+        "--add", type=Path, action="append", default=[], metavar="PEM", help="trust this public key as well"
+    )
+    parser.add_argument(
+        "--remove",
+        action="append",
+        default=[],
+        metavar="KEYID",
+        help="trust this key no longer; its beginning is enough",
+    )
+    parser.add_argument("--threshold", type=int, metavar="N", help="how many of the keys must sign")
+    parser.add_argument(
+        "--new-key",
+        nargs="?",
+        const="ed25519",
+        choices=KEY_TYPES,
+        help="make a key in KEYS that takes the place of all that the role has",
+    )
+    parser.add_argument("--renew", action="store_true", help="change nothing: a new root that expires later")
+    parser.add_argument(
+        "--proposal",
+        type=Path,
+        metavar="FILE",
+        help="write the next root there, to be signed in steps, and stop",
+    )
+    add_keys(parser, creates=True)
+
+
+def _add_sign(commands: Any) -> None:
+    example = "  edge-fleet sign root.proposal --keys ~/my-key"
+    parser = add_command(
+        commands, "sign", _sign, "sign a proposed root; needs no store and no network", example, store=False
+    )
+    parser.add_argument(
+        "proposal", type=Path, metavar="PROPOSAL", help="the file; the signatures are added to it"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask, on a terminal")
+    add_keys(parser)
+
+
+def _add_apply(commands: Any) -> None:
+    example = "  edge-fleet apply store root.proposal --keys ~/fleet-keys"
+    parser = add_command(commands, "apply", _apply, "publish a root that all have signed", example)
+    parser.add_argument(
+        "proposals",
+        type=Path,
+        nargs="+",
+        metavar="PROPOSAL",
+        help="the file, or its copies that were signed apart",
+    )
+    add_keys(parser)
+
+
+def _rotate(options: argparse.Namespace) -> Proposed | Rotated:
+    repository = open_repository(options)
+    change = _change(options, repository.read())
+    if options.proposal is None:
+        return rotate(repository, open_keys(options), options.role, change, now())
+    if options.proposal.exists():
+        raise RequestError(f"{options.proposal} is there already: give another name to the new proposal.")
+    proposal = propose(repository.read(), options.role, change, now())
+    proposal.write(options.proposal)
+    return describe(proposal, str(options.proposal))
+
+
+def _change(options: argparse.Namespace, contents: Contents) -> Change:
+    if options.new_key is not None:
+        if options.add or options.remove or options.threshold is not None:
+            raise RequestError(
+                "--new-key takes the place of all keys: leave --add, --remove and --threshold out."
+            )
+        return replacement(open_keys(options), contents, options.role, options.new_key)
+    change = Change(tuple(map(read_public, options.add)), tuple(options.remove), options.threshold)
+    if change == Change() and not options.renew:
+        raise RequestError("Nothing to change: give --new-key, --add, --remove or --threshold, or --renew.")
+    return change
+
+
+def _sign(options: argparse.Namespace) -> Proposed:
+    proposal = Proposal.read(options.proposal)
+    if sys.stdin.isatty() and not options.yes:
+        show_keys.explain(describe(proposal, str(options.proposal)))
+        if input("Sign this? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise RequestError("Nothing was signed.")
+    proposal.sign(load_signers(open_keys(options), "root"))
+    proposal.write(options.proposal)
+    return describe(proposal, str(options.proposal))
+
+
+def _apply(options: argparse.Namespace) -> Rotated:
+    first, *others = map(Proposal.read, options.proposals)
+    for other in others:
+        first.merge(other)
+    return apply(open_repository(options), first, open_keys(options), now())

@@ -1,0 +1,136 @@
+"""Gives roles of a store other keys: at once where the keys are here, else by a proposal signed in steps."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from edge_agent.documents.errors import RequestError
+from edge_fleet.keys import KeyFolder, KeyType
+from edge_fleet.repository import TOP_LEVEL, Contents, Repository
+from edge_fleet.trust.proposal import Change, Progress, Proposal, change_keys, described_roles, shortened
+from edge_fleet.trust.signers import load_signers, read_key
+
+
+@dataclass(frozen=True, slots=True)
+class RoleKeys:
+    """Whose signatures a role needs."""
+
+    role: str
+    threshold: int
+    keys: tuple[str, ...]
+    """Key ids, shortened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A root that is not published yet."""
+
+    file: str
+    version: int
+    expires: datetime
+    roles: tuple[RoleKeys, ...]
+    changes: tuple[str, ...]
+    """What is different from the root before, a sentence each."""
+    progress: tuple[Progress, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What the store trusts now."""
+
+    roles: tuple[RoleKeys, ...]
+    root: int
+    """Version of the root."""
+
+
+def replacement(keys: KeyFolder, contents: Contents, role: str, kind: KeyType) -> Change:
+    """Make a new key, to take the place of all that a role has."""
+    wanted = trusted(contents, role)
+    number = 2
+    while any((keys.path / f"{role}.{number}{suffix}").exists() for suffix in (".pem", ".json")):
+        number += 1
+    name = f"{role}.{number}" if keys.has(role) else role
+    keys.create(name, kind)
+    return Change(add=(read_key(keys, name),), remove=tuple(wanted.keyids), threshold=1)
+
+
+def propose(contents: Contents, role: str, change: Change, now: datetime) -> Proposal:
+    """Return the next root, in which a role has other keys; raises RequestError for a delegated role."""
+    if role not in TOP_LEVEL:
+        raise RequestError(f"'{role}' is trusted by targets, not by root: leave --proposal out.")
+    return Proposal.make(contents.roles["root"], role, change, now)
+
+
+def rotate(repository: Repository, keys: KeyFolder, role: str, change: Change, now: datetime) -> Rotated:
+    """Give a role other keys and publish that; the keys that must sign are all in the folder.
+
+    Raises TrustError or OperatorError if they are not; then the store is as it was.
+    """
+    if role in TOP_LEVEL:
+        proposal = propose(repository.read(), role, change, now)
+        proposal.sign(load_signers(keys, "root"))
+        return apply(repository, proposal, keys, now)
+    with repository.editing(keys, now) as edit:
+        trusted(edit.contents, role)
+        change_keys(edit.contents.roles["targets"].signed, role, change)
+        edit.renew("targets")
+        edit.renew(role)
+    return Rotated((role_keys(edit.contents, role),), edit.contents.roles["root"].signed.version)
+
+
+def apply(repository: Repository, proposal: Proposal, keys: KeyFolder, now: datetime) -> Rotated:
+    """Publish a root that has all its signatures.
+
+    Raises TrustError if some lack, RequestError if the store has another root than the proposal follows.
+    """
+    root = proposal.complete()
+    with repository.editing(keys, now) as edit:
+        if edit.contents.roles["root"].signed != proposal.previous.signed:
+            raise RequestError(
+                f"The proposal follows root {proposal.previous.signed.version}, and the store has another one "
+                f"({edit.contents.roles['root'].signed.version}): propose the change again."
+            )
+        edit.replace_root(root)
+    roles = tuple(role_keys(edit.contents, role) for role in TOP_LEVEL)
+    return Rotated(roles, root.signed.version)
+
+
+def describe(proposal: Proposal, file: str) -> Proposed:
+    """Return what a proposal says, for who is to sign it."""
+    old, new = described_roles(proposal.previous.signed), described_roles(proposal.proposed.signed)
+    changes = []
+    for role, (threshold, keyids) in new.items():
+        changes += [f"{role} trusts {keyid} as well" for keyid in keyids if keyid not in old[role][1]]
+        changes += [f"{role} trusts {keyid} no longer" for keyid in old[role][1] if keyid not in keyids]
+        if threshold != old[role][0]:
+            changes.append(f"{role} needs {threshold} signatures instead of {old[role][0]}")
+    return Proposed(
+        file=file,
+        version=proposal.proposed.signed.version,
+        expires=proposal.proposed.signed.expires,
+        roles=tuple(RoleKeys(role, threshold, keyids) for role, (threshold, keyids) in new.items()),
+        changes=tuple(changes) or ("only its expiry is later",),
+        progress=proposal.progress,
+    )
+
+
+def trusted(contents: Contents, role: str) -> "TrustedRole":
+    """Return keys and threshold of a role; raises RequestError if the store has no such role."""
+    if role not in contents.roles:
+        raise RequestError(f"'{role}' is no role of this store; it has {', '.join(sorted(contents.roles))}.")
+    delegator = contents.roles["root" if role in TOP_LEVEL else "targets"].signed
+    wanted = delegator.get_delegated_role(role)
+    return TrustedRole(tuple(wanted.keyids), wanted.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedRole:
+    """Whose signatures a role needs; full key ids."""
+
+    keyids: tuple[str, ...]
+    threshold: int
+
+
+def role_keys(contents: Contents, role: str) -> RoleKeys:
+    """Return the same to be shown."""
+    wanted = trusted(contents, role)
+    return RoleKeys(role, wanted.threshold, tuple(sorted(map(shortened, wanted.keyids))))

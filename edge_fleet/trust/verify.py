@@ -1,0 +1,191 @@
+"""Checks a store's signed metadata as the strictest device would, and goes on after what it finds.
+
+Source: https://theupdateframework.github.io/specification/latest/, section 5.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tuf.api import exceptions
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+
+from edge_agent.documents.errors import StorageError
+from edge_fleet.stores.base import StoreFiles
+from edge_fleet.trust.contents import ROOT_FILE, TIMESTAMP_FILE, metadata_name, newest_root, parse, target_name
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTarget:
+    """A target that a role signs."""
+
+    role: str
+    path: str
+    name: str
+    """Where it lies in the store."""
+    sha256: str
+    size_bytes: int
+
+
+class MetadataCheck:
+    """One pass over the metadata: what is wrong, a sentence each, and which targets it lists."""
+
+    def __init__(self, files: StoreFiles, now: datetime) -> None:
+        self._files = files
+        self._now = now
+        self.findings: list[str] = []
+        self.targets: list[ListedTarget] = []
+        self.checked = 0
+        """Metadata files that were read."""
+
+    def run(self, trusted_root: bytes | None = None) -> None:
+        """Check everything from the first root on, or from `trusted_root`, which devices have."""
+        root = self._roots(trusted_root)
+        if root is None:
+            return
+        timestamp = self._timestamp(root)
+        if timestamp is None:
+            return
+        snapshot = self._snapshot(root, timestamp)
+        if snapshot is None:
+            return
+        self._all_targets(root, snapshot)
+
+    def _roots(self, trusted: bytes | None) -> Root | None:
+        newest = newest_root(self._files)
+        previous: Root | None = None
+        if trusted is not None:
+            previous = self._parsed(trusted, "The trusted root", Root)
+        start = 1 if previous is None else previous.version + 1
+        content = b""
+        for version in range(start, newest + 1):
+            name = metadata_name("root", version)
+            content = self._read(name) or b""
+            root = self._load(content, name, Root)
+            if root is None:
+                return None
+            self._check_version(name, root.signed.version, version)
+            for delegator in filter(None, (previous, root.signed)):
+                self._check_signed(name, delegator, "root", root)
+            previous = root.signed
+        if previous is None:
+            return None
+        self._check_expiry(metadata_name("root", previous.version), previous.expires)
+        if content and self._read(ROOT_FILE) != content:
+            self.findings.append(f"{ROOT_FILE} is not a copy of the newest root, {newest}.root.json.")
+        return previous
+
+    def _timestamp(self, root: Root) -> Timestamp | None:
+        timestamp = self._load(self._read(TIMESTAMP_FILE), TIMESTAMP_FILE, Timestamp)
+        if timestamp is None:
+            return None
+        self._check_signed(TIMESTAMP_FILE, root, "timestamp", timestamp)
+        self._check_expiry(TIMESTAMP_FILE, timestamp.signed.expires)
+        signed: Timestamp = timestamp.signed
+        return signed
+
+    def _snapshot(self, root: Root, timestamp: Timestamp) -> Snapshot | None:
+        snapshot = self._described("snapshot", timestamp.snapshot_meta, root, Snapshot)
+        return None if snapshot is None else snapshot.signed
+
+    def _all_targets(self, root: Root, snapshot: Snapshot) -> None:
+        meta = dict(snapshot.meta)
+        described = meta.pop("targets.json", None)
+        if described is None:
+            self.findings.append("The snapshot lists no targets.json.")
+            return
+        top = self._described("targets", described, root, Targets)
+        if top is None:
+            return
+        self._list("targets", top.signed, None)
+        delegations = top.signed.delegations
+        roles = {} if delegations is None or delegations.roles is None else dict(delegations.roles)
+        for role, delegated in roles.items():
+            described = meta.pop(f"{role}.json", None)
+            if described is None:
+                self.findings.append(f"The snapshot lists no {role}.json, which targets delegates to.")
+                continue
+            metadata = self._described(role, described, top.signed, Targets)
+            if metadata is not None:
+                self._list(role, metadata.signed, delegated)
+        self.findings += [f"The snapshot lists {name}, which nothing delegates to." for name in sorted(meta)]
+
+    def _list(self, role: str, targets: Targets, delegated: Any) -> None:
+        for path, info in targets.targets.items():
+            if delegated is not None and not delegated.is_delegated_path(path):
+                self.findings.append(f"{role} signs {path}, which it is not trusted for.")
+            digest = info.hashes.get("sha256")
+            if digest is None:
+                self.findings.append(f"{role} signs {path} without its sha256.")
+                continue
+            self.targets.append(ListedTarget(role, path, target_name(path, digest), digest, info.length))
+
+    def _described(
+        self, role: str, meta: MetaFile, delegator: Root | Targets, kind: type
+    ) -> Metadata[Any] | None:
+        name = metadata_name(role, meta.version)
+        content = self._read(name)
+        metadata = self._load(content, name, kind)
+        if metadata is None or content is None:
+            return None
+        try:
+            meta.verify_length_and_hashes(content)
+        except exceptions.LengthOrHashMismatchError:
+            self.findings.append(f"{name} is not the file that was signed for: its length or digest differs.")
+        self._check_version(name, metadata.signed.version, meta.version)
+        self._check_signed(name, delegator, role, metadata)
+        self._check_expiry(name, metadata.signed.expires)
+        return metadata
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            content = self._files.read(name)
+        except StorageError as error:
+            self.findings.append(str(error))
+            return None
+        self.checked += 1
+        return content
+
+    def _load(self, content: bytes | None, name: str, kind: type) -> Metadata[Any] | None:
+        if content is None:
+            return None
+        try:
+            metadata = parse(content, f"{self._files}/{name}")
+        except StorageError as error:
+            self.findings.append(str(error))
+            return None
+        if not isinstance(metadata.signed, kind):
+            self.findings.append(f"{name} is metadata of another kind, {metadata.signed.type}.")
+            return None
+        return metadata
+
+    def _parsed(self, content: bytes, name: str, kind: type) -> Any:
+        metadata = self._load(content, name, kind)
+        return None if metadata is None else metadata.signed
+
+    def _check_signed(self, name: str, delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
+        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+        if not result.verified:
+            self.findings.append(
+                f"{name} is signed by {len(result.signed)} of {result.threshold} keys that {delegator.type} "
+                f"{delegator.version} trusts."
+            )
+
+    def _check_version(self, name: str, version: int, wanted: int) -> None:
+        if version != wanted:
+            self.findings.append(f"{name} holds version {version}.")
+
+    def _check_expiry(self, name: str, expires: datetime) -> None:
+        if expires <= self._now:
+            self.findings.append(f"{name} expired on {expires:%Y-%m-%d %H:%M} UTC: run edge-fleet refresh.")
+
+
+def all_roles(files: StoreFiles, names: Iterator[str]) -> Iterator[ListedTarget]:
+    """Yield the targets that any of these metadata files lists, whether they are current or not."""
+    for name in names:
+        metadata = parse(files.read(name), f"{files}/{name}")
+        if isinstance(metadata.signed, Targets):
+            for path, info in metadata.signed.targets.items():
+                digest = info.hashes["sha256"]
+                yield ListedTarget(metadata.signed.type, path, target_name(path, digest), digest, info.length)
