@@ -18,7 +18,7 @@ from support.fleet import Fleet
 from support.held_sockets import hold, wrapper
 from support.traffic import Asker, Failure, Updates, factor_of, first_after, stored_outcomes
 
-KILLS = int(os.environ.get("KILLS", "100"))
+KILLS = int(os.environ.get("KILLS", "80"))
 SEED = int(os.environ.get("FAULT_SEED", "6"))
 VICTIMS = {"supervisor": None, "serving": "serving.server", "sync": "control.sync", "probe": "control.probe"}
 VERSIONS = ["1", "2", "3", "4", "5", "6"]
