@@ -222,7 +222,7 @@ def served_fleet() -> Iterator[Fleet]:
     """Make the store and serve it; everything lies in a temporary folder that goes away afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="edge-agent-bench-"))
     fleet = Fleet(folder)
-    fleet.command("edge-fleet", "init", "store", "--keys", "keys")
+    fleet.command("edge-fleet", "init", "store", "--keys", "keys", "--unencrypted")
     program = Path(sys.executable).with_name("edge-fleet")
     server = subprocess.Popen(
         [program, "serve", "store", "--port", "0", "--json"],

@@ -26,8 +26,17 @@ def add_store_commands(commands: Any) -> None:
 
 
 def _add_init(commands: Any) -> None:
-    example = "  edge-fleet init store --keys ~/fleet-keys"
+    example = """\
+  edge-fleet init store --keys ~/fleet-keys
+  edge-fleet init s3://bucket/store --threshold 2 --keys ~/fleet-keys    root.a.pem and root.b.pem are there"""
     parser = add_command(commands, "init", _init, "make an empty store, and the keys that sign it", example)
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many of the folder's keys of root must sign the next root (default: %(default)s)",
+    )
     add_keys(parser, creates=True)
 
 
@@ -57,7 +66,7 @@ def _add_serve(commands: Any) -> None:
 def _init(options: argparse.Namespace) -> show.Created:
     repository = open_repository(options)
     keys = open_keys(options)
-    repository.create(keys, now())
+    repository.create(keys, now(), options.threshold)
     return show.Created(str(repository.files), str(keys.path), repository.root_file)
 
 

@@ -25,7 +25,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from edge_agent.documents.errors import OperatorError
+from edge_agent.documents.errors import OperatorError, RequestError
 from edge_agent.documents.timestamp_notes import timestamp_notes
 from edge_agent.policy.expiry import lifetime
 from edge_fleet.keys import KeyFolder
@@ -196,6 +196,11 @@ def first_metadata(keys: KeyFolder, threshold: int) -> dict[str, Metadata[Any]]:
     All of its keys of `root` are trusted; `threshold` of them must sign the next root.
     """
     signers = {role: create_signers(keys, role) for role in TOP_LEVEL}
+    if not 1 <= threshold <= len(signers["root"]):
+        raise RequestError(
+            f"The folder {keys.path} has {len(signers['root'])} keys of root, and --threshold is {threshold}: "
+            "make more keys with edge-fleet keys create root.NAME."
+        )
     root = Root(
         keys={key.keyid: key for made in signers.values() for key in public_keys(made)},
         roles={

@@ -13,13 +13,16 @@ from edge_agent.documents.errors import OperatorError, StateLockedError, Storage
 from edge_agent.documents.settings import DeviceSettings, PathSettings, Settings, StoreSettings
 from edge_fleet.cli import main
 from edge_fleet.deploy import Change, deploy, parse_arms
+from edge_fleet.garbage import collect_garbage
 from edge_fleet.keys import KeyFolder
 from edge_fleet.publish import publish, read_package
 from edge_fleet.repository import Repository
+from edge_fleet.retire import retire
 from edge_fleet.stores.base import MissingFileError, StoreFiles
 from edge_fleet.stores.lease import Lease
 from edge_fleet.stores.objects import ObjectFiles
 from edge_fleet.stores.opening import open_files
+from edge_fleet.verify import verify
 from support.buckets import BUCKET, amazon
 from support.tiny_fleet import Device, build_package
 
@@ -193,6 +196,19 @@ class TestStore:
         contents = Repository(place).read()
         assert sorted(contents.targets("m-digits")) == ["models/digits/1.json", "models/digits/2.json"]
         assert contents.read_target("m-digits", "models/digits/2.json")
+
+    def test_it_is_verified_and_cleaned(self, place: str, keys: KeyFolder, tmp_path: Path) -> None:
+        repository = Repository(place)
+        repository.create(keys, datetime.now(UTC))
+        for version in ("1", "2", "3"):
+            release(repository, keys, tmp_path, version)
+        (retired,) = retire(repository, keys, (), 1, datetime.now(UTC)).models
+        assert retired.retired == ("1", "2")
+        later = datetime.now(UTC) + timedelta(minutes=5)
+        collected = collect_garbage(repository, later, timedelta(minutes=1))
+        assert (collected.manifests, collected.blobs) == (2, 4)
+        verified = verify(Repository(place), datetime.now(UTC))
+        assert (verified.findings, verified.blobs) == ((), 2)
 
     def test_the_same_package_again_uploads_nothing(self, place: str, keys: KeyFolder, tmp_path: Path) -> None:
         repository = Repository(place)

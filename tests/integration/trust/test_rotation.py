@@ -10,6 +10,7 @@ import pytest
 from edge_agent.documents.errors import OperatorError, RequestError, TrustError
 from edge_fleet.cli import main
 from edge_fleet.keys import KeyFolder
+from edge_fleet.refresh import refresh
 from edge_fleet.repository import Repository
 from edge_fleet.rotate import apply, propose, replacement, rotate, trusted
 from edge_fleet.trust.edit import Edit
@@ -145,6 +146,24 @@ class TestCeremony:
     def test_what_cannot_be_met_is_refused(self, fleet: Fleet, change: Change, says: str) -> None:
         with pytest.raises(RequestError, match=says):
             propose(fleet.repository.read(), "root", change, fleet.now)
+
+
+class TestFirstRoot:
+    def test_a_threshold_from_the_first_day_on(self, tmp_path: Path) -> None:
+        fleet = Fleet(tmp_path)
+        for name in ("alice", "bob"):
+            fleet.keys.create(f"root.{name}")
+        fleet.repository.create(fleet.keys, fleet.now, threshold=2)
+        root = fleet.repository.read().roles["root"]
+        assert (len(root.signatures), trusted(fleet.repository.read(), "root").threshold) == (2, 2)
+        fleet.keys.files("root")[0].unlink()
+        with pytest.raises(OperatorError, match=r"needs the signatures of 2 keys, and the folder .* has 1"):
+            refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+
+    def test_more_than_there_are_keys(self, tmp_path: Path) -> None:
+        fleet = Fleet(tmp_path)
+        with pytest.raises(RequestError, match="has 1 keys of root, and --threshold is 2"):
+            fleet.repository.create(fleet.keys, fleet.now, threshold=2)
 
 
 class TestOnlineAndModelKeys:
