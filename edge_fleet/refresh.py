@@ -14,6 +14,8 @@ class Refreshed:
     """What was signed again, and what still has to be."""
 
     renewed: tuple[str, ...]
+    left: tuple[str, ...]
+    """Roles that were asked for, and whose keys are not all in the folder."""
     expires: dict[str, datetime]
     """When each role expires now."""
     warnings: tuple[str, ...]
@@ -22,17 +24,19 @@ class Refreshed:
 def refresh(repository: Repository, keys: KeyFolder, now: datetime, everything: bool = False) -> Refreshed:
     """Sign timestamp and snapshot again, and `deployments` once it is in the last third of its life.
 
-    With `everything` every role is signed again; that takes the keys of root, targets and models too.
+    With `everything` so is every role whose keys are in the folder.
     """
     with repository.editing(keys, now) as edit:
         expires = edit.contents.expires
         roles = {"snapshot", "timestamp"}
+        others = set(expires) - roles
         if everything:
-            roles |= set(expires)
+            roles |= {role for role in others if edit.has_keys(role)}
         elif is_due(DEPLOYMENTS, expires[DEPLOYMENTS], now):
             roles.add(DEPLOYMENTS)
         for role in roles:
             edit.renew(role)
     expires = repository.read().expires
     sentences = warnings({role: time.timestamp() for role, time in expires.items()}, Times(now))
-    return Refreshed(tuple(sorted(roles)), expires, sentences)
+    left = tuple(sorted(others - roles)) if everything else ()
+    return Refreshed(tuple(sorted(roles)), left, expires, sentences)

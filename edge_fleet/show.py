@@ -167,6 +167,12 @@ def _(listed: GroupList) -> None:
 def _(refreshed: Refreshed) -> None:
     console = new_console()
     console.print(f"Signed again: {', '.join(refreshed.renewed)}.")
+    if refreshed.left:
+        console.print(f"Left, as their keys are not all in this folder: {', '.join(refreshed.left)}.")
+    if "root" in refreshed.left:
+        console.print(
+            "A root of several people is renewed by edge-fleet rotate STORE root --renew --proposal FILE."
+        )
     console.print(_expiry_table(refreshed.expires))
     for warning in refreshed.warnings:
         console.print(f"Warning: {warning}", style="yellow")

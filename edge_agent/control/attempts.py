@@ -33,7 +33,7 @@ class Attempts:
         if open_one is not None:
             state.change(attempt=None, interruptions=counts)
             if counts and open_one.boot != self._boot:
-                names = ", ".join(open_one.keys)
+                names = ", ".join(sorted({*open_one.loading, *open_one.settling}))
                 journal.record("warning", f"The device went down while it loaded {names}, or soon after.")
         self._is_careful = attempts.is_careful(counts)
 
@@ -46,30 +46,34 @@ class Attempts:
     def begin(self, plan: Plan, serving: Plan | None) -> None:
         """Write down what is loaded from now on."""
         here = {version.key for version in serving.versions} if serving is not None else set()
-        keys = tuple(version.key for version in plan.versions if version.key not in here)
-        if keys:
-            self._state.change(attempt=Attempt(keys, self._boot))
+        loading = tuple(version.key for version in plan.versions if version.key not in here)
+        if loading:
+            attempt = self._state.value.attempt
+            settling = attempt.settling if attempt is not None else ()
+            self._state.change(attempt=Attempt(self._boot, loading, settling))
 
     def applied(self, plan: Plan, on_trial: Collection[str]) -> None:
         """Close the attempt, as this plan is served; but for versions on trial, which have to settle first."""
         self._portion = len(plan.versions) + 1
-        done = {version.key for version in plan.versions}
         attempt = self._state.value.attempt
-        settling = tuple(key for key in attempt.keys if key in on_trial) if attempt is not None else ()
+        if attempt is None or not attempt.loading:
+            return
+        settling = tuple(key for key in sorted({*attempt.loading, *attempt.settling}) if key in on_trial)
         self._settled_s = self._clock() + SETTLED_S
-        self._close(done - set(settling), Attempt(settling, self._boot, is_settling=True) if settling else None)
+        self._close({version.key for version in plan.versions} - set(settling), settling)
 
     def step(self) -> None:
         """Close the attempt of what has served for long enough."""
         attempt = self._state.value.attempt
-        if attempt is not None and attempt.is_settling and self._clock() >= self._settled_s:
-            self._close(set(attempt.keys), None)
+        if attempt is None or attempt.loading or self._clock() < self._settled_s:
+            return
+        self._close(attempt.settling, ())
 
     def refused(self) -> None:
         """Close the attempt: it has come to an end, if to no good one."""
         attempt = self._state.value.attempt
-        if attempt is not None and not attempt.is_settling:
-            self._close(attempt.keys, None)
+        if attempt is not None:
+            self._close(attempt.loading, attempt.settling)
 
     def close(self) -> None:
         """Close the attempt without a word on its versions: serving has ended, or the agent stops in order."""
@@ -91,11 +95,11 @@ class Attempts:
         if not counts.keys().isdisjoint(keys):
             self._state.change(interruptions={key: count for key, count in counts.items() if key not in keys})
 
-    def _close(self, done: Collection[str], left: Attempt | None) -> None:
-        state = self._state.value
-        counts = {key: count for key, count in state.interruptions.items() if key not in done}
-        if (left, counts) != (state.attempt, state.interruptions):
-            self._state.change(attempt=left, interruptions=counts)
+    def _close(self, done: Collection[str], settling: tuple[str, ...]) -> None:
+        """Nothing is being loaded any more; forget what was counted of those that are done."""
+        counts = {key: count for key, count in self._state.value.interruptions.items() if key not in done}
+        attempt = Attempt(self._boot, settling=settling) if settling else None
+        self._state.change(attempt=attempt, interruptions=counts)
 
 
 def boot_id() -> str:

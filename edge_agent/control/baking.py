@@ -95,20 +95,20 @@ class Baking:
         version = next(version for version in left.versions if version.key == key)
         sentence = f"{version.model} {version.version} breached its guardrails: {reason}."
         self._start(None)
-        self._journal.record(
-            "breached", sentence, model=version.model, version=version.version, serial=left.serial
-        )
         if back is None:
             self._state.change(bake=None)
-            return
-        self._state.change(
-            current=back,
-            previous=left,
-            fallback=reconcile.superseded(left, back, state.fallback),
-            held=reconcile.identity(left),
-            held_reason=sentence,
-            bake=None,
-            untold=f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held: {sentence}",
+        else:
+            self._state.change(
+                current=back,
+                previous=left,
+                fallback=reconcile.superseded(left, back, state.fallback),
+                held=reconcile.identity(left),
+                held_reason=sentence,
+                bake=None,
+                untold=f"Back from serial {left.serial}, which is held, to {back.serial}: {sentence}",
+            )
+        self._journal.record(
+            "breached", sentence, model=version.model, version=version.version, serial=left.serial
         )
 
     def note(self) -> None:

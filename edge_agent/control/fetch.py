@@ -209,17 +209,19 @@ class HttpStore:
     def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
         url = _shown(str(response.url))
         pace = _Pace(self._timeout_s, time.monotonic)
-        first = True
+        before_bytes = 0
         with _mapping_errors(url):
             for chunk in response.iter_raw():
-                if first and _is_web_page(response, chunk):
+                if not before_bytes and _is_web_page(response, chunk):
                     raise StoreUnreachableError(
                         f"{url} answered with a web page instead of the file: log in to the network's captive "
                         "portal, or correct store.url."
                     )
-                first = False
                 self._count(len(chunk))
-                pace.check(len(chunk), url)
+                # By what came before, since this may be the end: a small file may come late, if it comes whole.
+                if before_bytes:
+                    pace.check(before_bytes, url)
+                before_bytes = len(chunk)
                 yield chunk
 
 

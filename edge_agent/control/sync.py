@@ -108,7 +108,7 @@ def synchronize(
 
 
 def attempt(request: SyncRequest, now: datetime, report: Callable[[SyncProgress], None]) -> SyncResult:
-    """Synchronize, and return a failure as a result too, with what is to be said of a wrong clock beside it."""
+    """Synchronize, and return a failure as a result too, with what is to be said of the time beside it."""
     try:
         return synchronize(request, now, report)
     except BrokenPipeError:
@@ -118,7 +118,7 @@ def attempt(request: SyncRequest, now: datetime, report: Callable[[SyncProgress]
     except Exception as error:
         log.exception("The sync stopped at an error of its own")
         failed = failure(error)
-    return msgspec.structs.replace(failed, warnings=_doubt(request, now))
+    return msgspec.structs.replace(failed, warnings=_beside(failed, request, now))
 
 
 def failure(error: Exception) -> SyncResult:
@@ -259,12 +259,14 @@ def _times(layout: StateLayout, clock: datetime) -> Times:
     return Times(clock, datetime.fromtimestamp(installed, UTC), marks.proven)
 
 
-def _doubt(request: SyncRequest, clock: datetime) -> tuple[str, ...]:
+def _beside(failed: SyncResult, request: SyncRequest, clock: datetime) -> tuple[str, ...]:
+    """Return what to say beside a failure: of a wrong clock, and of what expires while no store answers."""
+    layout = state_layout(request.settings.paths)
+    last = _read_last(layout) if failed.kind == "network" else None
     try:
-        doubt = _times(state_layout(request.settings.paths), clock).doubt
+        return _warnings({} if last is None else last.expires_s, _times(layout, clock))
     except StorageError:
         return ()
-    return () if doubt is None else (doubt,)
 
 
 def _warnings(expires_s: dict[str, float], times: Times) -> tuple[str, ...]:

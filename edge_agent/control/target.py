@@ -43,7 +43,7 @@ class Target:
             self._state.change(target=plan)
             if reconcile.identity(plan) != state.held:
                 message = f"Serial {plan.serial} of group '{plan.group}' is here; it is tried before it serves."
-                self._journal.record("installed", message, serial=plan.serial)
+                self._journal.record("installed", message, serial=plan.serial, actor="store")
 
     def drop(self, reason: str, *, resync: bool) -> None:
         """Forget the target; `resync` asks the store for another variant."""

@@ -19,14 +19,12 @@ CAREFUL_FROM: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Versions that are being loaded, by key; `boot` names the life of the machine.
+    """What is under way in one life of the machine, which `boot` names; versions by key."""
 
-    `is_settling`: they serve, but not for long yet.
-    """
-
-    keys: tuple[str, ...]
     boot: str
-    is_settling: bool = False
+    loading: tuple[str, ...] = ()
+    settling: tuple[str, ...] = ()
+    """Those that serve, but not for long yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +54,14 @@ def interrupted(
     after = dict(counts)
     if attempt is None:
         return after
-    for key in attempt.keys:
-        old = after.get(key, Interruptions())
-        if attempt.boot != boot:
-            after[key] = Interruptions(old.resets + 1, old.kills)
-        elif not attempt.is_settling:
+    if attempt.boot == boot:
+        for key in attempt.loading:
+            old = after.get(key, Interruptions())
             after[key] = Interruptions(old.resets, old.kills + 1)
+    else:
+        for key in {*attempt.loading, *attempt.settling}:
+            old = after.get(key, Interruptions())
+            after[key] = Interruptions(old.resets + 1, old.kills)
     return after
 
 

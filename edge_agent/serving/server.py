@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -219,6 +220,7 @@ class Server:
                     self._stopping.set()
                 case None:
                     log.info("Draining, as the supervisor is gone")
+                    await self._finish_plans()
                     self._stopping.set()
                 case Configure():
                     log.warning("Ignored a second configuration; it needs a new process")
@@ -232,6 +234,12 @@ class Server:
             if self._rpc is not None:
                 self._rpc.open()
             _send(writer, outcome)
+            self._plans.task_done()
+
+    async def _finish_plans(self) -> None:
+        """Let what is being loaded be loaded, so that those who wait for it are answered."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._plans.join(), DRAIN_LIMIT_S)
 
     async def _beat(self) -> None:
         while True:

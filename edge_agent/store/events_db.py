@@ -69,7 +69,9 @@ class EventsDb:
             return cls(_connect(path), None, keep_unsent)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise StorageError(f"Cannot open {path}: {error}; check its disk and owner.") from error
+                raise StorageError(
+                    f"Cannot open {path}: {error}; check that its disk has space, and who owns it."
+                ) from error
         aside = path.with_name(f"{path.name}.damaged")
         try:
             path.replace(aside)

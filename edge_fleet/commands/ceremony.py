@@ -62,12 +62,18 @@ def _add_rotate(commands: Any) -> None:
 
 
 def _add_sign(commands: Any) -> None:
-    example = "  edge-fleet sign root.proposal --keys ~/my-key"
+    example = "  edge-fleet sign root.proposal --root ~/my-copy/root.json --keys ~/my-key"
     parser = add_command(
         commands, "sign", _sign, "sign a proposed root; needs no store and no network", example, store=False
     )
     parser.add_argument(
         "proposal", type=Path, metavar="PROPOSAL", help="the file; the signatures are added to it"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="FILE",
+        help="root.json of the store, from who you trust: sign what follows it",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask, on a terminal")
     add_keys(parser)
@@ -113,6 +119,8 @@ def _change(options: argparse.Namespace, contents: Contents) -> Change:
 
 def _sign(options: argparse.Namespace) -> Proposed:
     proposal = Proposal.read(options.proposal)
+    if options.root is not None:
+        proposal.check_follows(options.root)
     if sys.stdin.isatty() and not options.yes:
         show_keys.explain(describe(proposal, str(options.proposal)))
         if input("Sign this? [y/N] ").strip().lower() not in ("y", "yes"):

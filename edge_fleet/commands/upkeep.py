@@ -26,9 +26,13 @@ def add_upkeep_commands(commands: Any) -> None:
 
 
 def _add_refresh(commands: Any) -> None:
-    example = "  edge-fleet refresh store --keys ~/fleet-keys"
+    example = """\
+  edge-fleet refresh store --keys ~/fleet-keys
+  edge-fleet refresh store --all --keys ~/offline-keys"""
     parser = add_command(commands, "refresh", _refresh, "sign metadata again before it expires", example)
-    parser.add_argument("--all", action="store_true", help="every role, with the keys of root and models too")
+    parser.add_argument(
+        "--all", action="store_true", help="every role whose keys are in the folder, root and models too"
+    )
     add_keys(parser)
 
 

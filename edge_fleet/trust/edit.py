@@ -91,6 +91,17 @@ class Edit:
         """Sign a role again, with a new version and expiry."""
         self._changed.add(role)
 
+    def has_keys(self, role: str) -> bool:
+        """Say whether enough of the keys that the store trusts for a role are in the folder.
+
+        Raises OperatorError if one of them cannot be opened.
+        """
+        if not self.keys.has(role):
+            return False
+        wanted = self._trusting(role)
+        have = {signer.public_key.keyid for signer in load_signers(self.keys, role)}
+        return len(have.intersection(wanted.keyids)) >= wanted.threshold
+
     def commit(self) -> None:
         """Sign and write what changed: delegated roles first, then targets, root, snapshot, timestamp."""
         if not self._changed:

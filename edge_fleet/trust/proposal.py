@@ -20,7 +20,7 @@ from tuf.api.metadata import Metadata, Root
 from edge_agent.documents.errors import OperatorError, RequestError, TrustError
 from edge_agent.policy.expiry import lifetime
 from edge_agent.store.files import write_atomically
-from edge_fleet.trust.contents import TOP_LEVEL
+from edge_fleet.trust.contents import TOP_LEVEL, parse
 from edge_fleet.trust.signers import sign
 
 _SCHEMA: Final = "edge-fleet/root-proposal/1"
@@ -111,6 +111,20 @@ class Proposal:
         if self.proposed.signed != other.proposed.signed or self.previous.signed != other.previous.signed:
             raise RequestError("These files propose different roots: give copies of one proposal.")
         self.proposed.signatures.update(other.proposed.signatures)
+
+    def check_follows(self, path: Path) -> None:
+        """Raise TrustError unless the root before is the one of this file, which who signs has from elsewhere.
+
+        What a proposal changes is told by comparing, so a forged old root would hide a change.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RequestError(f"The root {path} cannot be read: {error.strerror}.") from error
+        if parse(content, str(path)).signed != self.previous.signed:
+            raise TrustError(
+                f"The proposal does not follow the root of {path}: do not sign it, and ask who sent it."
+            )
 
     @property
     def progress(self) -> tuple[Progress, Progress]:

@@ -293,8 +293,6 @@ def test_a_store_that_is_away_is_told_and_found_again(agent: AgentProcess, fleet
 def test_a_version_that_is_not_published(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
-    for manifest in (fleet.store / "targets" / "models" / "m").iterdir():
-        manifest.unlink()
     fleet.release("2", 3.0)
     for manifest in (fleet.store / "targets" / "models" / "m").iterdir():
         manifest.unlink()

@@ -67,9 +67,18 @@ class Asker(Worker):
         """When requests were answered."""
         self.failures: list[Failure] = []
         self.versions = Counter[str]()
-        self.told = 0
-        """Outcomes that were acknowledged."""
+        self.told_ns: list[int] = []
+        """When outcomes were acknowledged."""
+        self.tried = 0
+        """Outcomes that were told, whatever became of them."""
+        self.gives_up = False
+        """Whether an outcome that nobody acknowledges may be left when this stops."""
         super().__init__(f"asker {number}")
+
+    @property
+    def told(self) -> int:
+        """How many outcomes were acknowledged."""
+        return len(self.told_ns)
 
     def stop(self) -> None:
         super().stop()
@@ -91,48 +100,68 @@ class Asker(Worker):
             self._tell(result.prediction_id)
 
     def _tell(self, prediction_id: str) -> None:
+        self.tried += 1
         for attempt in range(100_000):
             try:
                 self._client.outcome(MODEL, prediction_id, value=1.0)
             except UnavailableError:
-                if self.stopping.wait(0.005) and attempt > 1000:
+                if self.stopping.wait(0.005) and self.gives_up:
                     return
+                time.sleep(0.005)
                 continue
             except DuplicateError:
                 assert attempt > 0, "an outcome that was never told before is a duplicate"
-            self.told += 1
+            self.told_ns.append(time.monotonic_ns())
             return
 
 
 class Updates(Worker):
     """Deploys one version after the other and has the agent take it up; now and then it is rolled back."""
 
-    def __init__(self, agent: AgentProcess, fleet: Fleet, versions: list[str], *, pause_s: float = 0.0) -> None:
+    def __init__(self, agent: AgentProcess, fleet: Fleet, versions: list[str], active: int) -> None:
         self._agent = agent
         self._fleet = fleet
         self._versions = versions
-        self._pause_s = pause_s
         self.rounds = 0
-        self.serial = 0
-        """The newest deployment that is known to be active, or was rolled back from."""
         self.activated = 0
+        self.rolled_back = 0
+        self.history: list[tuple[int, frozenset[int]]] = [(time.monotonic_ns(), frozenset({active}))]
+        """From when on which serials may be the active one: two while a change is under way."""
         super().__init__("updates")
+
+    def possible(self, moment_ns: int) -> frozenset[int]:
+        """Return the serials of which one was active at a moment, or was becoming it then or later."""
+        index = max(i for i, (since_ns, _) in enumerate(self.history) if since_ns <= moment_ns)
+        return frozenset[int]().union(*(serials for _, serials in self.history[index:]))
 
     def step(self) -> None:
         self.rounds += 1
-        deployment = self._fleet.deploy(**{MODEL: self._versions[self.rounds % len(self._versions)]})
+        version = self._versions[self.rounds % len(self._versions)]
+        self._change_to(self._fleet.deploy(**{MODEL: version}).serial)
+        if self.rounds % 4 == 0:
+            self._roll_back()
+
+    def _change_to(self, serial: int) -> None:
+        self._note(self.history[-1][1] | {serial})
         for _ in range(3):
             with contextlib.suppress(EdgeAgentError, AssertionError, OSError):
                 if self._agent.sync()["status"] == "activated":
                     self.activated += 1
-                    self.serial = deployment.serial
-                    break
+                    self._note(frozenset({serial}))
+                    return
             if self.stopping.wait(0.2):
                 return
-        if self.rounds % 4 == 0:
-            with contextlib.suppress(EdgeAgentError, AssertionError, OSError):
-                self._agent.ask("rollback")
-        self.stopping.wait(self._pause_s)
+
+    def _roll_back(self) -> None:
+        # The one before is known only if all went well; it is among the last ones in any case.
+        self._note(frozenset[int]().union(*(serials for _, serials in self.history[-8:])))
+        with contextlib.suppress(EdgeAgentError, AssertionError, OSError):
+            serial = int(self._agent.ask("rollback")["serial"])
+            self.rolled_back += 1
+            self._note(frozenset({serial}))
+
+    def _note(self, serials: frozenset[int]) -> None:
+        self.history.append((time.monotonic_ns(), serials))
 
 
 def stored_outcomes(state: Path) -> int:

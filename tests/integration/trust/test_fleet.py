@@ -225,6 +225,17 @@ class TestRefresh:
         assert "targets metadata expires" in warning
         assert refresh(fleet.repository, fleet.keys, late, everything=True).warnings == ()
 
+    def test_everything_means_what_the_folder_has_keys_for(
+        self, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fleet.publish(version="1")
+        fleet.keys.file("m-digits").unlink()
+        fleet.keys.file("root").unlink()
+        assert main(["refresh", str(fleet.store), "--all", "--keys", str(fleet.keys.path)]) == 0
+        shown = capsys.readouterr().out
+        assert "Left, as their keys are not all in this folder: m-digits, root." in shown
+        assert "rotate STORE root --renew" in shown
+
     def test_a_damaged_store_is_told(self, fleet: Fleet) -> None:
         (fleet.store / "metadata/1.targets.json").write_bytes(b"")
         with pytest.raises(StorageError, match=r"1\.targets\.json is damaged"):

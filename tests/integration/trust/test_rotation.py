@@ -135,6 +135,19 @@ class TestCeremony:
         with pytest.raises(RequestError, match=r"follows root 1, and the store has another one \(2\)"):
             apply(fleet.repository, outdated, fleet.keys, fleet.now)
 
+    def test_who_signs_may_name_the_root_that_it_must_follow(
+        self, fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = Fleet(tmp_path / "other")
+        other.repository.create(other.keys, other.now)
+        file = tmp_path / "p"
+        propose(fleet.repository.read(), "root", Change(), fleet.now).write(file)
+        sign = ["sign", str(file), "--keys", str(fleet.keys.path), "--root"]
+        assert main([*sign, str(other.store / "root.json")]) == 1
+        assert "does not follow the root of" in capsys.readouterr().err
+        assert main([*sign, str(tmp_path / "none")]) == 2
+        assert main([*sign, str(fleet.store / "root.json")]) == 0
+
     @pytest.mark.parametrize(
         ("change", "says"),
         [
@@ -157,8 +170,11 @@ class TestFirstRoot:
         root = fleet.repository.read().roles["root"]
         assert (len(root.signatures), trusted(fleet.repository.read(), "root").threshold) == (2, 2)
         fleet.keys.files("root")[0].unlink()
-        with pytest.raises(OperatorError, match=r"needs the signatures of 2 keys, and the folder .* has 1"):
-            refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+        refreshed = refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+        assert refreshed.left == ("root",)
+        assert refreshed.renewed == ("deployments", "snapshot", "targets", "timestamp")
+        with pytest.raises(TrustError, match="lacks 1 of 2 signatures"):
+            rotate(fleet.repository, fleet.keys, "root", Change(), fleet.now)
 
     def test_more_than_there_are_keys(self, tmp_path: Path) -> None:
         fleet = Fleet(tmp_path)

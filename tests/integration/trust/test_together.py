@@ -59,7 +59,7 @@ def test_a_second_process_is_refused_from_the_first_look_to_the_last_file(
 ) -> None:
     fleet.publish()
     fleet.deploy("digits=1")
-    device = device.with_store(url=f"http://127.0.0.1:{gate.server_port}")
+    device = device.with_store(url=f"http://127.0.0.1:{gate.server_port}", timeout_s=60.0)
     command = [sys.executable, "-m", "edge_agent.control.sync"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdin is not None
@@ -83,7 +83,7 @@ def test_a_second_process_is_refused_from_the_first_look_to_the_last_file(
 def test_a_killed_process_leaves_no_lock(fleet: Fleet, device: Device, gate: Gate) -> None:
     fleet.publish()
     fleet.deploy("digits=1")
-    device = device.with_store(url=f"http://127.0.0.1:{gate.server_port}")
+    device = device.with_store(url=f"http://127.0.0.1:{gate.server_port}", timeout_s=60.0)
     command = [sys.executable, "-m", "edge_agent.control.sync"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdin is not None
