@@ -15,7 +15,7 @@ from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import PATCH_LIMIT_BYTES, File, Manifest, blob_path, patch_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
-from edge_fleet.stores.base import StoreFiles
+from edge_fleet.stores.base import MissingFileError, StoreFiles
 from edge_fleet.trust.contents import DEPLOYMENTS, Contents
 
 LEVEL: Final = 19
@@ -58,7 +58,10 @@ def _deployed(contents: Contents, manifest: Manifest) -> Iterator[Manifest]:
     counts.pop(manifest.version, None)
     for version in sorted(counts, key=lambda name: (-counts[name], name))[:MOST_VERSIONS]:
         path = f"models/{manifest.name}/{version}.json"
-        content = contents.read_target(f"m-{manifest.name}", path)
+        try:
+            content = contents.read_target(f"m-{manifest.name}", path)
+        except MissingFileError:
+            continue  # `edge-fleet verify` tells of it; it must not keep a new version out
         if content is not None:
             yield read_document(Manifest, content, path, __version__)
 
