@@ -101,7 +101,7 @@ def test_kills_break_nothing_that_was_promised(agent: AgentProcess, fleet: Fleet
     dice = random.Random(SEED)
     wait_until(lambda: agent.reported().serial == 1, "the first version serves")
     askers = [Asker(agent.infer_socket, number, tells=number % 2 == 0) for number in range(ASKERS)]
-    updates = Updates(agent, fleet, VERSIONS, active=1)
+    updates = Updates(agent, fleet, VERSIONS, active=frozenset({1}))
     kills: list[Kill] = []
     try:
         while len(kills) < KILLS:

@@ -116,16 +116,19 @@ class Asker(Worker):
 
 
 class Updates(Worker):
-    """Deploys one version after the other and has the agent take it up; now and then it is rolled back."""
+    """Deploys one version after the other and has the agent take it up; now and then it is rolled back.
 
-    def __init__(self, agent: AgentProcess, fleet: Fleet, versions: list[str], active: int) -> None:
+    `active` are the serials of which the agent may be at one when this begins.
+    """
+
+    def __init__(self, agent: AgentProcess, fleet: Fleet, versions: list[str], active: frozenset[int]) -> None:
         self._agent = agent
         self._fleet = fleet
         self._versions = versions
         self.rounds = 0
         self.activated = 0
         self.rolled_back = 0
-        self.history: list[tuple[int, frozenset[int]]] = [(time.monotonic_ns(), frozenset({active}))]
+        self.history: list[tuple[int, frozenset[int]]] = [(time.monotonic_ns(), active)]
         """From when on which serials may be the active one: two while a change is under way."""
         super().__init__("updates")
 
@@ -133,6 +136,11 @@ class Updates(Worker):
         """Return the serials of which one was active at a moment, or was becoming it then or later."""
         index = max(i for i, (since_ns, _) in enumerate(self.history) if since_ns <= moment_ns)
         return frozenset[int]().union(*(serials for _, serials in self.history[index:]))
+
+    @property
+    def newest(self) -> int:
+        """The last serial that was deployed."""
+        return max(max(serials) for _, serials in self.history)
 
     def step(self) -> None:
         self.rounds += 1
