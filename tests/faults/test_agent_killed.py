@@ -159,5 +159,7 @@ def test_every_acknowledged_outcome_is_at_the_collector_exactly_once(tmp_path: P
                 assert collected(collector.db) == (told, totals)
             agent.stop()
             assert collected(collector.db) == (told, totals)
-            assert set(told) == {"1", "2"}
+            # Killed again and again as it loads, the agent loads one version at a time; the answers of one that
+            # is alone are counted apart.
+            assert {"1", "2"} <= set(told) <= {"1", "2", "fallback"}
     assert "Traceback" not in agent.log.read_text(), agent.log.read_text()

@@ -113,14 +113,9 @@ def test_it_starts_serves_and_rolls_back_on_a_full_disk(agent: AgentProcess, fle
     assert agent.factor() == (2.0, "2")
     agent.ask("rollback")
     assert agent.factor() == (1.0, "1")
-    print(agent.reported(), agent.log.read_text())
-    wait_until(lambda: any("free some space" in problem for problem in agent.reported().problems), "it says so")
+    wait_until(lambda: lacks_space(agent), "it says so")
     ballast.unlink()
-    wait_until(
-        lambda: not any("space" in problem for problem in agent.reported().problems),
-        "what waited is stored",
-        60,
-    )
+    wait_until(lambda: not lacks_space(agent), "what waited is stored", 60)
     agent.stop()
     agent.start()
     wait_until(lambda: agent.reported().versions, "it serves after a restart")

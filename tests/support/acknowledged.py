@@ -26,7 +26,7 @@ _DONE = {"fetched", "activated", "recorded", "stored", "sent"}
 
 
 _COUNTED = {"event": "events_tried", "recorded": "events", "outcome": "outcomes_tried", "stored": "outcomes"}
-_NAMED = {"activate": "trying", "fetched": "fetched", "sent": "sent"}
+_NAMED = {"fetched": "fetched", "sent": "sent"}
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Memory:
 
     serial: int = 0
     """Acknowledged as activated."""
-    trying: int = 0
-    """The serial whose activation was tried last."""
+    tried: frozenset[int] = frozenset()
+    """Serials whose activation was tried since."""
     fetched: int = 0
     events: int = 0
     events_tried: int = 0
@@ -58,7 +58,10 @@ class Memory:
         if kind == "end":
             self.ends.append(value)
         elif kind == "activated":
-            self.serial = self.trying = value
+            self.serial, self.tried = value, frozenset()
+        elif kind == "activate":
+            # After a cut several may be tried, since one may be reported as done.
+            self.tried |= {value}
         elif kind in _COUNTED:
             setattr(self, _COUNTED[kind], getattr(self, _COUNTED[kind]) + 1)
         elif kind in _NAMED:
@@ -77,7 +80,7 @@ class Memory:
         with closing(EventsDb.open(layout.events, keep_unsent=True)) as events:
             stored, unsent = len(events.newest(10_000)), len(events.unsent(10_000))
         count = sum(sums.n for epoch in read_sums(layout.outcomes).epochs for sums in epoch.sums)
-        return cls(serial, serial, serial, stored, stored, count, count, stored - unsent)
+        return cls(serial, frozenset(), serial, stored, stored, count, count, stored - unsent)
 
     def check(self, stores: Stores, folder: Path) -> None:
         """Hold the disk against what was said, and take over what the disk has beyond it."""
@@ -85,8 +88,8 @@ class Memory:
         layout.create()  # the cut may have come before anything was
         state, problem = state_file.load(layout.state)
         assert problem is None, problem
-        assert state.current.serial in (self.serial, self.trying), (state.current.serial, self)
-        self.serial = self.trying = state.current.serial
+        assert state.current.serial in self.tried | {self.serial}, (state.current.serial, self)
+        self.serial, self.tried = state.current.serial, frozenset()
         check_files(layout, [state.current, state.previous or Plan(), state.target or Plan()])
         self._check_events(layout)
         self._check_outcomes(layout)
