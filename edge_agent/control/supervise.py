@@ -329,5 +329,5 @@ class ServingProcess:
 async def _line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readline()
-    except ConnectionResetError:
+    except ConnectionError:
         return b""
