@@ -3,47 +3,34 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from edge_agent.control.activation import Activation
+from edge_agent.control.crash_charges import CrashCharges
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
-from edge_agent.control.prober import try_version
+from edge_agent.control.quarantine import Quarantine
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import Progress, StoreWatch, SyncOutcome
 from edge_agent.control.supervise import Notice, ServingEnded, ServingProcess
+from edge_agent.control.target import Target
+from edge_agent.control.trials import Trials
 from edge_agent.documents import ipc
-from edge_agent.documents.errors import RequestError, UnavailableError
-from edge_agent.documents.plan import Plan, VersionPlan
+from edge_agent.documents.errors import RequestError
+from edge_agent.documents.plan import Plan
 from edge_agent.documents.settings import Settings
-from edge_agent.policy import crashes, reconcile
+from edge_agent.policy import reconcile
 from edge_agent.store.blobs import BlobStore
-from edge_agent.telemetry.health_page import SLOTS
 
 log = logging.getLogger(__name__)
 
-PROBE_RETRY_S = 60.0
 FLUSH_INTERVAL_S = 5.0
-QUARANTINE_LIMIT = 256
-VERSIONS_LIMIT = SLOTS // 2
-"""Half of the health page's slots: two plans lie beside each other during a swap."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Activation:
-    """A plan that is to become the current one; `held` names what an operator rolled back from."""
-
-    plan: Plan
-    served: Plan
-    """The plan without what is withheld."""
-    held: str | None = None
-    done: asyncio.Future[None] | None = None
 
 
 class Deployer:
-    """Owns the deployed state, the probe, and the plan that serving is given."""
+    """The reconcile loop, over the parts that act."""
 
     def __init__(
         self,
@@ -62,15 +49,16 @@ class Deployer:
         self._files = ModelFiles(blobs, journal, watch.hurry)
         self._watch = watch
         self._serving = serving
-        self._clock = clock
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
-        self._activation: _Activation | None = None
-        self._next_probe_s = 0.0
-        self._deferred = ""
         self.selection = Selection(state, journal)
-        self.probing: str | None = None
-        """Key of the version that is being probed."""
+        quarantine = Quarantine(state, journal, watch.tell)
+        self._target = Target(state, journal, self._files, watch)
+        self._trials = Trials(settings, state, self._files, self._target, quarantine, watch)
+        self._charges = CrashCharges(settings.supervisor, state, journal, quarantine, clock=clock)
+        self._activation = Activation(
+            state, journal, self._files, self._target, quarantine, self.selection, watch, serving
+        )
 
     @property
     def wanted(self) -> Plan:
@@ -78,9 +66,14 @@ class Deployer:
         return self.selection.wanted
 
     @property
+    def probing(self) -> str | None:
+        """Key of the version that is being probed."""
+        return self._trials.probing
+
+    @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        found = [self._deferred] if self._deferred else []
+        found = [self._trials.problem] if self._trials.problem else []
         if self._state.value.held is not None:
             found.append("An operator rolled back; a newer deployment or `edge-agent rollback` ends that.")
         return found + self.selection.problems
@@ -115,22 +108,8 @@ class Deployer:
         return outcome
 
     async def rollback(self, actor: str) -> Plan:
-        """Serve the previous plan again, until the store has a newer one; return that plan.
-
-        Raises RequestError if there is none, UnavailableError while serving is busy or if it cannot load it.
-        """
-        state, serving = self._state.value, self._serving
-        if state.previous is None:
-            raise RequestError("There is no previous version to go back to.")
-        if not serving.ready or serving.applying:
-            raise UnavailableError("The serving process is busy with a change; try again in a moment.")
-        left, back = state.current, state.previous
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._activate(back, reconcile.identity(left), done)
-        await done
-        message = f"Back from serial {left.serial} to {back.serial}; serial {left.serial} is held."
-        self._journal.record("rolled_back", message, serial=back.serial, actor=actor)
-        return back
+        """Serve the previous plan again, until the store has a newer one; see `Activation.rollback`."""
+        return await self._activation.rollback(actor)
 
     async def change_model(self, model: str, load: bool, actor: str) -> None:
         """Leave a model out of what is served, until it is loaded again or the agent starts; or load it again.
@@ -144,11 +123,14 @@ class Deployer:
         """Take what the serving process tells."""
         match notice:
             case ipc.Applied():
-                self._applied(notice)
+                if self._activation.applied(notice):
+                    self._collect()
             case ipc.Refused():
-                self._refused(notice)
+                self._activation.refused(notice)
             case ServingEnded():
-                self._ended(notice)
+                self._activation.interrupted()
+                if self._charges.charge(notice, self.wanted):
+                    self._watch.hurry()
             case ipc.Ready():
                 log.debug("Serving is ready, process %d.", notice.pid)
         self._look()
@@ -166,23 +148,15 @@ class Deployer:
         while (action := reconcile.decide(self._situation())) is not None:
             match action:
                 case reconcile.Serve(plan):
-                    self._serve(self._state.value.current, plan)
+                    self._activation.serve(plan)
                 case reconcile.Activate(plan):
-                    self._activate(plan)
+                    self._activation.begin(plan)
                 case reconcile.Probe(version):
-                    self._start(self._probe(version), f"probe {version.key}")
+                    self._start(self._trials.run(version), f"probe {version.key}")
                 case reconcile.DropTarget(reason, resync):
-                    self._drop_target(reason, resync)
+                    self._target.drop(reason, resync=resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
-
-    def _activate(self, plan: Plan, held: str | None = None, done: asyncio.Future[None] | None = None) -> None:
-        served = self.selection.without_withheld(plan)
-        self._activation = _Activation(plan, served, held, done)
-        self._serve(plan, served)
-
-    def _serve(self, deployed: Plan, served: Plan) -> None:
-        self._serving.apply(served, self.selection.missing(deployed, served))
 
     def _look(self) -> None:
         """Answer those who wait for a model to be loaded or unloaded, if that is done; look at the rest."""
@@ -200,7 +174,7 @@ class Deployer:
             applying=serving.applying,
             child_busy=self._child is not None,
             sync_due=self._watch.due,
-            probe_due=time.monotonic() >= self._next_probe_s,
+            probe_due=self._trials.due,
             target=state.target,
             held=state.held,
             passed=state.passed,
@@ -229,18 +203,6 @@ class Deployer:
         self._watch.settle(SyncOutcome("failed", message, exit_code=1))
         await asyncio.sleep(1.0)
 
-    def _drop_target(self, reason: str, resync: bool) -> None:
-        target = self._state.value.target
-        self._state.change(target=None)
-        if target is not None:
-            log.info("Serial %d is not activated: %s", target.serial, reason)
-        if resync:
-            self._watch.hurry()
-        else:
-            self._watch.settle(SyncOutcome("unchanged", f"Not activated: {reason}."))
-
-    # --- the children ------------------------------------------------------------------------------------
-
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan.id for plan in (state.current, state.previous, state.target) if plan is not None)
@@ -248,154 +210,7 @@ class Deployer:
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:
-            self._adopt(plan)
-
-    def _adopt(self, plan: Plan) -> None:
-        """Take a fetched plan as the target, unless it is what runs already."""
-        state = self._state.value
-        if plan.id == state.current.id:
-            self._state.change(target=None)
-            self._watch.settle(SyncOutcome("unchanged", f"Serial {plan.serial} runs already.", plan.serial))
-        elif len(plan.versions) > VERSIONS_LIMIT:
-            message = (
-                f"Serial {plan.serial} asks for {len(plan.versions)} versions; {VERSIONS_LIMIT} is the most."
-            )
-            self._journal.record("refused", message, serial=plan.serial)
-            self._watch.settle(SyncOutcome("refused", message, plan.serial, exit_code=1))
-        elif state.target is None or plan.id != state.target.id:
-            self._state.change(target=plan)
-            if reconcile.identity(plan) != state.held:
-                message = f"Serial {plan.serial} of group '{plan.group}' is here; it is tried before it serves."
-                self._journal.record("installed", message, serial=plan.serial)
-
-    async def _probe(self, version: VersionPlan) -> None:
-        self.probing = version.key
-        self._watch.tell(f"Trying {version.model} {version.version} on this device")
-        try:
-            verdict = await try_version(version, self._settings)
-        finally:
-            self.probing = None
-        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
-        if damaged:
-            self._start_over(version, damaged)
-        else:
-            self._judge(version, verdict)
-
-    def _start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
-        """Let go of a target whose files were damaged on this device: the version is not to blame."""
-        self._files.fetch_again(version, damaged)
-        self._drop_target(f"a file of {version.model} {version.version} was damaged here", resync=True)
-
-    def _judge(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
-        self._deferred = ""
-        match verdict.outcome:
-            case "passed":
-                self._state.change(passed=(*self._state.value.passed, version.key))
-            case "failed":
-                self._quarantine(version, verdict.reason)
-            case "inconclusive":
-                self._next_probe_s = time.monotonic() + PROBE_RETRY_S
-                self._deferred = (
-                    f"{version.model} {version.version} could not be tried, and will be again: {verdict.reason}"
-                )
-                self._watch.settle(SyncOutcome("failed", self._deferred, exit_code=1))
-
-    def _quarantine(self, version: VersionPlan, reason: str) -> None:
-        old = self._state.value.quarantine
-        kept = dict(list(old.items())[-QUARANTINE_LIMIT + 1 :])
-        self._state.change(quarantine={**kept, version.sha256: reason})
-        self._journal.record("quarantined", reason, model=version.model, version=version.version)
-        self._watch.tell(f"Refused {version.model} {version.version}: {reason}")
-
-    # --- what serving tells ------------------------------------------------------------------------------
-
-    def _applied(self, notice: ipc.Applied) -> None:
-        activation = self._activation
-        if activation is None or activation.served.id != notice.plan_id:
-            return
-        self._activation = None
-        old, new, state = self.selection.deployed, activation.plan, self._state.value
-        self._state.change(
-            current=new,
-            previous=old if old.versions and old.versions != new.versions else state.previous,
-            fallback=reconcile.superseded(old, new, state.fallback),
-            target=None,
-            held=activation.held,
-        )
-        self._tell_activated(old, activation.served, notice)
-        self._collect()
-        self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
-        if activation.done is not None and not activation.done.done():
-            activation.done.set_result(None)
-
-    def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
-        before = {version.key for version in old.versions}
-        for version in new.versions:
-            if version.key not in before:
-                load_s = notice.load_s.get(version.key, 0.0)
-                message = f"Serving {version.precision} on {version.engine}, loaded in {load_s:.2f} s."
-                self._journal.record(
-                    "activated", message, model=version.model, version=version.version, serial=new.serial
-                )
-
-    def _refused(self, notice: ipc.Refused) -> None:
-        activation, self._activation = self._activation, None
-        plan = activation.plan if activation is not None else self.wanted
-        version = next((v for v in plan.versions if v.key == notice.key), None)
-        if activation is not None and activation.done is not None:
-            _fail(activation.done, f"The previous version does not load: {notice.reason}")
-        elif activation is not None:
-            self._refuse_target(plan, version, notice.reason)
-        else:
-            for lost in (version,) if version is not None else plan.versions:
-                self._leave_out(lost, notice.reason)
-
-    def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
-        if version is not None and (damaged := self._files.damaged(version)):
-            self._start_over(version, damaged)
-            return
-        self._journal.record("refused", reason, serial=target.serial, model=version.model if version else None)
-        if version is not None:
-            self._quarantine(version, reason)
-            return
-        self._state.change(target=None, held=reconcile.identity(target))
-        self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
-
-    def _leave_out(self, version: VersionPlan, reason: str) -> None:
-        """Do without a version that served before but does not load; fetch its file again if it is damaged."""
-        self.selection.leave_out(version.sha256, reason)
-        self._journal.record("warning", f"Left out: {reason}", model=version.model, version=version.version)
-        if self._state.value.current.origin != "file" and not self._files.is_sound(version.sha256):
-            self._files.fetch_again(version, [version.sha256])
-
-    def _ended(self, end: ServingEnded) -> None:
-        activation, self._activation = self._activation, None
-        if activation is not None and activation.done is not None:
-            _fail(activation.done, "The serving process ended; try again.")
-        suspects = ", ".join(end.suspects)
-        charged = f", charged to {suspects}" if suspects else ""
-        self._journal.record(
-            "hung" if end.hung else "crashed", f"The serving process {end.how}{charged}; it is started again."
-        )
-        if end.suspects:
-            self._charge(end)
-
-    def _charge(self, end: ServingEnded) -> None:
-        limits, state, now_s = self._settings.supervisor, self._state.value, self._clock()
-        recent = crashes.within(state.incidents, now_s, limits.crash_window_s)
-        incidents = (*recent, crashes.Incident(now_s, end.suspects))
-        settled = {version.key for versions in state.fallback.values() for version in versions}
-        key = crashes.blamed(incidents, limits.crash_limit, settled)
-        self._state.change(incidents=incidents if key is None else crashes.without(incidents, key))
-        known = {
-            v.key: v for plan in (state.current, state.target or Plan(), self.wanted) for v in plan.versions
-        }
-        if key is not None and key in known:
-            what = "hung" if end.hung else "crashed"
-            self._quarantine(known[key], f"It {what} the serving process {limits.crash_limit} times.")
-            self._watch.hurry()
-
-    # --- keeping house -----------------------------------------------------------------------------------
+            self._target.adopt(plan)
 
     def _collect(self) -> None:
         """Drop the files and notes that no plan needs any more."""
@@ -409,9 +224,3 @@ class Deployer:
         if self._child is not None:
             return  # a sync may be bringing files that no plan names yet; the next activation collects
         self._files.drop_all_but(keep)
-
-
-def _fail(waited_for: asyncio.Future[None], message: str) -> None:
-    """Tell who waits, unless nobody does any more."""
-    if not waited_for.done():
-        waited_for.set_exception(UnavailableError(message))
