@@ -60,7 +60,7 @@ class VersionStatistics:
         "inference_count",
         "queue",
         "success",
-    )  # fmt: skip
+    )
 
     def __init__(self) -> None:
         self.success, self.fail = Duration(), Duration()
@@ -113,7 +113,11 @@ class VersionStatistics:
         }
 
     def _last_inference_ms(self) -> int:
-        """Return the Unix time of the newest request, 0 before the first."""
+        """Return the Unix time of the newest request, 0 before the first.
+
+        Taken from how long ago it was, so that a request asks for one clock alone. That one stands still while
+        the machine sleeps: by so much a request before it seems newer.
+        """
         if not self._newest_ns:
             return 0
         return (time.time_ns() - (time.perf_counter_ns() - self._newest_ns)) // 1_000_000
