@@ -4,6 +4,7 @@
 the version, and writes one `ipc.ProbeVerdict`. Without a version it says what it could not take from itself.
 """
 
+import contextlib
 import os
 import sys
 
@@ -17,9 +18,14 @@ def main() -> None:
     """Answer one request; whatever the model prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=ipc.ProbeRequest)
-    answers.write(msgspec.json.encode(answer(request)) + b"\n")
-    answers.flush()
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        # The supervisor was killed before it had asked.
+        return
+    verdict = answer(msgspec.json.decode(line, type=ipc.ProbeRequest))
+    with contextlib.suppress(BrokenPipeError):
+        answers.write(msgspec.json.encode(verdict) + b"\n")
+        answers.flush()
     # Some runtimes crash in their destructors; the verdict is given, so nothing is left to tidy up.
     os._exit(0)
 
@@ -31,9 +37,9 @@ def answer(request: ipc.ProbeRequest) -> ipc.ProbeVerdict:
     if request.version is None:
         return ipc.ProbeVerdict(outcome="passed", gaps=gaps)
     # Imported only now: numpy and the runtimes start threads, which have to be confined, too.
-    from edge_agent.control.examination import verdict
+    from edge_agent.control import examination
 
-    return msgspec.structs.replace(verdict(request.version, request.engines), gaps=gaps)
+    return msgspec.structs.replace(examination.verdict(request.version, request.engines), gaps=gaps)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,10 @@ def test_strings_of_a_fixed_width_are_those_that_a_model_gives(tmp_path: Path) -
     for other in ([b"a", b"bc"], [b"a", b"bcde"], [b"bcd", b"a"]):
         with pytest.raises(GoldenError, match="output 'y' differs"):
             check_outputs(0, {"y": np.array(other, object)}, want, {"y": Limit(9.0)})
+
+
+def test_a_probe_whose_supervisor_was_killed_before_it_had_asked_ends_in_silence() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "edge_agent.control.probe"], input=b"", capture_output=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
