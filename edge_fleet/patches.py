@@ -15,7 +15,7 @@ from edge_agent.documents.errors import EdgeAgentError
 from edge_agent.documents.manifest import PATCH_LIMIT_BYTES, File, Manifest, blob_path, patch_path
 from edge_agent.documents.reading import read_document
 from edge_agent.store import packing
-from edge_fleet.stores.base import MissingFileError, StoreFiles
+from edge_fleet.stores.base import StoreFiles
 from edge_fleet.trust.contents import DEPLOYMENTS, Contents
 
 LEVEL: Final = 19
@@ -47,8 +47,11 @@ def _deployed(contents: Contents, manifest: Manifest) -> Iterator[Manifest]:
     for path in contents.targets(DEPLOYMENTS):
         if path == GROUPS_TARGET:
             continue
-        content = contents.read_target(DEPLOYMENTS, path)
-        deployment = read_document(Deployment, content or b"", path, __version__)
+        try:
+            content = contents.read_target(DEPLOYMENTS, path)
+            deployment = read_document(Deployment, content or b"", path, __version__)
+        except EdgeAgentError:
+            continue  # `edge-fleet verify` tells of it; it must not keep a new version out
         choices: list[Choice] = [deployment.stable]
         choices += [deployment.candidate] if deployment.candidate is not None else []
         for choice in choices:
@@ -60,10 +63,11 @@ def _deployed(contents: Contents, manifest: Manifest) -> Iterator[Manifest]:
         path = f"models/{manifest.name}/{version}.json"
         try:
             content = contents.read_target(f"m-{manifest.name}", path)
-        except MissingFileError:
-            continue  # `edge-fleet verify` tells of it; it must not keep a new version out
-        if content is not None:
-            yield read_document(Manifest, content, path, __version__)
+            old = None if content is None else read_document(Manifest, content, path, __version__)
+        except EdgeAgentError:
+            continue
+        if old is not None:
+            yield old
 
 
 def _write(files: StoreFiles, folder: Path, new: File, old: File) -> int:

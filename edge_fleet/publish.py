@@ -129,7 +129,7 @@ def _publish(
     known = edit.contents.target(role, manifest.target_path) is not None
     patches = write_patches(repository.files, edit.contents, manifest, package.folder)
     uploaded_bytes = sum(_upload(repository, package, file, on_bytes) for file in package.files.values())
-    if not known:
+    if not known and (key is not None or role not in edit.delegations()):
         signers = (lambda: create_signers(keys, role)) if key is None else (lambda: [signer_of(key)])
         edit.delegate(role, f"models/{manifest.name}/*", signers)
     # Also when it is known: that repairs a store whose copy was lost or damaged.

@@ -24,14 +24,15 @@ class Refreshed:
 def refresh(repository: Repository, keys: KeyFolder, now: datetime, everything: bool = False) -> Refreshed:
     """Sign timestamp and snapshot again, and `deployments` once it is in the last third of its life.
 
-    With `everything` so is every role whose keys are in the folder.
+    With `everything` so is every role whose keys are in the folder, also those that lag behind a root whose
+    publishing was cut off.
     """
-    with repository.editing(keys, now) as edit:
+    with repository.editing(keys, now, mending=everything) as edit:
         expires = edit.contents.expires
         roles = {"snapshot", "timestamp"}
         others = set(expires) - roles
         if everything:
-            roles |= {role for role in others if edit.has_keys(role)}
+            roles |= {role for role in others if role in edit.contents.lagging or edit.has_keys(role)}
         elif is_due(DEPLOYMENTS, expires[DEPLOYMENTS], now):
             roles.add(DEPLOYMENTS)
         for role in roles:

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from tuf.api.metadata import Root
+
 from edge_agent.documents.deployment import GROUPS_TARGET, Groups
-from edge_agent.documents.errors import NotFoundError, OperatorError
+from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError
 from edge_fleet.keys import KeyFolder
 from edge_fleet.stores.base import StoreFiles
 from edge_fleet.stores.opening import open_files
@@ -17,9 +19,12 @@ from edge_fleet.trust.contents import (
     TIMESTAMP_FILE,
     TOP_LEVEL,
     Contents,
-    read_contents,
+    metadata_name,
+    parse,
 )
 from edge_fleet.trust.edit import Edit, first_metadata
+from edge_fleet.trust.pinning import pin_root, pinned_root
+from edge_fleet.trust.reading import read_contents
 from edge_fleet.trust.signers import create_signers
 
 __all__ = ["DEPLOYMENTS", "ONLINE", "TOP_LEVEL", "Contents", "Edit", "Repository"]
@@ -43,26 +48,37 @@ class Repository:
         return self.files.exists(TIMESTAMP_FILE)
 
     def read(self) -> Contents:
-        """Return what the store holds now; raises NotFoundError if there is none."""
-        self.check_exists()
-        contents = read_contents(self.files)
-        self.expires = contents.expires
-        return contents
+        """Return what the store holds now.
+
+        Raises NotFoundError if there is none, StorageError if it is not as it was signed.
+        """
+        return self._read(None, mending=False)
 
     def check_exists(self) -> None:
-        """Raise NotFoundError if there is no store in this place."""
-        if not self.exists():
-            raise NotFoundError(f"{self.files} is not a store: create it with edge-fleet init.")
+        """Raise NotFoundError if there is no store in this place, StorageError if it was beheaded."""
+        if self.exists():
+            return
+        if self.files.exists(metadata_name("root", 1)):
+            raise StorageError(
+                f"{self.files} lacks {TIMESTAMP_FILE}: restore it from a backup, or run edge-fleet init again "
+                "if that was cut off there."
+            )
+        raise NotFoundError(f"{self.files} is not a store: create it with edge-fleet init.")
 
     @contextmanager
-    def editing(self, keys: KeyFolder, now: datetime) -> Iterator[Edit]:
-        """Lock the store and change it: what was changed is signed and published when the block ends."""
+    def editing(self, keys: KeyFolder, now: datetime, mending: bool = False) -> Iterator[Edit]:
+        """Lock the store and change it: what was changed is signed and published when the block ends.
+
+        What is not as it was signed is refused: by the store's root, and by the one that the folder of keys
+        trusts since the last time. While `mending`, roles may lag behind a root whose publishing was cut off.
+        """
         self.check_exists()
         self._check_outside(keys)
         with self.files.locked():
-            edit = Edit(self.files, self.read(), keys, now)
+            edit = Edit(self.files, self._read(pinned_root(keys), mending), keys, now)
             yield edit
             edit.commit()
+            pin_root(keys, edit.contents.root_bytes)
             self.expires = edit.contents.expires
 
     def create(self, keys: KeyFolder, now: datetime, threshold: int = 1) -> None:
@@ -76,12 +92,32 @@ class Repository:
                 raise OperatorError(
                     f"{self.files} is a store already: publish to it, or choose another folder."
                 )
-            edit = Edit(self.files, Contents(self.files, first_metadata(keys, threshold)), keys, now)
+            first = first_metadata(keys, threshold)
+            self._check_unfinished(first["root"].signed)
+            edit = Edit(self.files, Contents(self.files, first), keys, now)
             edit.renew("root")
             edit.renew("targets")
             edit.delegate(DEPLOYMENTS, "deployments/*", lambda: create_signers(keys, DEPLOYMENTS))
             edit.put_target(DEPLOYMENTS, GROUPS_TARGET, Groups().model_dump_json(by_alias=True).encode())
             edit.commit()
+            pin_root(keys, edit.contents.root_bytes)
+
+    def _read(self, trusted_root: bytes | None, mending: bool) -> Contents:
+        self.check_exists()
+        contents = read_contents(self.files, trusted_root, mending)
+        self.expires = contents.expires
+        return contents
+
+    def _check_unfinished(self, root: Root) -> None:
+        """Raise OperatorError if this place has more than what the cut-off making of the same store leaves."""
+        left = [file.name for file in self.files.list("metadata/")]
+        name = metadata_name("root", 1)
+        of_another = name in left and parse(self.files.read(name), name).signed.roles != root.roles
+        if of_another or not all(name.startswith("metadata/1.") for name in left):
+            raise OperatorError(
+                f"{self.files} is a store that lacks {TIMESTAMP_FILE}: restore that from a backup, or choose "
+                "another folder."
+            )
 
     def _check_outside(self, keys: KeyFolder) -> None:
         if self.files.folder is not None:

@@ -64,7 +64,7 @@ def _chosen(contents: Contents, models: tuple[str, ...]) -> list[str]:
     published = [role.removeprefix("m-") for role in contents.delegated if role.startswith("m-")]
     if unknown := sorted(set(models) - set(published)):
         raise NotFoundError(f"No version of {unknown[0]} is published; the store has {', '.join(published)}.")
-    return list(models) or published
+    return list(dict.fromkeys(models)) or published
 
 
 def _plan(contents: Contents, model: str, keep: int) -> RetiredModel:

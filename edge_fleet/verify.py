@@ -16,6 +16,7 @@ from edge_fleet.deploy import named_manifests
 from edge_fleet.publish import manifest_files
 from edge_fleet.repository import Repository
 from edge_fleet.stores.base import OnBytes, StoreFiles
+from edge_fleet.trust.contents import ROOT_FILE
 from edge_fleet.trust.verify import ListedTarget, MetadataCheck
 
 _PIECE_BYTES = 2**20
@@ -56,7 +57,7 @@ def verify(
     repository.check_exists()
     check = MetadataCheck(repository.files, now)
     check.run(trusted_root)
-    findings = list(check.findings)
+    findings = [*check.findings, *check.lagging.values(), *_check_copy(repository.files, check.root_bytes)]
     files = _manifests(repository.files, check.targets, findings)
     total = sum(file.size_bytes for file in files.values())
     on_bytes = show(total)
@@ -75,6 +76,16 @@ def verify(
         findings=tuple(findings),
         warnings=soon,
     )
+
+
+def _check_copy(files: StoreFiles, newest_root: bytes) -> list[str]:
+    """Check the root that devices are set up with."""
+    try:
+        if files.read(ROOT_FILE) == newest_root:
+            return []
+    except StorageError as error:
+        return [str(error)]
+    return [f"{ROOT_FILE} is not a copy of the newest root: run edge-fleet refresh."]
 
 
 def _manifests(files: StoreFiles, targets: list[ListedTarget], findings: list[str]) -> Mapping[str, File]:

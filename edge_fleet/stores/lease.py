@@ -45,7 +45,13 @@ class Lease:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the store; raises StateLockedError if another holds it for longer than the patience."""
-        self._take()
+        try:
+            self._take()
+        except BaseException:
+            # An own lease that stays would keep even the next try waiting.
+            with suppress(StorageError):
+                self._drop()
+            raise
         self._over.clear()
         renewing = threading.Thread(target=self._keep, name="store lease", daemon=True)
         renewing.start()
@@ -102,9 +108,12 @@ class Lease:
         return [name for name in others if name not in dead]
 
     def _put(self) -> None:
-        expires = (_now() + _LIFE).replace(microsecond=0)
-        self._files.write(self._name(expires), b"")
-        self._expires = expires
+        self._expires, before = (_now() + _LIFE).replace(microsecond=0), self._expires
+        try:
+            self._files.write(self._name(self._expires), b"")
+        except StorageError:
+            self._expires = before or self._expires
+            raise
 
     def _drop(self) -> None:
         if self._expires is not None:

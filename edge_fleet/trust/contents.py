@@ -1,4 +1,4 @@
-"""What a store's signed metadata says now; found from `timestamp.json` downwards, never by listing files."""
+"""What a store's signed metadata says, and by which names it lies there."""
 
 import hashlib
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from securesystemslib.exceptions import Error as SecureSystemsLibError
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata, Snapshot, Timestamp
+from tuf.api.metadata import Metadata
 
 from edge_agent.documents.errors import StorageError
 from edge_fleet.stores.base import StoreFiles
@@ -23,9 +23,19 @@ ROOT_FILE: Final = "root.json"
 class Contents:
     """The metadata of every role of a store, by role."""
 
-    def __init__(self, files: StoreFiles, roles: dict[str, Metadata[Any]]) -> None:
+    def __init__(
+        self,
+        files: StoreFiles,
+        roles: dict[str, Metadata[Any]],
+        root_bytes: bytes = b"",
+        lagging: frozenset[str] = frozenset(),
+    ) -> None:
         self._files = files
         self.roles = roles
+        self.root_bytes = root_bytes
+        """The newest root as it is published."""
+        self.lagging = lagging
+        """Roles that are still signed with the keys of the root before the newest alone."""
 
     @property
     def expires(self) -> dict[str, datetime]:
@@ -60,23 +70,6 @@ class Contents:
         return content
 
 
-def read_contents(files: StoreFiles) -> Contents:
-    """Return what a store holds; raises StorageError for metadata that is missing or damaged."""
-    timestamp: Metadata[Timestamp] = load(files, TIMESTAMP_FILE)
-    snapshot: Metadata[Snapshot] = load(
-        files, metadata_name("snapshot", timestamp.signed.snapshot_meta.version)
-    )
-    roles: dict[str, Metadata[Any]] = {
-        "root": load(files, metadata_name("root", newest_root(files))),
-        "timestamp": timestamp,
-        "snapshot": snapshot,
-    }
-    for name, meta in snapshot.signed.meta.items():
-        role = name.removesuffix(".json")
-        roles[role] = load(files, metadata_name(role, meta.version))
-    return Contents(files, roles)
-
-
 def newest_root(files: StoreFiles) -> int:
     """Return the version of the newest root, found as devices find it."""
     version = 1
@@ -94,11 +87,6 @@ def target_name(path: str, digest: str) -> str:
     """Return where a target with this content lies in a store."""
     folder, _, name = path.rpartition("/")
     return f"targets/{folder}/{digest}.{name}"
-
-
-def load(files: StoreFiles, name: str) -> Metadata[Any]:
-    """Read metadata; raises StorageError if it is missing or damaged."""
-    return parse(files.read(name), f"{files}/{name}")
 
 
 def parse(content: bytes, source: str) -> Metadata[Any]:

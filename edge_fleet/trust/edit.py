@@ -25,12 +25,19 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from edge_agent.documents.errors import OperatorError, RequestError
+from edge_agent.documents.errors import OperatorError, RequestError, StorageError
 from edge_agent.documents.timestamp_notes import timestamp_notes
 from edge_agent.policy.expiry import lifetime
 from edge_fleet.keys import KeyFolder
-from edge_fleet.stores.base import StoreFiles
-from edge_fleet.trust.contents import ROOT_FILE, TOP_LEVEL, Contents, metadata_name, target_name
+from edge_fleet.stores.base import MissingFileError, StoreFiles
+from edge_fleet.trust.contents import (
+    ROOT_FILE,
+    TIMESTAMP_FILE,
+    TOP_LEVEL,
+    Contents,
+    metadata_name,
+    target_name,
+)
 from edge_fleet.trust.signers import create_signers, load_signers, sign
 
 
@@ -43,7 +50,8 @@ class Edit:
         self._roles = contents.roles
         self.keys = keys
         self.now = now.astimezone(UTC).replace(microsecond=0)
-        self._changed: set[str] = set()
+        self._changed: set[str] = set(contents.lagging)
+        self._timestamp = self._published_timestamp()
         self._signers: dict[str, Sequence[Signer]] = {}
 
     def put_target(self, role: str, path: str, content: bytes) -> None:
@@ -75,8 +83,7 @@ class Edit:
             self._roles[role] = _unpublished(Targets())
             self.renew("targets")
             self.renew(role)
-        self._check_trusted(role, chosen)
-        self._signers[role] = chosen
+        self._signers[role] = self._trusted_of(role, chosen)
 
     def delegations(self) -> dict[str, DelegatedRole]:
         """Return the delegated roles by name, to be looked at or changed."""
@@ -94,51 +101,79 @@ class Edit:
     def has_keys(self, role: str) -> bool:
         """Say whether enough of the keys that the store trusts for a role are in the folder.
 
-        Raises OperatorError if one of them cannot be opened.
+        Raises OperatorError if one of them that is needed cannot be opened.
         """
         if not self.keys.has(role):
             return False
         wanted = self._trusting(role)
-        have = {signer.public_key.keyid for signer in load_signers(self.keys, role)}
-        return len(have.intersection(wanted.keyids)) >= wanted.threshold
+        return _enough(wanted, load_signers(self.keys, role, wanted))
 
     def commit(self) -> None:
-        """Sign and write what changed: delegated roles first, then targets, root, snapshot, timestamp."""
-        if not self._changed:
-            return
-        delegated = sorted(self._changed - set(TOP_LEVEL))
-        signed = [role for role in (*delegated, "targets", "root") if role in self._changed]
-        # Every key is looked up and used before anything is written: a token may be missing, a service down.
-        written = [self._sign(role) for role in (*signed, "snapshot", "timestamp")]
-        for role, content in written:
-            self._write(role, content)
-        self._changed.clear()
+        """Sign and write what changed: the root and then the timestamp last.
+
+        Raises StorageError if another wrote to the store meanwhile.
+        """
+        if self._changed:
+            self._publish(self._signed("root" in self._changed))
 
     def replace_root(self, root: Metadata[Root]) -> None:
         """Publish a signed root, so that at no moment devices find what does not fit together.
 
         Roles that get other keys are first signed by old and new ones, then the root is written, then the
-        timestamp tells of it. Where the old keys are gone, the root comes first, and devices wait for the rest.
+        timestamp tells of it. Where the old keys are gone, devices wait for the time between these two writes.
         """
         old: Root = self._roles["root"].signed
         moved = [role for role in TOP_LEVEL[1:] if _other_keys(old, root.signed, role)]
-        for role in moved:
-            self._signers.pop(role, None)
-        signers = {role: load_signers(self.keys, role) for role in {*moved, "snapshot", "timestamp"}}
-        bridged = bool(moved) and all(_enough(old, role, signers[role]) for role in moved)
         for role in {*moved, "snapshot", "timestamp"}:
-            self._signers[role] = _by_either((old, root.signed), role, signers[role])
+            either = _by_either(old.roles[role], root.signed.roles[role])
+            self._signers[role] = load_signers(self.keys, role, either)
             self._check_enough(root.signed, role)
+        bridged = bool(moved) and all(_enough(old.roles[role], self._signers[role]) for role in moved)
         if bridged:
             self._changed |= set(moved) & {"targets"}
             self._changed.add("snapshot")
             self.commit()
         self._roles["root"] = root
-        self._write("root", to_bytes(root))
         self._changed = set() if bridged else set(moved) & {"targets"}
         self._changed.add("snapshot")
         self._signers.clear()
-        self.commit()
+        *others, timestamp = self._signed(with_root=False)
+        self._publish([*others, ("root", to_bytes(root)), timestamp])
+
+    def _signed(self, with_root: bool) -> list[tuple[str, bytes]]:
+        """Return what is to be written, in that order; nothing is written before every key has been used."""
+        delegated = sorted(self._changed - set(TOP_LEVEL))
+        roles = [role for role in (*delegated, "targets") if role in self._changed]
+        roles += ["snapshot", "root", "timestamp"] if with_root else ["snapshot", "timestamp"]
+        return [self._sign(role) for role in roles]
+
+    def _publish(self, written: list[tuple[str, bytes]]) -> None:
+        if self._published_timestamp() != self._timestamp:
+            raise StorageError(
+                f"{self._files} was changed by another meanwhile: nothing was published, run the command again."
+            )
+        *others, (_, timestamp) = written
+        for role, content in others:
+            self._write(role, content)
+        self._copy_root()
+        self._write("timestamp", timestamp)
+        self._timestamp = timestamp
+        self._changed.clear()
+
+    def _copy_root(self) -> None:
+        """Put the newest root where new devices get it, also if a cut-off edit or damage left another there."""
+        try:
+            if self._files.read(ROOT_FILE) == self.contents.root_bytes:
+                return
+        except MissingFileError:
+            pass
+        self._files.write(ROOT_FILE, self.contents.root_bytes)
+
+    def _published_timestamp(self) -> bytes | None:
+        try:
+            return self._files.read(TIMESTAMP_FILE)
+        except MissingFileError:
+            return None
 
     def _sign(self, role: str) -> tuple[str, bytes]:
         metadata = self._roles[role]
@@ -157,20 +192,27 @@ class Edit:
         return role, content
 
     def _write(self, role: str, content: bytes) -> None:
-        if role in ("root", "timestamp"):
-            self._files.check_lock()
+        # Also before what nobody looks at yet: another may have published under that very name.
+        self._files.check_lock()
         self._files.write(metadata_name(role, self._roles[role].signed.version), content)
         if role == "root":
-            self._files.write(ROOT_FILE, content)
+            self.contents.root_bytes = content
 
     def _trusted_signers(self, role: str) -> Sequence[Signer]:
         if role not in self._signers:
-            loaded = load_signers(self.keys, role)
-            self._check_trusted(role, loaded)
-            trusted = self._trusting(role).keyids
-            self._signers[role] = [signer for signer in loaded if signer.public_key.keyid in trusted]
+            self._signers[role] = self._trusted_of(role, load_signers(self.keys, role, self._trusting(role)))
         self._check_enough(self._delegator(role), role)
         return self._signers[role]
+
+    def _trusted_of(self, role: str, signers: Sequence[Signer]) -> list[Signer]:
+        """Return those of these keys that the store trusts; raises OperatorError if it trusts none."""
+        trusted = [signer for signer in signers if signer.public_key.keyid in self._trusting(role).keyids]
+        if not trusted:
+            raise OperatorError(
+                f"The key given for '{role}' is not the one that the store trusts for it: use the key that was "
+                f"there when '{role}' was first signed, or that it was last rotated to."
+            )
+        return trusted
 
     def _delegator(self, role: str) -> Root | Targets:
         signed: Root | Targets = self._roles["root" if role in TOP_LEVEL else "targets"].signed
@@ -178,13 +220,6 @@ class Edit:
 
     def _trusting(self, role: str) -> Role:
         return self._delegator(role).get_delegated_role(role)
-
-    def _check_trusted(self, role: str, signers: Sequence[Signer]) -> None:
-        if not any(signer.public_key.keyid in self._trusting(role).keyids for signer in signers):
-            raise OperatorError(
-                f"The key given for '{role}' is not the one that the store trusts for it: use the key that was "
-                f"there when '{role}' was first signed, or that it was last rotated to."
-            )
 
     def _check_enough(self, delegator: Root | Targets, role: str) -> None:
         wanted = delegator.get_delegated_role(role)
@@ -249,12 +284,12 @@ def _other_keys(old: Root, new: Root, role: str) -> bool:
     return set(before.keyids) != set(after.keyids) or before.threshold != after.threshold
 
 
-def _enough(root: Root, role: str, signers: Sequence[Signer]) -> bool:
-    wanted = root.roles[role]
+def _enough(wanted: Role, signers: Sequence[Signer]) -> bool:
     have = {signer.public_key.keyid for signer in signers}.intersection(wanted.keyids)
     return len(have) >= wanted.threshold
 
 
-def _by_either(roots: tuple[Root, Root], role: str, signers: Sequence[Signer]) -> list[Signer]:
-    trusted = {keyid for root in roots for keyid in root.roles[role].keyids}
-    return [signer for signer in signers if signer.public_key.keyid in trusted]
+def _by_either(old: Role, new: Role) -> Role:
+    """Return a role that either's keys sign for, as many as there are."""
+    keyids = [*old.keyids, *(keyid for keyid in new.keyids if keyid not in old.keyids)]
+    return Role(keyids, new.threshold)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from securesystemslib.exceptions import Error as SecureSystemsLibError
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Role
 
 from edge_agent.documents.errors import OperatorError, RequestError
 from edge_agent.store.files import mapping_os_errors, write_atomically
@@ -22,13 +22,23 @@ from edge_fleet.keys import KeyFolder, PrivateKey
 PIN_VARIABLE: Final = "EDGE_FLEET_PIN"
 
 
-def load_signers(keys: KeyFolder, role: str) -> list[Signer]:
-    """Return the signers of a role's keys; raises OperatorError if there is none or one cannot be opened."""
-    signers = [
-        _by_uri(path) if path.suffix == ".json" else signer_of(keys.open(path)) for path in keys.files(role)
-    ]
-    # Without any, the error says which file was looked for.
-    return signers or [signer_of(keys.load(role))]
+def load_signers(keys: KeyFolder, role: str, wanted: Role | None = None) -> list[Signer]:
+    """Return the signers of a role's keys, or of those that are `wanted`.
+
+    Raises OperatorError if there is none, or one cannot be opened and the others are not enough.
+    """
+    signers: list[Signer] = []
+    failed: list[OperatorError] = []
+    for path in keys.files(role):
+        try:
+            signers += _open(keys, path, wanted)
+        except OperatorError as error:
+            failed.append(error)
+    if failed and (wanted is None or len({signer.public_key.keyid for signer in signers}) < wanted.threshold):
+        raise failed[0]
+    if not signers and not keys.has(role):
+        keys.load(role)  # The error says which file was looked for.
+    return signers
 
 
 def create_signers(keys: KeyFolder, role: str) -> list[Signer]:
@@ -110,9 +120,13 @@ def described(keys: KeyFolder, path: Path) -> tuple[SSlibKey, str | None]:
     return public, uri
 
 
-def _by_uri(path: Path) -> Signer:
-    uri, public = _read_uri(path)
-    return _open_uri(uri, public, path)
+def _open(keys: KeyFolder, path: Path, wanted: Role | None) -> list[Signer]:
+    """Return the signer of a key file, or none if it is not wanted; a token is not even asked then."""
+    if path.suffix == ".json":
+        uri, public = _read_uri(path)
+        return [_open_uri(uri, public, path)] if wanted is None or public.keyid in wanted.keyids else []
+    signer = signer_of(keys.open(path))
+    return [signer] if wanted is None or signer.public_key.keyid in wanted.keyids else []
 
 
 def _read_uri(path: Path) -> tuple[str, SSlibKey]:

@@ -13,7 +13,14 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from edge_agent.documents.errors import StorageError
 from edge_fleet.stores.base import StoreFiles
-from edge_fleet.trust.contents import ROOT_FILE, TIMESTAMP_FILE, metadata_name, newest_root, parse, target_name
+from edge_fleet.trust.contents import (
+    TIMESTAMP_FILE,
+    TOP_LEVEL,
+    metadata_name,
+    newest_root,
+    parse,
+    target_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +36,34 @@ class ListedTarget:
 
 
 class MetadataCheck:
-    """One pass over the metadata: what is wrong, a sentence each, and which targets it lists."""
+    """One pass over the metadata: what is wrong, a sentence each, and what it says.
 
-    def __init__(self, files: StoreFiles, now: datetime) -> None:
+    Found from `timestamp.json` downwards, never by listing files. Without a time nothing counts as expired.
+    """
+
+    def __init__(self, files: StoreFiles, now: datetime | None = None) -> None:
         self._files = files
         self._now = now
+        self._root_before: Root | None = None
         self.findings: list[str] = []
+        self.lagging: dict[str, str] = {}
+        """Roles that are signed with the keys of the root before the newest alone, a sentence each: publishing
+        the newest root was cut off."""
+        self.roles: dict[str, Metadata[Any]] = {}
+        """The metadata of every role that could be read."""
+        self.root_bytes = b""
+        """The newest root as it lies there."""
         self.targets: list[ListedTarget] = []
         self.checked = 0
         """Metadata files that were read."""
 
     def run(self, trusted_root: bytes | None = None) -> None:
-        """Check everything from the first root on, or from `trusted_root`, which devices have."""
-        root = self._roots(trusted_root)
+        """Check everything from the first root on; `trusted_root`, which devices have, must be one of them."""
+        root = self._roots()
         if root is None:
             return
+        if trusted_root is not None:
+            self._check_trusted(trusted_root)
         timestamp = self._timestamp(root)
         if timestamp is None:
             return
@@ -52,14 +72,10 @@ class MetadataCheck:
             return
         self._all_targets(root, snapshot)
 
-    def _roots(self, trusted: bytes | None) -> Root | None:
+    def _roots(self) -> Root | None:
         newest = newest_root(self._files)
         previous: Root | None = None
-        if trusted is not None:
-            previous = self._parsed(trusted, "The trusted root", Root)
-        start = 1 if previous is None else previous.version + 1
-        content = b""
-        for version in range(start, newest + 1):
+        for version in range(1, newest + 1):
             name = metadata_name("root", version)
             content = self._read(name) or b""
             root = self._load(content, name, Root)
@@ -68,18 +84,33 @@ class MetadataCheck:
             self._check_version(name, root.signed.version, version)
             for delegator in filter(None, (previous, root.signed)):
                 self._check_signed(name, delegator, "root", root)
-            previous = root.signed
-        if previous is None:
-            return None
-        self._check_expiry(metadata_name("root", previous.version), previous.expires)
-        if content and self._read(ROOT_FILE) != content:
-            self.findings.append(f"{ROOT_FILE} is not a copy of the newest root, {newest}.root.json.")
+            self._root_before, previous = previous, root.signed
+            self.roles["root"], self.root_bytes = root, content
+        if previous is not None:
+            self._check_expiry(metadata_name("root", previous.version), previous.expires)
         return previous
+
+    def _check_trusted(self, content: bytes) -> None:
+        try:
+            version = parse(content, "The trusted root").signed.version
+        except StorageError as error:
+            self.findings.append(str(error))
+            return
+        name = metadata_name("root", version)
+        if not self._files.exists(name):
+            self.findings.append(
+                f"The store lacks {name}, which is trusted: it was set back, restore it from a backup."
+            )
+        elif self._files.read(name) != content:
+            self.findings.append(
+                f"{name} is not the root {version} that is trusted: this is another store, or a forged one."
+            )
 
     def _timestamp(self, root: Root) -> Timestamp | None:
         timestamp = self._load(self._read(TIMESTAMP_FILE), TIMESTAMP_FILE, Timestamp)
         if timestamp is None:
             return None
+        self.roles["timestamp"] = timestamp
         self._check_signed(TIMESTAMP_FILE, root, "timestamp", timestamp)
         self._check_expiry(TIMESTAMP_FILE, timestamp.signed.expires)
         signed: Timestamp = timestamp.signed
@@ -129,6 +160,7 @@ class MetadataCheck:
         metadata = self._load(content, name, kind)
         if metadata is None or content is None:
             return None
+        self.roles[role] = metadata
         try:
             meta.verify_length_and_hashes(content)
         except exceptions.LengthOrHashMismatchError:
@@ -160,25 +192,33 @@ class MetadataCheck:
             return None
         return metadata
 
-    def _parsed(self, content: bytes, name: str, kind: type) -> Any:
-        metadata = self._load(content, name, kind)
-        return None if metadata is None else metadata.signed
-
     def _check_signed(self, name: str, delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-        if not result.verified:
-            self.findings.append(
-                f"{name} is signed by {len(result.signed)} of {result.threshold} keys that {delegator.type} "
-                f"{delegator.version} trusts."
+        if result.verified:
+            return
+        before = self._root_before
+        if role in TOP_LEVEL[1:] and before is not None and _verifies(before, role, metadata):
+            self.lagging[role] = (
+                f"{name} is signed with the keys of root {before.version}, since publishing root "
+                f"{delegator.version} was cut off: run edge-fleet refresh --all where the new keys are."
             )
+            return
+        self.findings.append(
+            f"{name} is signed by {len(result.signed)} of {result.threshold} keys that {delegator.type} "
+            f"{delegator.version} trusts."
+        )
 
     def _check_version(self, name: str, version: int, wanted: int) -> None:
         if version != wanted:
             self.findings.append(f"{name} holds version {version}.")
 
     def _check_expiry(self, name: str, expires: datetime) -> None:
-        if expires <= self._now:
+        if self._now is not None and expires <= self._now:
             self.findings.append(f"{name} expired on {expires:%Y-%m-%d %H:%M} UTC: run edge-fleet refresh.")
+
+
+def _verifies(root: Root, role: str, metadata: Metadata[Any]) -> bool:
+    return bool(root.get_verification_result(role, metadata.signed_bytes, metadata.signatures))
 
 
 def all_roles(files: StoreFiles, names: Iterator[str]) -> Iterator[ListedTarget]:

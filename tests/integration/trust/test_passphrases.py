@@ -64,13 +64,13 @@ def test_plain_keys_have_to_be_asked_for(
     # In a folder of plain keys another one is plain without a word.
     package = str(build_package(tmp_path))
     assert main(["publish", str(tmp_path / "store"), package, "--keys", str(keys)]) == 0
-    assert not any(map(is_encrypted, keys.iterdir()))
+    assert not any(map(is_encrypted, keys.glob("*.pem")))
 
 
 def test_a_file_and_the_environment(
     store: Path, keys: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert all(map(is_encrypted, keys.iterdir()))
+    assert all(map(is_encrypted, keys.glob("*.pem")))
     assert main(["refresh", str(store), "--keys", str(keys), "--passphrase-file", str(secret)]) == 0
     monkeypatch.setenv("EDGE_FLEET_PASSPHRASE", SECRET)
     assert main(["refresh", str(store), "--keys", str(keys)]) == 0
@@ -166,7 +166,7 @@ class TestTerminal:
         ]
         code, output = converse(["init", store, "--keys", str(keys)], questions)
         assert (code, output.count("Passphrase for")) == (0, 2), output
-        assert all(map(is_encrypted, keys.iterdir()))
+        assert all(map(is_encrypted, keys.glob("*.pem")))
         code, output = converse(["refresh", store, "--keys", str(keys)], [("Passphrase of ", SECRET)])
         assert (code, output.count("Passphrase of")) == (0, 1), output
         code, output = converse(["refresh", store, "--keys", str(keys)], [("Passphrase of ", "guess")])
@@ -177,7 +177,7 @@ class TestTerminal:
         questions = [("Passphrase for the new keys", ""), ("Once more", "")]
         code, output = converse(["init", str(tmp_path / "store"), "--keys", str(keys)], questions)
         assert code == 0, output
-        assert not any(map(is_encrypted, keys.iterdir()))
+        assert not any(map(is_encrypted, keys.glob("*.pem")))
 
     @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
     def test_who_signs_is_shown_what(self, tmp_path: Path, keys: Path, answer: str, code: int) -> None:

@@ -1,0 +1,33 @@
+"""Reads what a store holds as devices do: what is not as it was signed is refused, so nobody signs it again."""
+
+from edge_agent.documents.errors import StorageError
+from edge_fleet.stores.base import StoreFiles
+from edge_fleet.trust.contents import Contents
+from edge_fleet.trust.verify import MetadataCheck
+
+
+def read_contents(files: StoreFiles, trusted_root: bytes | None = None, mending: bool = False) -> Contents:
+    """Return what a store holds; expired metadata counts, as it is about to be renewed.
+
+    `trusted_root` is one that the store's must be or follow. While `mending`, roles may lag behind a root whose
+    publishing was cut off. Raises StorageError for metadata that is missing, damaged, or not what was signed.
+    """
+    check = MetadataCheck(files)
+    check.run(trusted_root)
+    findings = list(check.findings)
+    if not mending or trusted_root == check.root_bytes:
+        # A root is trusted by its keys' folder only once all of its roles were published.
+        findings += check.lagging.values()
+    if findings:
+        raise StorageError(_refusal(files, findings))
+    return Contents(files, check.roles, check.root_bytes, frozenset(check.lagging))
+
+
+def _refusal(files: StoreFiles, findings: list[str]) -> str:
+    first = findings[0]
+    if "backup" in first or "edge-fleet" in first:  # It says itself what to do.
+        return first
+    return (
+        f"{files} is not as it was signed ({first.rstrip('.')}): restore it from a backup; edge-fleet verify "
+        "tells all that is wrong."
+    )
