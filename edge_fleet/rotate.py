@@ -97,18 +97,23 @@ def apply(repository: Repository, proposal: Proposal, keys: KeyFolder, now: date
 def describe(proposal: Proposal, file: str) -> Proposed:
     """Return what a proposal says, for who is to sign it."""
     old, new = described_roles(proposal.previous.signed), described_roles(proposal.proposed.signed)
+    later = proposal.proposed.signed.expires > proposal.previous.signed.expires
     changes = []
     for role, (threshold, keyids) in new.items():
-        changes += [f"{role} trusts {keyid} as well" for keyid in keyids if keyid not in old[role][1]]
-        changes += [f"{role} trusts {keyid} no longer" for keyid in old[role][1] if keyid not in keyids]
+        added, removed = set(keyids).difference(old[role][1]), set(old[role][1]).difference(keyids)
+        changes += [f"{role} trusts {shortened(keyid)} as well" for keyid in sorted(added)]
+        changes += [f"{role} trusts {shortened(keyid)} no longer" for keyid in sorted(removed)]
         if threshold != old[role][0]:
             changes.append(f"{role} needs {threshold} signatures instead of {old[role][0]}")
     return Proposed(
         file=file,
         version=proposal.proposed.signed.version,
         expires=proposal.proposed.signed.expires,
-        roles=tuple(RoleKeys(role, threshold, keyids) for role, (threshold, keyids) in new.items()),
-        changes=tuple(changes) or ("only its expiry is later",),
+        roles=tuple(
+            RoleKeys(role, threshold, tuple(map(shortened, keyids)))
+            for role, (threshold, keyids) in new.items()
+        ),
+        changes=tuple(changes) or (f"only its expiry is {'later' if later else 'not later'}",),
         progress=proposal.progress,
     )
 
