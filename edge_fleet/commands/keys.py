@@ -101,7 +101,7 @@ def _add_export(actions: Any) -> None:
     example = "  edge-fleet keys export root.alice --out alice.pub.pem --keys ~/my-key"
     parser = add_command(actions, "export", _export, "print the public part of a key", example, store=False)
     parser.add_argument("name", metavar="NAME", help="the key's file name without its ending")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there; nothing is overwritten")
     add_keys(parser)
 
 
@@ -164,6 +164,8 @@ def _new_passphrase(options: argparse.Namespace) -> str | None:
 
 
 def _export(options: argparse.Namespace) -> Exported:
+    if options.out is not None and os.path.lexists(options.out):
+        raise RequestError(f"{options.out} is there already: give another name to the public key.")
     public = read_key(open_keys(options), options.name)
     pem = public_pem_of(public)
     if options.out is not None:
