@@ -2,6 +2,7 @@
 
 A role's keys are `<role>.pem` and `<role>.<label>.pem`; `<role>.json` and `<role>.<label>.json` name keys that
 are elsewhere, by URI. A folder may hold keys that the store does not trust (any more): those never sign.
+PEM files of anything else, such as exported public keys, are not looked at.
 """
 
 from dataclasses import dataclass
@@ -60,13 +61,14 @@ class KeyFolder:
     def files(self, role: str) -> list[Path]:
         """Return the files of all keys of a role, sorted."""
         found = {path for suffix in ("pem", "json") for path in self.path.glob(f"{role}.*{suffix}")}
-        return sorted(path for path in found if path.name.partition(".")[0] == role)
+        return sorted(path for path in found if path.name.partition(".")[0] == role and is_private(path))
 
     def all_files(self) -> list[Path]:
         """Return the files of all keys, sorted; raises OperatorError if there is no such folder."""
         if not self.path.is_dir():
             raise OperatorError(f"{self.path} is no folder: name the one that holds the keys with --keys.")
-        return sorted(path for path in self.path.iterdir() if path.suffix in (".pem", ".json"))
+        found = (path for path in self.path.iterdir() if path.suffix in (".pem", ".json"))
+        return sorted(filter(is_private, found))
 
     def has(self, role: str) -> bool:
         """Say whether a role has a key here."""
@@ -128,6 +130,17 @@ def save_key(path: Path, key: PrivateKey, passphrase: str | None) -> None:
     with mapping_os_errors(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
+
+
+def is_private(path: Path) -> bool:
+    """Say whether a file stands for a private key; True if it cannot be read, which opening it will tell.
+
+    False for a PEM file of anything else: a public key that was exported, a certificate.
+    """
+    try:
+        return path.suffix != ".pem" or b"PRIVATE KEY" in path.read_bytes()
+    except OSError:
+        return True
 
 
 def is_encrypted(path: Path) -> bool:

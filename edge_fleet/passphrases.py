@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from edge_agent.documents.errors import OperatorError
-from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted
+from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted, is_private
 
 
 class Asking:
     """Asks a person once, for all keys of a command; a folder of plain keys gets plain ones without a word."""
 
     def __init__(self, folder: Path, unencrypted: bool) -> None:
-        pems = list(folder.glob("*.pem"))
+        pems = list(filter(is_private, folder.glob("*.pem")))
         self._unencrypted = unencrypted or (bool(pems) and not any(map(is_encrypted, pems)))
         self._existing: str | None = None
         self._new: str | None = None

@@ -1,7 +1,9 @@
 """What lies in a folder of keys beside private PEM files, and what is never overwritten there."""
 
 import io
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,37 @@ class TestExport:
         assert main(["keys", "export", "root", "--out", str(file), *keys]) == 2
         assert "is there already: give another name" in capsys.readouterr().err
         assert file.read_bytes() == before
+
+
+class TestPublicKeys:
+    """As `keys export root --out root.pub.pem` leaves them, in the folder itself."""
+
+    @pytest.fixture
+    def exported(self, fleet: Fleet, keys: list[str]) -> Path:
+        file = fleet.keys.path / "root.pub.pem"
+        assert main(["keys", "export", "root", "--out", str(file), *keys]) == 0
+        return file
+
+    @pytest.mark.usefixtures("exported")
+    def test_they_are_no_keys_of_their_role(
+        self, fleet: Fleet, keys: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        store = str(fleet.store)
+        assert main(["refresh", store, "--all", *keys]) == 0
+        assert main(["rotate", store, "root", "--renew", *keys]) == 0
+        assert main(["keys", "passphrase", "--unencrypted", *keys]) == 0
+        capsys.readouterr()
+        assert main(["keys", "list", *keys]) == 0
+        shown = capsys.readouterr().out
+        assert "root.pem" in shown
+        assert "root.pub.pem" not in shown
+
+    def test_they_make_no_plain_keys(
+        self, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        shutil.copy(exported, folder)
+        assert main(["keys", "create", "root.mine", "--keys", str(folder)]) == 2
+        assert "The new keys have no passphrase" in capsys.readouterr().err
+        assert [path.name for path in folder.iterdir()] == ["root.pub.pem"]
