@@ -99,10 +99,11 @@ class KeyFolder:
         """Return where a key of this name goes; raises RequestError for a name that is none or is taken."""
         if not name or name.startswith(".") or "/" in name or name.count(".") > 1:
             raise RequestError(f"'{name}' cannot name a key: write a role, or ROLE.LABEL.")
-        path = self.path / f"{name}{suffix}"
-        if path.exists():
-            raise RequestError(f"{path} exists already: choose another name, {name.partition('.')[0]}.LABEL.")
-        return path
+        for path in (self.path / f"{name}.pem", self.path / f"{name}.json"):
+            if path.exists():
+                role = name.partition(".")[0]
+                raise RequestError(f"{path} exists already: choose another name, {role}.LABEL.")
+        return self.path / f"{name}{suffix}"
 
     def load_or_create(self, role: str) -> PrivateKey:
         """Return a role's first key, a new Ed25519 one if there is none yet."""

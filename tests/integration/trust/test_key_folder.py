@@ -67,3 +67,20 @@ class TestPublicKeys:
         assert main(["keys", "create", "root.mine", "--keys", str(folder)]) == 2
         assert "The new keys have no passphrase" in capsys.readouterr().err
         assert [path.name for path in folder.iterdir()] == ["root.pub.pem"]
+
+
+@pytest.mark.parametrize("there", ["root.json", "root.pem"])
+def test_a_name_is_taken_by_either_kind_of_key(
+    fleet: Fleet, keys: list[str], tmp_path: Path, there: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = tmp_path / "root.pub.pem"
+    assert main(["keys", "export", "root", "--out", str(public), *keys]) == 0
+    folder = tmp_path / "mine"
+    mine = ["--keys", str(folder)]
+    use = ["keys", "use", "root", f"file2:{fleet.keys.file('root')}", "--public", str(public), *mine]
+    create = ["keys", "create", "root", "--unencrypted", *mine]
+    first, second = (use, create) if there == "root.json" else (create, use)
+    assert main(first) == 0
+    assert main(second) == 2
+    assert f"{folder / there} exists already: choose another name" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [there]
