@@ -39,9 +39,9 @@ class MetadataCheck:
         self.checked = 0
         """Metadata files that were read."""
 
-    def run(self, trusted_root: bytes | None = None) -> None:
-        """Check everything from the first root on, or from `trusted_root`, which devices have."""
-        root = self._roots(trusted_root)
+    def run(self, trusted: Root | None = None) -> None:
+        """Check everything; with a root that devices have, also that the store's roots lead over that one."""
+        root = self._roots(trusted)
         if root is None:
             return
         timestamp = self._timestamp(root)
@@ -52,29 +52,41 @@ class MetadataCheck:
             return
         self._all_targets(root, snapshot)
 
-    def _roots(self, trusted: bytes | None) -> Root | None:
+    def _roots(self, trusted: Root | None) -> Root | None:
+        """Return the root that devices end with, None if there is none."""
         newest = newest_root(self._files)
         previous: Root | None = None
-        if trusted is not None:
-            previous = self._parsed(trusted, "The trusted root", Root)
-        start = 1 if previous is None else previous.version + 1
-        content = b""
-        for version in range(start, newest + 1):
+        content: bytes | None = None
+        for version in range(1, newest + 1):
             name = metadata_name("root", version)
-            content = self._read(name) or b""
-            root = self._load(content, name, Root)
-            if root is None:
-                return None
-            self._check_version(name, root.signed.version, version)
-            for delegator in filter(None, (previous, root.signed)):
-                self._check_signed(name, delegator, "root", root)
-            previous = root.signed
-        if previous is None:
-            return None
-        self._check_expiry(metadata_name("root", previous.version), previous.expires)
-        if content and self._read(ROOT_FILE) != content:
+            content = self._read(name)
+            previous = self._root(name, version, content, previous)
+            if trusted is not None and version == trusted.version:
+                if previous is not None and previous != trusted:
+                    self.findings.append(f"{name} is not the root of this version that is known to be good.")
+                previous = trusted
+        copy = self._read(ROOT_FILE)
+        if content is not None and copy is not None and copy != content:
             self.findings.append(f"{ROOT_FILE} is not a copy of the newest root, {newest}.root.json.")
+        if trusted is not None and trusted.version > newest:
+            self.findings.append(
+                f"The newest root is {newest}.root.json, and a good one has version {trusted.version}: restore "
+                "what is missing."
+            )
+            previous = trusted
+        if previous is not None:
+            self._check_expiry(metadata_name("root", previous.version), previous.expires)
         return previous
+
+    def _root(self, name: str, version: int, content: bytes | None, previous: Root | None) -> Root | None:
+        root = self._load(content, name, Root)
+        if root is None:
+            return None
+        self._check_version(name, root.signed.version, version)
+        for delegator in filter(None, (previous, root.signed)):
+            self._check_signed(name, delegator, "root", root)
+        signed: Root = root.signed
+        return signed
 
     def _timestamp(self, root: Root) -> Timestamp | None:
         timestamp = self._load(self._read(TIMESTAMP_FILE), TIMESTAMP_FILE, Timestamp)
@@ -159,10 +171,6 @@ class MetadataCheck:
             self.findings.append(f"{name} is metadata of another kind, {metadata.signed.type}.")
             return None
         return metadata
-
-    def _parsed(self, content: bytes, name: str, kind: type) -> Any:
-        metadata = self._load(content, name, kind)
-        return None if metadata is None else metadata.signed
 
     def _check_signed(self, name: str, delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)

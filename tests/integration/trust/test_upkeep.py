@@ -100,17 +100,6 @@ class TestVerify:
         )
         assert any("1.root.json is signed by 0 of 1 keys" in finding for finding in check(stocked).findings)
 
-    def test_from_a_root_of_another_store(self, stocked: Fleet, tmp_path: Path) -> None:
-        other = Fleet(tmp_path / "other")
-        other.repository.create(other.keys, other.now)
-        trusted = (other.store / "root.json").read_bytes()
-        assert (
-            "metadata/timestamp.json is signed by 0 of 1 keys that root 1 trusts."
-            in check(stocked, trusted_root=trusted).findings
-        )
-        own = (stocked.store / "root.json").read_bytes()
-        assert check(stocked, trusted_root=own).findings == ()
-
     def test_expiry(self, stocked: Fleet) -> None:
         late = verify(stocked.repository, stocked.now + timedelta(days=8))
         assert [finding.partition(" on ")[0] for finding in late.findings] == [
