@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.documents.errors import OperatorError
+from edge_agent.documents.errors import OperatorError, RequestError
 from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted, is_private
 
 
@@ -40,10 +40,16 @@ class Asking:
 
 
 def open_folder(path: Path, passphrase_file: Path | None, unencrypted: bool = False) -> KeyFolder:
-    """Return a folder of keys with their passphrase, or with whom to ask for it."""
+    """Return a folder of keys with their passphrase, or with whom to ask for it.
+
+    Raises RequestError if new keys shall be unencrypted and a passphrase is given.
+    """
     passphrase = os.environ.get(PASSPHRASE_VARIABLE) or None
     if passphrase_file is not None:
         passphrase = read_passphrase(passphrase_file)
+    if unencrypted and passphrase is not None:
+        given = PASSPHRASE_VARIABLE if passphrase_file is None else "--passphrase-file"
+        raise RequestError(f"A passphrase is given, and --unencrypted: leave that out, or {given}.")
     return KeyFolder(path, passphrase, Asking(path, unencrypted))
 
 

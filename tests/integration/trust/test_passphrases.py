@@ -24,7 +24,8 @@ NEW_SECRET = "abracadabra"
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a terminal nor a passphrase in the environment."""
-    monkeypatch.delenv("EDGE_FLEET_PASSPHRASE", raising=False)
+    for variable in ("EDGE_FLEET_PASSPHRASE", "EDGE_FLEET_NEW_PASSPHRASE"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
 
@@ -108,6 +109,48 @@ def test_another_passphrase(
     assert main([*change, str(new), "snapshot", "timestamp", "deployments", "--unencrypted"]) == 0
     assert main(["refresh", str(store), "--keys", str(keys)]) == 0
     assert is_encrypted(keys / "root.pem")
+
+
+@pytest.mark.parametrize("command", ["init", "create"])
+@pytest.mark.parametrize("given", ["EDGE_FLEET_PASSPHRASE", "--passphrase-file"])
+def test_a_passphrase_and_none(
+    command: str,
+    given: str,
+    keys: Path,
+    secret: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["init", str(tmp_path / "store")] if command == "init" else ["keys", "create", "root"]
+    words += ["--keys", str(keys), "--unencrypted"]
+    if given == "--passphrase-file":
+        words += [given, str(secret)]
+    else:
+        monkeypatch.setenv(given, SECRET)
+    assert main(words) == 2
+    assert f"A passphrase is given, and --unencrypted: leave that out, or {given}." in said(capsys)
+    assert not keys.exists()
+
+
+def test_another_passphrase_and_none(
+    store: Path, keys: Path, secret: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    change = ["keys", "passphrase", "--keys", str(keys), "--passphrase-file", str(secret), "--unencrypted"]
+    with pytest.raises(SystemExit) as left:
+        main([*change, "--new-passphrase-file", str(secret)])
+    assert left.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+    monkeypatch.setenv("EDGE_FLEET_NEW_PASSPHRASE", NEW_SECRET)
+    assert main(change) == 2
+    assert "A new passphrase is given, and --unencrypted" in said(capsys)
+    assert all(map(is_encrypted, keys.iterdir()))
+    with pytest.raises(SystemExit):
+        main(["keys", "passphrase", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "write these keys again without any passphrase" in shown
+    assert "make new keys" not in shown
 
 
 def test_what_keys_a_folder_has(
