@@ -222,6 +222,16 @@ class TestTerminal:
         assert code == 0, output
         assert not any(map(is_encrypted, keys.iterdir()))
 
+    def test_the_key_that_publish_names_is_asked_for(self, tmp_path: Path, keys: Path, secret: Path) -> None:
+        store, mine = str(tmp_path / "store"), tmp_path / "mine"
+        assert main(["init", store, "--keys", str(keys), "--unencrypted"]) == 0
+        create = ["keys", "create", "m-digits", "--keys", str(mine), "--passphrase-file", str(secret)]
+        assert main(create) == 0
+        publish = ["publish", store, str(build_package(tmp_path)), "--keys", str(keys)]
+        key = mine / "m-digits.pem"
+        code, output = converse([*publish, "--key", str(key)], [(f"Passphrase of {key}", SECRET)])
+        assert code == 0, output
+
     @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
     def test_who_signs_is_shown_what(self, tmp_path: Path, keys: Path, answer: str, code: int) -> None:
         store, file = str(tmp_path / "store"), tmp_path / "root.proposal"
