@@ -22,7 +22,7 @@ class Asking:
         """Return the passphrase of a key; None where there is no terminal."""
         self._existing = self._existing or self._new
         if self._existing is None and sys.stdin.isatty():
-            self._existing = getpass.getpass(f"Passphrase of {path}: ")
+            self._existing = _ask(f"Passphrase of {path}: ")
         return self._existing
 
     def new(self) -> str | None:
@@ -73,7 +73,15 @@ def ask_new(otherwise: str) -> str | None:
 
 def _ask_twice() -> str:
     while True:
-        passphrase = getpass.getpass("Passphrase for the new keys (empty: leave them unencrypted): ")
-        if passphrase == getpass.getpass("Once more: "):
+        passphrase = _ask("Passphrase for the new keys (empty: leave them unencrypted): ")
+        if passphrase == _ask("Once more: "):
             return passphrase
         sys.stderr.write("They differ.\n")
+
+
+def _ask(question: str) -> str:
+    try:
+        return getpass.getpass(question)
+    except EOFError as error:
+        sys.stderr.write("\n")  # behind the question
+        raise OperatorError("No passphrase was given: run the command again, and answer with one.") from error

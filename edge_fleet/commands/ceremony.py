@@ -147,11 +147,19 @@ def _sign(options: argparse.Namespace) -> Proposed:
         proposal.check_follows(options.root)
     if sys.stdin.isatty() and not options.yes:
         show_keys.explain(describe(proposal, str(options.proposal)))
-        if input("Sign this? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed("Sign this? [y/N] "):
             raise RequestError("Nothing was signed.")
     proposal.sign(load_signers(open_keys(options), "root"))
     proposal.write(options.proposal)
     return describe(proposal, str(options.proposal))
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        sys.stderr.write("\n")  # behind the question
+        return False
 
 
 def _apply(options: argparse.Namespace) -> Rotated:

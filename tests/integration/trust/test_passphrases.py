@@ -19,6 +19,7 @@ from support.tiny_fleet import build_package
 
 SECRET = "open sesame"
 NEW_SECRET = "abracadabra"
+CTRL_D = "\x04"
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +193,8 @@ def converse(arguments: Sequence[str], answers: Sequence[tuple[str, str]]) -> tu
             output += piece
             if waiting and waiting[0][0] in output[seen:]:
                 seen = len(output)
-                os.write(ours, waiting.pop(0)[1].encode() + b"\n")
+                answer = waiting.pop(0)[1]
+                os.write(ours, answer.encode() if answer == CTRL_D else answer.encode() + b"\n")
         os.close(ours)
         assert waiting == [], output
         return child.wait(30), output
@@ -232,7 +234,7 @@ class TestTerminal:
         code, output = converse([*publish, "--key", str(key)], [(f"Passphrase of {key}", SECRET)])
         assert code == 0, output
 
-    @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
+    @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), (CTRL_D, 2)])
     def test_who_signs_is_shown_what(self, tmp_path: Path, keys: Path, answer: str, code: int) -> None:
         store, file = str(tmp_path / "store"), tmp_path / "root.proposal"
         assert main(["init", store, "--keys", str(keys), "--unencrypted"]) == 0
@@ -242,7 +244,22 @@ class TestTerminal:
         left, output = converse(["sign", str(file), "--keys", str(keys)], [("Sign this?", answer)])
         assert left == code, output
         assert "proposes root 2" in output
+        assert ("Nothing was signed." in output) == (code == 2)
         assert (file.read_bytes() != before) == (code == 0)
+
+    @pytest.mark.parametrize("question", ["Passphrase of ", "Passphrase for the new keys", "Once more"])
+    def test_an_end_of_input_is_no_passphrase(
+        self, tmp_path: Path, keys: Path, secret: Path, question: str
+    ) -> None:
+        command = ["keys", "create", "root", "--keys", str(keys)]
+        answers = [("Passphrase for the new keys", SECRET), (question, CTRL_D)]
+        if question == "Passphrase of ":
+            assert main([*command, "--passphrase-file", str(secret)]) == 0
+            command = ["keys", "export", "root", "--keys", str(keys)]
+        code, output = converse(command, answers if question == "Once more" else answers[1:])
+        assert code == 2, output
+        assert "edge-fleet: No passphrase was given" in output
+        assert (keys / "root.pem").exists() == (question == "Passphrase of ")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
