@@ -2,6 +2,7 @@
 
 A role's keys are `<role>.pem` and `<role>.<label>.pem`; `<role>.json` and `<role>.<label>.json` name keys that
 are elsewhere, by URI. A folder may hold keys that the store does not trust (any more): those never sign.
+PEM files of anything else, such as exported public keys, are not looked at.
 """
 
 from dataclasses import dataclass
@@ -60,13 +61,14 @@ class KeyFolder:
     def files(self, role: str) -> list[Path]:
         """Return the files of all keys of a role, sorted."""
         found = {path for suffix in ("pem", "json") for path in self.path.glob(f"{role}.*{suffix}")}
-        return sorted(path for path in found if path.name.partition(".")[0] == role)
+        return sorted(path for path in found if path.name.partition(".")[0] == role and is_private(path))
 
     def all_files(self) -> list[Path]:
         """Return the files of all keys, sorted; raises OperatorError if there is no such folder."""
         if not self.path.is_dir():
             raise OperatorError(f"{self.path} is no folder: name the one that holds the keys with --keys.")
-        return sorted(path for path in self.path.iterdir() if path.suffix in (".pem", ".json"))
+        found = (path for path in self.path.iterdir() if path.suffix in (".pem", ".json"))
+        return sorted(filter(is_private, found))
 
     def has(self, role: str) -> bool:
         """Say whether a role has a key here."""
@@ -97,10 +99,11 @@ class KeyFolder:
         """Return where a key of this name goes; raises RequestError for a name that is none or is taken."""
         if not name or name.startswith(".") or "/" in name or name.count(".") > 1:
             raise RequestError(f"'{name}' cannot name a key: write a role, or ROLE.LABEL.")
-        path = self.path / f"{name}{suffix}"
-        if path.exists():
-            raise RequestError(f"{path} exists already: choose another name, {name.partition('.')[0]}.LABEL.")
-        return path
+        for path in (self.path / f"{name}.pem", self.path / f"{name}.json"):
+            if path.exists():
+                role = name.partition(".")[0]
+                raise RequestError(f"{path} exists already: choose another name, {role}.LABEL.")
+        return self.path / f"{name}{suffix}"
 
     def load_or_create(self, role: str) -> PrivateKey:
         """Return a role's first key, a new Ed25519 one if there is none yet."""
@@ -128,6 +131,17 @@ def save_key(path: Path, key: PrivateKey, passphrase: str | None) -> None:
     with mapping_os_errors(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
+
+
+def is_private(path: Path) -> bool:
+    """Say whether a file stands for a private key; True if it cannot be read, which opening it will tell.
+
+    False for a PEM file of anything else: a public key that was exported, a certificate.
+    """
+    try:
+        return path.suffix != ".pem" or b"PRIVATE KEY" in path.read_bytes()
+    except OSError:
+        return True
 
 
 def is_encrypted(path: Path) -> bool:

@@ -5,15 +5,15 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.documents.errors import OperatorError
-from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted
+from edge_agent.documents.errors import OperatorError, RequestError
+from edge_fleet.keys import PASSPHRASE_VARIABLE, KeyFolder, is_encrypted, is_private
 
 
 class Asking:
     """Asks a person once, for all keys of a command; a folder of plain keys gets plain ones without a word."""
 
     def __init__(self, folder: Path, unencrypted: bool) -> None:
-        pems = list(folder.glob("*.pem"))
+        pems = list(filter(is_private, folder.glob("*.pem")))
         self._unencrypted = unencrypted or (bool(pems) and not any(map(is_encrypted, pems)))
         self._existing: str | None = None
         self._new: str | None = None
@@ -22,7 +22,7 @@ class Asking:
         """Return the passphrase of a key; None where there is no terminal."""
         self._existing = self._existing or self._new
         if self._existing is None and sys.stdin.isatty():
-            self._existing = getpass.getpass(f"Passphrase of {path}: ")
+            self._existing = _ask(f"Passphrase of {path}: ")
         return self._existing
 
     def new(self) -> str | None:
@@ -40,10 +40,16 @@ class Asking:
 
 
 def open_folder(path: Path, passphrase_file: Path | None, unencrypted: bool = False) -> KeyFolder:
-    """Return a folder of keys with their passphrase, or with whom to ask for it."""
+    """Return a folder of keys with their passphrase, or with whom to ask for it.
+
+    Raises RequestError if new keys shall be unencrypted and a passphrase is given.
+    """
     passphrase = os.environ.get(PASSPHRASE_VARIABLE) or None
     if passphrase_file is not None:
         passphrase = read_passphrase(passphrase_file)
+    if unencrypted and passphrase is not None:
+        given = PASSPHRASE_VARIABLE if passphrase_file is None else "--passphrase-file"
+        raise RequestError(f"A passphrase is given, and --unencrypted: leave that out, or {given}.")
     return KeyFolder(path, passphrase, Asking(path, unencrypted))
 
 
@@ -67,7 +73,15 @@ def ask_new(otherwise: str) -> str | None:
 
 def _ask_twice() -> str:
     while True:
-        passphrase = getpass.getpass("Passphrase for the new keys (empty: leave them unencrypted): ")
-        if passphrase == getpass.getpass("Once more: "):
+        passphrase = _ask("Passphrase for the new keys (empty: leave them unencrypted): ")
+        if passphrase == _ask("Once more: "):
             return passphrase
         sys.stderr.write("They differ.\n")
+
+
+def _ask(question: str) -> str:
+    try:
+        return getpass.getpass(question)
+    except EOFError as error:
+        sys.stderr.write("\n")  # behind the question
+        raise OperatorError("No passphrase was given: run the command again, and answer with one.") from error

@@ -102,7 +102,7 @@ class Repository:
             edit.commit()
             pin_root(keys, edit.contents.root_bytes)
 
-    def _read(self, trusted_root: bytes | None, mending: bool) -> Contents:
+    def _read(self, trusted_root: Root | None, mending: bool) -> Contents:
         self.check_exists()
         contents = read_contents(self.files, trusted_root, mending)
         self.expires = contents.expires

@@ -1,11 +1,12 @@
 """Gives roles of a store other keys: at once where the keys are here, else by a proposal signed in steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from edge_agent.documents.errors import RequestError
+from edge_agent.documents.errors import OperatorError, RequestError
 from edge_fleet.keys import KeyFolder, KeyType
-from edge_fleet.repository import TOP_LEVEL, Contents, Repository
+from edge_fleet.repository import TOP_LEVEL, Contents, Edit, Repository
 from edge_fleet.trust.proposal import Change, Progress, Proposal, change_keys, described_roles, shortened
 from edge_fleet.trust.signers import load_signers, read_key
 
@@ -55,9 +56,14 @@ def replacement(keys: KeyFolder, contents: Contents, role: str, kind: KeyType) -
 
 def propose(contents: Contents, role: str, change: Change, now: datetime) -> Proposal:
     """Return the next root, in which a role has other keys; raises RequestError for a delegated role."""
+    check_in_root(role)
+    return Proposal.make(contents.roles["root"], role, change, now)
+
+
+def check_in_root(role: str) -> None:
+    """Raise RequestError for a role whose keys no root tells."""
     if role not in TOP_LEVEL:
         raise RequestError(f"'{role}' is trusted by targets, not by root: leave --proposal out.")
-    return Proposal.make(contents.roles["root"], role, change, now)
 
 
 def rotate(repository: Repository, keys: KeyFolder, role: str, change: Change, now: datetime) -> Rotated:
@@ -65,16 +71,47 @@ def rotate(repository: Repository, keys: KeyFolder, role: str, change: Change, n
 
     Raises TrustError or OperatorError if they are not; then the store is as it was.
     """
-    if role in TOP_LEVEL:
-        proposal = propose(repository.read(), role, change, now)
-        proposal.sign(load_signers(keys, "root"))
-        return apply(repository, proposal, keys, now)
+    with repository.editing(keys, now) as edit:
+        return _rotate(edit, role, change)
+
+
+def rotate_to_new_key(
+    repository: Repository, keys: KeyFolder, role: str, kind: KeyType, now: datetime
+) -> Rotated:
+    """Give a role a new key and publish that; makes none if a key that must sign is not in the folder."""
     with repository.editing(keys, now) as edit:
         trusted(edit.contents, role)
-        change_keys(edit.contents.roles["targets"].signed, role, change)
-        edit.renew("targets")
-        edit.renew(role)
-    return Rotated((role_keys(edit.contents, role),), edit.contents.roles["root"].signed.version)
+        delegator = "root" if role in TOP_LEVEL else "targets"
+        for signing in (delegator, *sorted({"snapshot", "timestamp"} - {role})):
+            _check_keys(keys, edit.contents, signing)
+        if keys.has(role):
+            load_signers(keys, role)
+        return _rotate(edit, role, replacement(keys, edit.contents, role, kind))
+
+
+def _rotate(edit: Edit, role: str, change: Change) -> Rotated:
+    if role in TOP_LEVEL:
+        proposal = propose(edit.contents, role, change, edit.now)
+        proposal.sign(load_signers(edit.keys, "root"))
+        edit.replace_root(proposal.complete())
+        return _rotated(edit, TOP_LEVEL)
+    trusted(edit.contents, role)
+    change_keys(edit.contents.roles["targets"].signed, role, change)
+    edit.renew("targets")
+    edit.renew(role)
+    return _rotated(edit, (role,))
+
+
+def _check_keys(keys: KeyFolder, contents: Contents, role: str) -> None:
+    """Raise OperatorError unless the folder has enough keys of a role, and all can be opened."""
+    wanted = trusted(contents, role)
+    have = {signer.public_key.keyid for signer in load_signers(keys, role)}.intersection(wanted.keyids)
+    if len(have) < wanted.threshold:
+        raise OperatorError(
+            f"No key was made: '{role}' must sign with {wanted.threshold} keys that the store trusts, and "
+            f"{keys.path} has {len(have)} of them; add them"
+            + (", or have it signed in steps, with --proposal." if role == "root" else ".")
+        )
 
 
 def apply(repository: Repository, proposal: Proposal, keys: KeyFolder, now: datetime) -> Rotated:
@@ -90,25 +127,34 @@ def apply(repository: Repository, proposal: Proposal, keys: KeyFolder, now: date
                 f"({edit.contents.roles['root'].signed.version}): propose the change again."
             )
         edit.replace_root(root)
-    roles = tuple(role_keys(edit.contents, role) for role in TOP_LEVEL)
-    return Rotated(roles, root.signed.version)
+        return _rotated(edit, TOP_LEVEL)
+
+
+def _rotated(edit: Edit, roles: Sequence[str]) -> Rotated:
+    shown = tuple(role_keys(edit.contents, role) for role in roles)
+    return Rotated(shown, edit.contents.roles["root"].signed.version)
 
 
 def describe(proposal: Proposal, file: str) -> Proposed:
     """Return what a proposal says, for who is to sign it."""
     old, new = described_roles(proposal.previous.signed), described_roles(proposal.proposed.signed)
+    later = proposal.proposed.signed.expires > proposal.previous.signed.expires
     changes = []
     for role, (threshold, keyids) in new.items():
-        changes += [f"{role} trusts {keyid} as well" for keyid in keyids if keyid not in old[role][1]]
-        changes += [f"{role} trusts {keyid} no longer" for keyid in old[role][1] if keyid not in keyids]
+        added, removed = set(keyids).difference(old[role][1]), set(old[role][1]).difference(keyids)
+        changes += [f"{role} trusts {shortened(keyid)} as well" for keyid in sorted(added)]
+        changes += [f"{role} trusts {shortened(keyid)} no longer" for keyid in sorted(removed)]
         if threshold != old[role][0]:
             changes.append(f"{role} needs {threshold} signatures instead of {old[role][0]}")
     return Proposed(
         file=file,
         version=proposal.proposed.signed.version,
         expires=proposal.proposed.signed.expires,
-        roles=tuple(RoleKeys(role, threshold, keyids) for role, (threshold, keyids) in new.items()),
-        changes=tuple(changes) or ("only its expiry is later",),
+        roles=tuple(
+            RoleKeys(role, threshold, tuple(map(shortened, keyids)))
+            for role, (threshold, keyids) in new.items()
+        ),
+        changes=tuple(changes) or (f"only its expiry is {'later' if later else 'not later'}",),
         progress=proposal.progress,
     )
 

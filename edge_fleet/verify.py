@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from edge_agent import __version__
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups
@@ -17,6 +18,7 @@ from edge_fleet.publish import manifest_files
 from edge_fleet.repository import Repository
 from edge_fleet.stores.base import OnBytes, StoreFiles
 from edge_fleet.trust.contents import ROOT_FILE
+from edge_fleet.trust.roots import read_root
 from edge_fleet.trust.verify import ListedTarget, MetadataCheck
 
 _PIECE_BYTES = 2**20
@@ -50,13 +52,17 @@ ShowProgress = Callable[[int], OnBytes]
 def verify(
     repository: Repository,
     now: datetime,
-    trusted_root: bytes | None = None,
+    trusted_root: Path | None = None,
     show: ShowProgress = lambda _: lambda _: None,
 ) -> Verified:
-    """Read everything that a device could come to need; raises NotFoundError if there is no store."""
+    """Read everything that a device could come to need; raises NotFoundError if there is no store.
+
+    `trusted_root` is a file with a root that is known to be good; without it the store's own first root is
+    believed. Raises RequestError or StorageError if the file holds none.
+    """
     repository.check_exists()
     check = MetadataCheck(repository.files, now)
-    check.run(trusted_root)
+    check.run(None if trusted_root is None else read_root(trusted_root))
     findings = [*check.findings, *check.lagging.values(), *_check_copy(repository.files, check.root_bytes)]
     files = _manifests(repository.files, check.targets, findings)
     total = sum(file.size_bytes for file in files.values())

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="name of the model")
     parser.add_argument("version", nargs="?", metavar="VERSION", help="its version")
-    parser.add_argument("--all", action="store_true", help="release everything")
+    parser.add_argument("--all", action="store_true", help="release everything, instead of one version")
     parser.add_argument("--reason", metavar="TEXT", help="why, for the events")
     add_socket(parser)
 
@@ -79,8 +79,8 @@ def _check(args: argparse.Namespace) -> None:
     named = args.model is not None and args.version is not None
     if args.action == "add" and (not named or args.all):
         args.parser.error("'add' needs MODEL and VERSION")
-    if args.action == "release" and named == args.all:
-        args.parser.error("'release' needs MODEL and VERSION, or --all")
+    if args.action == "release" and not (args.model is None if args.all else named):
+        args.parser.error("'release' needs MODEL and VERSION, or --all without them")
 
 
 def _listed(args: argparse.Namespace) -> Any:

@@ -11,7 +11,17 @@ from edge_fleet.command_parser import add_command
 from edge_fleet.commands.options import add_keys, now, open_keys, open_repository
 from edge_fleet.keys import KEY_TYPES
 from edge_fleet.repository import Contents
-from edge_fleet.rotate import Proposed, Rotated, apply, describe, propose, replacement, rotate
+from edge_fleet.rotate import (
+    Proposed,
+    Rotated,
+    apply,
+    check_in_root,
+    describe,
+    propose,
+    replacement,
+    rotate,
+    rotate_to_new_key,
+)
 from edge_fleet.trust.proposal import Change, Proposal
 from edge_fleet.trust.signers import load_signers, read_public
 
@@ -93,28 +103,42 @@ def _add_apply(commands: Any) -> None:
 
 
 def _rotate(options: argparse.Namespace) -> Proposed | Rotated:
+    _check_rotate(options)
     repository = open_repository(options)
-    change = _change(options, repository.read())
-    if options.proposal is None:
-        return rotate(repository, open_keys(options), options.role, change, now())
+    if options.proposal is not None:
+        return _propose(options, repository.read())
+    if options.new_key is not None:
+        return rotate_to_new_key(repository, open_keys(options), options.role, options.new_key, now())
+    return rotate(repository, open_keys(options), options.role, _change(options), now())
+
+
+def _check_rotate(options: argparse.Namespace) -> None:
+    change = options.add or options.remove or options.threshold is not None
+    if options.new_key is not None and change:
+        raise RequestError("--new-key takes the place of all keys: leave --add, --remove and --threshold out.")
+    if options.new_key is None and not change and not options.renew:
+        raise RequestError("Nothing to change: give --new-key, --add, --remove or --threshold, or --renew.")
+
+
+def _propose(options: argparse.Namespace, contents: Contents) -> Proposed:
+    check_in_root(options.role)
     if options.proposal.exists():
         raise RequestError(f"{options.proposal} is there already: give another name to the new proposal.")
-    proposal = propose(repository.read(), options.role, change, now())
+    if not options.proposal.parent.is_dir():
+        raise RequestError(
+            f"{options.proposal.parent} is no folder: make it, or name another for the proposal."
+        )
+    if options.new_key is None:
+        change = _change(options)
+    else:
+        change = replacement(open_keys(options), contents, options.role, options.new_key)
+    proposal = propose(contents, options.role, change, now())
     proposal.write(options.proposal)
     return describe(proposal, str(options.proposal))
 
 
-def _change(options: argparse.Namespace, contents: Contents) -> Change:
-    if options.new_key is not None:
-        if options.add or options.remove or options.threshold is not None:
-            raise RequestError(
-                "--new-key takes the place of all keys: leave --add, --remove and --threshold out."
-            )
-        return replacement(open_keys(options), contents, options.role, options.new_key)
-    change = Change(tuple(map(read_public, options.add)), tuple(options.remove), options.threshold)
-    if change == Change() and not options.renew:
-        raise RequestError("Nothing to change: give --new-key, --add, --remove or --threshold, or --renew.")
-    return change
+def _change(options: argparse.Namespace) -> Change:
+    return Change(tuple(map(read_public, options.add)), tuple(options.remove), options.threshold)
 
 
 def _sign(options: argparse.Namespace) -> Proposed:
@@ -123,11 +147,19 @@ def _sign(options: argparse.Namespace) -> Proposed:
         proposal.check_follows(options.root)
     if sys.stdin.isatty() and not options.yes:
         show_keys.explain(describe(proposal, str(options.proposal)))
-        if input("Sign this? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed("Sign this? [y/N] "):
             raise RequestError("Nothing was signed.")
     proposal.sign(load_signers(open_keys(options), "root"))
     proposal.write(options.proposal)
     return describe(proposal, str(options.proposal))
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        sys.stderr.write("\n")  # behind the question
+        return False
 
 
 def _apply(options: argparse.Namespace) -> Rotated:

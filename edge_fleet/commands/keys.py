@@ -88,20 +88,27 @@ def _add_passphrase(actions: Any) -> None:
         actions, "passphrase", _passphrase, "encrypt keys with another passphrase", example, store=False
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="keys to encrypt anew (default: all)")
-    parser.add_argument(
+    new = parser.add_mutually_exclusive_group()
+    new.add_argument(
         "--new-passphrase-file",
         type=Path,
         metavar="FILE",
         help=f"file whose first line is the new one (or ${NEW_PASSPHRASE_VARIABLE}, or a terminal)",
     )
-    add_keys(parser, creates=True)
+    new.add_argument(
+        "--unencrypted",
+        dest="decrypt",
+        action="store_true",
+        help="write these keys again without any passphrase, for a disk that is one's own",
+    )
+    add_keys(parser)
 
 
 def _add_export(actions: Any) -> None:
     example = "  edge-fleet keys export root.alice --out alice.pub.pem --keys ~/my-key"
     parser = add_command(actions, "export", _export, "print the public part of a key", example, store=False)
     parser.add_argument("name", metavar="NAME", help="the key's file name without its ending")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there; nothing is overwritten")
     add_keys(parser)
 
 
@@ -140,6 +147,10 @@ def _list(options: argparse.Namespace) -> KeyList:
 
 
 def _passphrase(options: argparse.Namespace) -> Relocked:
+    if options.decrypt and os.environ.get(NEW_PASSPHRASE_VARIABLE):
+        raise RequestError(
+            f"A new passphrase is given, and --unencrypted: leave that out, or {NEW_PASSPHRASE_VARIABLE}."
+        )
     keys = open_keys(options)
     files = [path for path in keys.all_files() if path.suffix == ".pem"]
     if unknown := sorted(set(options.names) - {path.stem for path in files}):
@@ -154,7 +165,7 @@ def _passphrase(options: argparse.Namespace) -> Relocked:
 
 
 def _new_passphrase(options: argparse.Namespace) -> str | None:
-    if options.unencrypted:
+    if options.decrypt:
         return None
     if options.new_passphrase_file is not None:
         return read_passphrase(options.new_passphrase_file)
@@ -164,6 +175,8 @@ def _new_passphrase(options: argparse.Namespace) -> str | None:
 
 
 def _export(options: argparse.Namespace) -> Exported:
+    if options.out is not None and os.path.lexists(options.out):
+        raise RequestError(f"{options.out} is there already: give another name to the public key.")
     public = read_key(open_keys(options), options.name)
     pem = public_pem_of(public)
     if options.out is not None:

@@ -12,7 +12,6 @@ from edge_agent.documents.errors import RequestError
 from edge_fleet import show
 from edge_fleet.command_parser import add_command
 from edge_fleet.commands.options import add_keys, now, open_keys, open_repository
-from edge_fleet.keys import load_key
 from edge_fleet.publish import publish, read_package
 from edge_fleet.static_server import StaticServer
 
@@ -72,7 +71,7 @@ def _init(options: argparse.Namespace) -> show.Created:
 
 def _publish(options: argparse.Namespace) -> show.PublishedAll:
     keys = open_keys(options)
-    key = None if options.key is None else load_key(options.key, keys.passphrase)
+    key = None if options.key is None else keys.open(options.key)
     packages = [read_package(folder) for folder in options.packages]
     total_bytes = sum(file.size_bytes for package in packages for file in package.files.values())
     with show.progress("Uploading", total_bytes, visible=not options.json) as on_bytes:

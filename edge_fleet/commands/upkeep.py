@@ -43,7 +43,10 @@ def _add_verify(commands: Any) -> None:
     summary = "check every signature, digest and file of a store"
     parser = add_command(commands, "verify", _verify, summary, example)
     parser.add_argument(
-        "--root", type=Path, metavar="FILE", help="a root as devices have it (default: trust the store's first)"
+        "--root",
+        type=Path,
+        metavar="FILE",
+        help="a root as devices have it, which the store must lead over (default: trust the store's first)",
     )
 
 
@@ -84,19 +87,13 @@ def _refresh(options: argparse.Namespace) -> Refreshed:
 
 
 def _verify(options: argparse.Namespace) -> Verified:
-    trusted = None
-    if options.root is not None:
-        try:
-            trusted = options.root.read_bytes()
-        except OSError as error:
-            raise RequestError(f"The root {options.root} cannot be read: {error.strerror}.") from error
     with ExitStack() as stack:
 
         def start(total_bytes: int) -> Callable[[int], None]:
             bar = show.progress("Reading blobs", total_bytes, visible=not options.json)
             return stack.enter_context(bar)
 
-        return verify(open_repository(options), now(), trusted, start)
+        return verify(open_repository(options), now(), options.root, start)
 
 
 def _retire(options: argparse.Namespace) -> Retired:

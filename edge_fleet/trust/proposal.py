@@ -20,10 +20,20 @@ from tuf.api.metadata import Metadata, Root
 from edge_agent.documents.errors import OperatorError, RequestError, TrustError
 from edge_agent.policy.expiry import lifetime
 from edge_agent.store.files import write_atomically
-from edge_fleet.trust.contents import TOP_LEVEL, parse
+from edge_fleet.trust.contents import TOP_LEVEL
+from edge_fleet.trust.roots import check_succession, read_root
 from edge_fleet.trust.signers import sign
 
 _SCHEMA: Final = "edge-fleet/root-proposal/1"
+_NO_PROPOSAL: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    exceptions.RepositoryError,
+    SecureSystemsLibError,
+)
+"""How a file of another kind shows."""
 _SHOWN: Final = 12
 """How much of a key id is shown; any part that is unique names a key."""
 
@@ -74,17 +84,19 @@ class Proposal:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a proposal's file; raises RequestError."""
+        """Read a proposal's file; raises RequestError, or TrustError if no honest tool made it."""
         try:
             document = json.loads(path.read_bytes())
             if document["schema"] != _SCHEMA:
                 raise RequestError(f"{path} was made by a newer edge-fleet: update this one.")
-            return cls(*(Metadata.from_dict(document[name]) for name in ("previous", "proposed")))
+            proposal = cls(*(_root_of(document[name]) for name in ("previous", "proposed")))
         except OSError as error:
             raise RequestError(f"The proposal {path} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError, exceptions.RepositoryError, SecureSystemsLibError) as error:
+        except _NO_PROPOSAL as error:
             message = f"{path} is not a proposal: make one with edge-fleet rotate --proposal."
             raise RequestError(message) from error
+        proposal.check_succession()
+        return proposal
 
     def write(self, path: Path) -> None:
         """Write the proposal's file."""
@@ -117,14 +129,14 @@ class Proposal:
 
         What a proposal changes is told by comparing, so a forged old root would hide a change.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RequestError(f"The root {path} cannot be read: {error.strerror}.") from error
-        if parse(content, str(path)).signed != self.previous.signed:
+        if read_root(path) != self.previous.signed:
             raise TrustError(
                 f"The proposal does not follow the root of {path}: do not sign it, and ask who sent it."
             )
+
+    def check_succession(self) -> None:
+        """Raise TrustError if the roots differ in what nobody is told of."""
+        check_succession(self.previous.signed, self.proposed.signed)
 
     @property
     def progress(self) -> tuple[Progress, Progress]:
@@ -143,11 +155,14 @@ class Proposal:
                 )
 
     def complete(self) -> Metadata[Root]:
-        """Return the root to publish, without signatures that do not count; raises TrustError if some lack."""
+        """Return the root to publish, without signatures that do not count.
+
+        Raises TrustError if some lack, or if the roots differ in what nobody was told of.
+        """
+        self.check_succession()
         self.check_complete()
-        root = copy.deepcopy(self.proposed)
-        root.signatures = {keyid: made for keyid, made in root.signatures.items() if keyid in self._keyids}
-        return root
+        signatures = {keyid: made for keyid, made in self.proposed.signatures.items() if keyid in self._keyids}
+        return Metadata(copy.deepcopy(self.proposed.signed), signatures)
 
     @property
     def _keyids(self) -> set[str]:
@@ -161,6 +176,13 @@ class Proposal:
             signed=tuple(sorted(map(shortened, result.signed))),
             missing=tuple(sorted(map(shortened, result.unsigned))),
         )
+
+
+def _root_of(document: dict[str, Any]) -> Metadata[Root]:
+    metadata: Metadata[Root] = Metadata.from_dict(document)
+    if not isinstance(metadata.signed, Root):
+        raise TypeError(metadata.signed.type)
+    return metadata
 
 
 def change_keys(delegator: Any, role: str, change: Change) -> None:
@@ -195,8 +217,5 @@ def shortened(keyid: str) -> str:
 
 
 def described_roles(root: Root) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Return threshold and key ids, shortened, of each role of a root."""
-    return {
-        role: (root.roles[role].threshold, tuple(sorted(map(shortened, root.roles[role].keyids))))
-        for role in TOP_LEVEL
-    }
+    """Return threshold and full key ids of each role of a root."""
+    return {role: (root.roles[role].threshold, tuple(sorted(root.roles[role].keyids))) for role in TOP_LEVEL}

@@ -1,12 +1,14 @@
 """Reads what a store holds as devices do: what is not as it was signed is refused, so nobody signs it again."""
 
+from tuf.api.metadata import Root
+
 from edge_agent.documents.errors import StorageError
 from edge_fleet.stores.base import StoreFiles
 from edge_fleet.trust.contents import Contents
 from edge_fleet.trust.verify import MetadataCheck
 
 
-def read_contents(files: StoreFiles, trusted_root: bytes | None = None, mending: bool = False) -> Contents:
+def read_contents(files: StoreFiles, trusted_root: Root | None = None, mending: bool = False) -> Contents:
     """Return what a store holds; expired metadata counts, as it is about to be renewed.
 
     `trusted_root` is one that the store's must be or follow. While `mending`, roles may lag behind a root whose
@@ -15,7 +17,8 @@ def read_contents(files: StoreFiles, trusted_root: bytes | None = None, mending:
     check = MetadataCheck(files)
     check.run(trusted_root)
     findings = list(check.findings)
-    if not mending or trusted_root == check.root_bytes:
+    newest = check.roles.get("root")
+    if not mending or (trusted_root and newest and trusted_root.version == newest.signed.version):
         # A root is trusted by its keys' folder only once all of its roles were published.
         findings += check.lagging.values()
     if findings:

@@ -57,13 +57,11 @@ class MetadataCheck:
         self.checked = 0
         """Metadata files that were read."""
 
-    def run(self, trusted_root: bytes | None = None) -> None:
-        """Check everything from the first root on; `trusted_root`, which devices have, must be one of them."""
-        root = self._roots()
+    def run(self, trusted: Root | None = None) -> None:
+        """Check everything; with a root that devices have, also that the store's roots lead over that one."""
+        root = self._roots(trusted)
         if root is None:
             return
-        if trusted_root is not None:
-            self._check_trusted(trusted_root)
         timestamp = self._timestamp(root)
         if timestamp is None:
             return
@@ -72,39 +70,41 @@ class MetadataCheck:
             return
         self._all_targets(root, snapshot)
 
-    def _roots(self) -> Root | None:
+    def _roots(self, trusted: Root | None) -> Root | None:
+        """Return the root that devices end with, None if there is none."""
         newest = newest_root(self._files)
         previous: Root | None = None
         for version in range(1, newest + 1):
             name = metadata_name("root", version)
-            content = self._read(name) or b""
-            root = self._load(content, name, Root)
-            if root is None:
-                return None
-            self._check_version(name, root.signed.version, version)
-            for delegator in filter(None, (previous, root.signed)):
-                self._check_signed(name, delegator, "root", root)
-            self._root_before, previous = previous, root.signed
-            self.roles["root"], self.root_bytes = root, content
+            self._root_before, previous = previous, self._root(name, version, previous)
+            if trusted is not None and version == trusted.version:
+                if previous is not None and previous != trusted:
+                    self.findings.append(
+                        f"{name} is not the root {version} that is trusted: this is another store, or forged."
+                    )
+                    self._root_before = None
+                previous = trusted
+        if trusted is not None and trusted.version > newest:
+            name = metadata_name("root", trusted.version)
+            self.findings.append(
+                f"The store lacks {name}, which is trusted: it was set back, restore it from a backup."
+            )
+            self._root_before, previous = None, trusted
         if previous is not None:
             self._check_expiry(metadata_name("root", previous.version), previous.expires)
         return previous
 
-    def _check_trusted(self, content: bytes) -> None:
-        try:
-            version = parse(content, "The trusted root").signed.version
-        except StorageError as error:
-            self.findings.append(str(error))
-            return
-        name = metadata_name("root", version)
-        if not self._files.exists(name):
-            self.findings.append(
-                f"The store lacks {name}, which is trusted: it was set back, restore it from a backup."
-            )
-        elif self._files.read(name) != content:
-            self.findings.append(
-                f"{name} is not the root {version} that is trusted: this is another store, or a forged one."
-            )
+    def _root(self, name: str, version: int, previous: Root | None) -> Root | None:
+        content = self._read(name)
+        root = self._load(content, name, Root)
+        if root is None or content is None:
+            return None
+        self._check_version(name, root.signed.version, version)
+        for delegator in filter(None, (previous, root.signed)):
+            self._check_signed(name, delegator, "root", root)
+        self.roles["root"], self.root_bytes = root, content
+        signed: Root = root.signed
+        return signed
 
     def _timestamp(self, root: Root) -> Timestamp | None:
         timestamp = self._load(self._read(TIMESTAMP_FILE), TIMESTAMP_FILE, Timestamp)

@@ -19,12 +19,14 @@ from support.tiny_fleet import build_package
 
 SECRET = "open sesame"
 NEW_SECRET = "abracadabra"
+CTRL_D = "\x04"
 
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a terminal nor a passphrase in the environment."""
-    monkeypatch.delenv("EDGE_FLEET_PASSPHRASE", raising=False)
+    for variable in ("EDGE_FLEET_PASSPHRASE", "EDGE_FLEET_NEW_PASSPHRASE"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
 
@@ -110,6 +112,48 @@ def test_another_passphrase(
     assert is_encrypted(keys / "root.pem")
 
 
+@pytest.mark.parametrize("command", ["init", "create"])
+@pytest.mark.parametrize("given", ["EDGE_FLEET_PASSPHRASE", "--passphrase-file"])
+def test_a_passphrase_and_none(
+    command: str,
+    given: str,
+    keys: Path,
+    secret: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["init", str(tmp_path / "store")] if command == "init" else ["keys", "create", "root"]
+    words += ["--keys", str(keys), "--unencrypted"]
+    if given == "--passphrase-file":
+        words += [given, str(secret)]
+    else:
+        monkeypatch.setenv(given, SECRET)
+    assert main(words) == 2
+    assert f"A passphrase is given, and --unencrypted: leave that out, or {given}." in said(capsys)
+    assert not keys.exists()
+
+
+def test_another_passphrase_and_none(
+    store: Path, keys: Path, secret: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    change = ["keys", "passphrase", "--keys", str(keys), "--passphrase-file", str(secret), "--unencrypted"]
+    with pytest.raises(SystemExit) as left:
+        main([*change, "--new-passphrase-file", str(secret)])
+    assert left.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+    monkeypatch.setenv("EDGE_FLEET_NEW_PASSPHRASE", NEW_SECRET)
+    assert main(change) == 2
+    assert "A new passphrase is given, and --unencrypted" in said(capsys)
+    assert all(map(is_encrypted, keys.glob("*.pem")))
+    with pytest.raises(SystemExit):
+        main(["keys", "passphrase", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "write these keys again without any passphrase" in shown
+    assert "make new keys" not in shown
+
+
 def test_what_keys_a_folder_has(
     store: Path, keys: Path, secret: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +193,8 @@ def converse(arguments: Sequence[str], answers: Sequence[tuple[str, str]]) -> tu
             output += piece
             if waiting and waiting[0][0] in output[seen:]:
                 seen = len(output)
-                os.write(ours, waiting.pop(0)[1].encode() + b"\n")
+                answer = waiting.pop(0)[1]
+                os.write(ours, answer.encode() if answer == CTRL_D else answer.encode() + b"\n")
         os.close(ours)
         assert waiting == [], output
         return child.wait(30), output
@@ -179,7 +224,17 @@ class TestTerminal:
         assert code == 0, output
         assert not any(map(is_encrypted, keys.glob("*.pem")))
 
-    @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
+    def test_the_key_that_publish_names_is_asked_for(self, tmp_path: Path, keys: Path, secret: Path) -> None:
+        store, mine = str(tmp_path / "store"), tmp_path / "mine"
+        assert main(["init", store, "--keys", str(keys), "--unencrypted"]) == 0
+        create = ["keys", "create", "m-digits", "--keys", str(mine), "--passphrase-file", str(secret)]
+        assert main(create) == 0
+        publish = ["publish", store, str(build_package(tmp_path)), "--keys", str(keys)]
+        key = mine / "m-digits.pem"
+        code, output = converse([*publish, "--key", str(key)], [(f"Passphrase of {key}", SECRET)])
+        assert code == 0, output
+
+    @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2), (CTRL_D, 2)])
     def test_who_signs_is_shown_what(self, tmp_path: Path, keys: Path, answer: str, code: int) -> None:
         store, file = str(tmp_path / "store"), tmp_path / "root.proposal"
         assert main(["init", store, "--keys", str(keys), "--unencrypted"]) == 0
@@ -189,7 +244,22 @@ class TestTerminal:
         left, output = converse(["sign", str(file), "--keys", str(keys)], [("Sign this?", answer)])
         assert left == code, output
         assert "proposes root 2" in output
+        assert ("Nothing was signed." in output) == (code == 2)
         assert (file.read_bytes() != before) == (code == 0)
+
+    @pytest.mark.parametrize("question", ["Passphrase of ", "Passphrase for the new keys", "Once more"])
+    def test_an_end_of_input_is_no_passphrase(
+        self, tmp_path: Path, keys: Path, secret: Path, question: str
+    ) -> None:
+        command = ["keys", "create", "root", "--keys", str(keys)]
+        answers = [("Passphrase for the new keys", SECRET), (question, CTRL_D)]
+        if question == "Passphrase of ":
+            assert main([*command, "--passphrase-file", str(secret)]) == 0
+            command = ["keys", "export", "root", "--keys", str(keys)]
+        code, output = converse(command, answers if question == "Once more" else answers[1:])
+        assert code == 2, output
+        assert "edge-fleet: No passphrase was given" in output
+        assert (keys / "root.pem").exists() == (question == "Passphrase of ")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

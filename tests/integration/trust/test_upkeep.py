@@ -102,23 +102,6 @@ class TestVerify:
         )
         assert any("1.root.json is signed by 0 of 1 keys" in finding for finding in check(stocked).findings)
 
-    def test_from_a_root_of_another_store(self, stocked: Fleet, tmp_path: Path) -> None:
-        other = Fleet(tmp_path / "other")
-        other.repository.create(other.keys, other.now)
-        trusted = (other.store / "root.json").read_bytes()
-        assert check(stocked, trusted_root=trusted).findings == (
-            "metadata/1.root.json is not the root 1 that is trusted: this is another store, or a forged one.",
-        )
-        own = (stocked.store / "root.json").read_bytes()
-        assert check(stocked, trusted_root=own).findings == ()
-        assert check(stocked, trusted_root=b"{}").findings[0].startswith("The trusted root is damaged")
-
-    @pytest.mark.parametrize("name", ["root.json", "metadata/1.root.json"])
-    def test_from_a_good_root_to_damaged_ones(self, stocked: Fleet, name: str) -> None:
-        own = (stocked.store / "root.json").read_bytes()
-        (stocked.store / name).write_bytes(b"{}")
-        assert any("root.json" in finding for finding in check(stocked, trusted_root=own).findings)
-
     def test_expiry(self, stocked: Fleet) -> None:
         late = verify(stocked.repository, stocked.now + timedelta(days=8))
         assert [finding.partition(" on ")[0] for finding in late.findings] == [

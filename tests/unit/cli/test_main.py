@@ -81,6 +81,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["infer", "m"],
             "one of the arguments --input --text --zeros is required; see 'edge-agent infer --help'.",
         ),
+        (["quarantine", "release", "kws"], "'release' needs MODEL and VERSION, or --all without them"),
+        (["quarantine", "release", "kws", "--all"], "'release' needs MODEL and VERSION, or --all without them"),
+        (["quarantine", "release", "kws", "1", "--all"], "'release' needs MODEL and VERSION, or --all"),
         (["serve", "m.onnx", "--port", "-1"], "argument --port: '-1' is no whole number of at least 0"),
     ],
 )

@@ -1,0 +1,76 @@
+"""`rotate --new-key` that cannot be done: it is told before a key is made."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge_fleet.cli import main
+from support.tiny_fleet import Fleet
+
+
+def rotate(fleet: Fleet, role: str, *more: str) -> int:
+    keys = ["--keys", str(fleet.keys.path)]
+    return main(["rotate", str(fleet.store), role, "--new-key", *more, *keys])
+
+
+@pytest.mark.parametrize(
+    ("role", "lost"),
+    [
+        ("timestamp", "root"),
+        ("root", "root"),
+        ("targets", "snapshot"),
+        ("snapshot", "timestamp"),
+        ("m-digits", "targets"),
+        ("m-digits", "snapshot"),
+    ],
+)
+def test_a_key_that_must_sign_is_missing(
+    fleet: Fleet, role: str, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.publish()
+    fleet.keys.file(lost).unlink()
+    before = sorted(fleet.keys.path.iterdir())
+    capsys.readouterr()
+    assert rotate(fleet, role) == 2
+    assert f"{lost}.pem cannot be read" in capsys.readouterr().err
+    fleet.keys.create(lost)
+    assert rotate(fleet, role) == 2
+    said = capsys.readouterr().err
+    assert f"No key was made: '{lost}' must sign with 1 keys that the store trusts" in said
+    assert ("--proposal" in said) == (lost == "root")
+    assert sorted(fleet.keys.path.iterdir()) == sorted({*before, fleet.keys.file(lost)})
+
+
+def test_another_key_of_the_role_cannot_be_opened(fleet: Fleet) -> None:
+    (fleet.keys.path / "timestamp.old.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    before = sorted(fleet.keys.path.iterdir())
+    assert rotate(fleet, "timestamp") == 2
+    assert sorted(fleet.keys.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("role", "file", "says"),
+    [
+        ("deployments", "new", "leave --proposal out"),
+        ("timestamp", "taken", "is there already: give another name"),
+        ("timestamp", "nowhere/new", "nowhere is no folder"),
+    ],
+)
+def test_a_proposal_that_cannot_be_written(
+    fleet: Fleet, tmp_path: Path, role: str, file: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    before = sorted(fleet.keys.path.iterdir())
+    assert rotate(fleet, role, "--proposal", str(tmp_path / file)) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(fleet.keys.path.iterdir()) == before
+
+
+def test_keys_inside_the_store(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    inside = fleet.store / "keys"
+    shutil.copytree(fleet.keys.path, inside)
+    before = sorted(inside.iterdir())
+    assert main(["rotate", str(fleet.store), "timestamp", "--new-key", "--keys", str(inside)]) == 2
+    assert "lie inside the store" in capsys.readouterr().err
+    assert sorted(inside.iterdir()) == before
