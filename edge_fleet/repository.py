@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tuf.api.metadata import Root
-
 from edge_agent.documents.deployment import GROUPS_TARGET, Groups
 from edge_agent.documents.errors import NotFoundError, OperatorError, StorageError
 from edge_fleet.keys import KeyFolder
@@ -20,11 +18,10 @@ from edge_fleet.trust.contents import (
     TOP_LEVEL,
     Contents,
     metadata_name,
-    parse,
 )
 from edge_fleet.trust.edit import Edit, first_metadata
 from edge_fleet.trust.pinning import pin_root, pinned_root
-from edge_fleet.trust.reading import read_contents
+from edge_fleet.trust.reading import check_unfinished, read_contents
 from edge_fleet.trust.signers import create_signers
 
 __all__ = ["DEPLOYMENTS", "ONLINE", "TOP_LEVEL", "Contents", "Edit", "Repository"]
@@ -75,7 +72,7 @@ class Repository:
         self.check_exists()
         self._check_outside(keys)
         with self.files.locked():
-            edit = Edit(self.files, self._read(pinned_root(keys), mending), keys, now)
+            edit = Edit(self.files, self._read(keys, mending), keys, now)
             yield edit
             edit.commit()
             pin_root(keys, edit.contents.root_bytes)
@@ -93,7 +90,7 @@ class Repository:
                     f"{self.files} is a store already: publish to it, or choose another folder."
                 )
             first = first_metadata(keys, threshold)
-            self._check_unfinished(first["root"].signed)
+            check_unfinished(self.files, first["root"].signed)
             edit = Edit(self.files, Contents(self.files, first), keys, now)
             edit.renew("root")
             edit.renew("targets")
@@ -102,22 +99,11 @@ class Repository:
             edit.commit()
             pin_root(keys, edit.contents.root_bytes)
 
-    def _read(self, trusted_root: Root | None, mending: bool) -> Contents:
+    def _read(self, keys: KeyFolder | None, mending: bool) -> Contents:
         self.check_exists()
-        contents = read_contents(self.files, trusted_root, mending)
+        contents = read_contents(self.files, None if keys is None else pinned_root(keys), mending)
         self.expires = contents.expires
         return contents
-
-    def _check_unfinished(self, root: Root) -> None:
-        """Raise OperatorError if this place has more than what the cut-off making of the same store leaves."""
-        left = [file.name for file in self.files.list("metadata/")]
-        name = metadata_name("root", 1)
-        of_another = name in left and parse(self.files.read(name), name).signed.roles != root.roles
-        if of_another or not all(name.startswith("metadata/1.") for name in left):
-            raise OperatorError(
-                f"{self.files} is a store that lacks {TIMESTAMP_FILE}: restore that from a backup, or choose "
-                "another folder."
-            )
 
     def _check_outside(self, keys: KeyFolder) -> None:
         if self.files.folder is not None:

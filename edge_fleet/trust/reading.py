@@ -2,9 +2,9 @@
 
 from tuf.api.metadata import Root
 
-from edge_agent.documents.errors import StorageError
+from edge_agent.documents.errors import OperatorError, StorageError
 from edge_fleet.stores.base import StoreFiles
-from edge_fleet.trust.contents import Contents
+from edge_fleet.trust.contents import TIMESTAMP_FILE, Contents, metadata_name, parse
 from edge_fleet.trust.verify import MetadataCheck
 
 
@@ -24,6 +24,18 @@ def read_contents(files: StoreFiles, trusted_root: Root | None = None, mending: 
     if findings:
         raise StorageError(_refusal(files, findings))
     return Contents(files, check.roles, check.root_bytes, frozenset(check.lagging))
+
+
+def check_unfinished(files: StoreFiles, root: Root) -> None:
+    """Raise OperatorError if a place has more than what the cut-off making of a store with this root leaves."""
+    left = [file.name for file in files.list("metadata/")]
+    name = metadata_name("root", 1)
+    of_another = name in left and parse(files.read(name), name).signed.roles != root.roles
+    if of_another or not all(name.startswith("metadata/1.") for name in left):
+        raise OperatorError(
+            f"{files} is a store that lacks {TIMESTAMP_FILE}: restore that from a backup, or choose "
+            "another folder."
+        )
 
 
 def _refusal(files: StoreFiles, findings: list[str]) -> str:
