@@ -43,13 +43,22 @@ class BlobStore:
         """Say whether the file is here; it was verified before it came into place."""
         return self.path(sha256).is_file()
 
-    def verify(self, sha256: str) -> bool:
-        """Read the file again and say whether it is here and still has its digest."""
+    def verify(self, sha256: str, on_piece: Callable[[], None] = lambda: None) -> bool:
+        """Read the file again and say whether it is here and still has its digest.
+
+        `on_piece` is called for each piece that is read.
+        """
+        digest = hashlib.sha256()
         try:
             with self.path(sha256).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+                while piece := file.read(_CHUNK_BYTES):
+                    digest.update(piece)
+                    on_piece()
+        except BrokenPipeError:
+            raise  # of whoever is told: that says nothing of the file
         except OSError:
             return False
+        return digest.hexdigest() == sha256
 
     def remove(self, sha256: str) -> None:
         """Remove a damaged file, so that the next sync fetches it again; raises StorageError."""
@@ -91,8 +100,9 @@ class BlobStore:
         """Fetch a file unless it is here, and return its path.
 
         What an earlier attempt left in staging is hashed and continued. Never more than `size_bytes` is
-        written. `on_bytes` is told the length of each piece that arrives. Raises ArtifactError for a wrong
-        length or digest, StoreUnreachableError when the stream ends early (what came is kept), StorageError.
+        written. `on_bytes` is told the length of each piece that arrives, and 0 for each that is hashed only.
+        Raises ArtifactError for a wrong length or digest, StoreUnreachableError when the stream ends early
+        (what came is kept), StorageError.
         """
         if not self.has(sha256):
             part = self.fetch(sha256, size_bytes, open_stream, on_bytes)
@@ -231,7 +241,7 @@ class _Receiver:
 
     def run(self, open_stream: OpenStream, on_bytes: Callable[[int], None]) -> bool:
         """Fetch what is missing; return whether an earlier attempt was continued."""
-        self._hash_part()
+        self._hash_part(on_bytes)
         resumed = self._have_bytes > 0
         if self._have_bytes < self._size_bytes:
             with open_stream(self._have_bytes) as stream:
@@ -249,13 +259,14 @@ class _Receiver:
             )
         return resumed
 
-    def _hash_part(self) -> None:
+    def _hash_part(self, on_bytes: Callable[[int], None]) -> None:
         if self._file.seek(0, os.SEEK_END) > self._size_bytes:
             self._start_over()
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK_BYTES):
             self._hash.update(chunk)
             self._have_bytes += len(chunk)
+            on_bytes(0)
 
     def _start_over(self) -> None:
         self._file.truncate(0)
