@@ -62,7 +62,7 @@ class Downloads:
         if file.kept_size_bytes > PATCH_LIMIT_BYTES or blobs.staged_bytes(file.sha256, file.size_bytes):
             return False
         for sha256 in old:
-            if not blobs.has(sha256) or blobs.path(sha256).stat().st_size > PATCH_LIMIT_BYTES:
+            if not self._can_be_patched(sha256):
                 continue
             before_bytes = progress.done_bytes
             patch = self._fetch_patch(patch_path(file.kept_sha256, sha256), file.size_bytes // 2, progress)
@@ -72,6 +72,12 @@ class Downloads:
             if is_made:
                 return True
         return False
+
+    def _can_be_patched(self, old: str) -> bool:
+        try:
+            return self._blobs.path(old).stat().st_size <= PATCH_LIMIT_BYTES
+        except OSError:
+            return False
 
     def _fetch_patch(self, path: str, max_bytes: int, progress: Progress) -> bytes | None:
         content = bytearray()
@@ -90,12 +96,16 @@ class Downloads:
         return bytes(content)
 
     def _apply(self, patch: bytes, file: File, old: str, progress: Progress) -> bool:
-        """Make a file of a patch and an old one; return whether it is the one that was signed."""
+        """Make a file of a patch and an old one; return whether it is the one that was signed.
+
+        Neither a disk that does not give the old file back nor a lack of memory keeps a version out. Raises
+        StorageError where the new one cannot be written, since then the whole file could not be either.
+        """
         try:
             pieces = packing.patched(patch, self._blobs.path(old).read_bytes(), file.kept_size_bytes)
             self._blobs.place(file.kept_sha256, file.kept_size_bytes, progress.through("Unpacking", pieces))
-        except ArtifactError as error:
-            log.warning("A patch of the store's is of no use: %s", error)
+        except (ArtifactError, OSError, MemoryError) as error:
+            log.warning("A patch is of no use, the whole file is fetched: %s", str(error) or "out of memory")
             return False
         return True
 

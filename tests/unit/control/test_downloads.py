@@ -1,5 +1,6 @@
 """Downloads from a store in memory, piece by piece: a sync that is slow must never look stuck."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from edge_agent.control.downloads import Downloads
 from edge_agent.control.fetch import Polled, StoreFileMissingError
 from edge_agent.control.metering import Meter
 from edge_agent.control.pull import _drop_damaged
+from edge_agent.documents.errors import StorageError
 from edge_agent.documents.ipc import SyncProgress
 from edge_agent.documents.manifest import File, blob_path, patch_path
 from edge_agent.documents.settings import Settings
-from edge_agent.store import packing
+from edge_agent.store import blobs, packing
 from edge_agent.store.blobs import BlobStore, Stream
 from edge_agent.store.layout import StateLayout
 
@@ -134,3 +136,45 @@ class TestProgress:
         with pytest.raises(BrokenPipeError):
             _drop_damaged([file.sha256], site.blobs, progress.Progress(hang_up))
         assert site.blobs.has(file.sha256)
+
+
+class TestPatchesOfNoUse:
+    def test_an_old_file_that_the_disk_does_not_give_back_costs_the_whole(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        read = Path.read_bytes
+
+        def read_or_fail(path: Path) -> bytes:
+            if path.name == old:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read_or_fail)
+        assert site.fetch(file, old) == NEW
+        assert blob_path(file.sha256) in site.told_before
+
+    @pytest.mark.parametrize("at_piece", [0, 3])
+    def test_a_lack_of_memory_costs_the_whole(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, at_piece: int
+    ) -> None:
+        def exhausting(patch: bytes, old: bytes, size_bytes: int) -> Iterator[bytes]:
+            yield from [b"x"] * at_piece
+            raise MemoryError
+
+        file, old = site.put(NEW), site.deploy_old()
+        monkeypatch.setattr(packing, "patched", exhausting)
+        assert site.fetch(file, old) == NEW
+        assert list(site.layout.staging.iterdir()) == []
+
+    def test_a_new_file_that_cannot_be_written_is_told(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(path: Path) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        file, old = site.put(NEW), site.deploy_old()
+        monkeypatch.setattr(blobs, "sync_file", full)
+        with pytest.raises(StorageError, match="free some space on that disk"):
+            site.fetch(file, old)
+        assert blob_path(file.sha256) not in site.told_before
