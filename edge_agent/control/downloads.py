@@ -33,12 +33,16 @@ class Downloads:
         missing = [file for sha256, file in files.items() if not blobs.has(sha256)]
         blobs.discard_parts([file.sha256 for file in missing])
         missing_bytes = blobs.missing_bytes({file.sha256: file.size_bytes for file in missing})
-        progress = Progress(self._report, missing_bytes)
-        blobs.check_space(_room_bytes(missing, blobs))
+        # What is here of a patch makes room before the file that it makes.
+        patch_bytes = sum(blobs.patch_bytes(file.sha256) for file in missing)
+        progress = Progress(self._report, missing_bytes - patch_bytes)
+        blobs.check_space(_room_bytes(missing, blobs) - patch_bytes)
         for file in missing:
             if not self._patch(file, old.get(file.kept_sha256, ()), progress):
+                blobs.drop_patches(file.sha256)
                 open_stream = partial(self._store.stream, blob_path(file.sha256))
                 self._receive(file, self._meter.metered(open_stream, file.size_bytes), progress)
+        blobs.discard_parts(())
         return progress.done_bytes
 
     def _receive(self, file: File, open_stream: OpenStream, progress: Progress) -> None:
@@ -56,55 +60,48 @@ class Downloads:
         """Make a file from an old one and a patch; return whether that was possible.
 
         Nothing vouches for a patch: what comes out must have the signed digest, or the whole file is fetched. A
-        download that has begun is continued instead, since a patch is not resumed.
+        download of that one that has begun is continued instead.
         """
-        blobs = self._blobs
-        if file.kept_size_bytes > PATCH_LIMIT_BYTES or blobs.staged_bytes(file.sha256, file.size_bytes):
-            return False
-        for sha256 in old:
-            if not self._can_be_patched(sha256):
-                continue
-            before_bytes = progress.done_bytes
-            patch = self._fetch_patch(patch_path(file.kept_sha256, sha256), file.size_bytes // 2, progress)
-            is_made = patch is not None and self._apply(patch, file, sha256, progress)
-            # What came for nothing had to come, too.
-            progress.correct(progress.done_bytes - before_bytes - (file.size_bytes if is_made else 0))
-            if is_made:
-                return True
-        return False
+        blobs, before_bytes = self._blobs, progress.done_bytes
+        patch_bytes = blobs.patch_bytes(file.sha256)
+        has_begun = blobs.staged_bytes(file.sha256, file.size_bytes) > 0
+        is_made = not has_begun and any(
+            self._make(file, sha256, progress) for sha256 in old if self._can_be_patched(file, sha256)
+        )
+        # What was saved does not have to come; what came for nothing had to, beside the whole.
+        came_bytes = patch_bytes + progress.done_bytes - before_bytes
+        progress.correct(came_bytes - (file.size_bytes if is_made else 0))
+        return is_made
 
-    def _can_be_patched(self, old: str) -> bool:
+    def _can_be_patched(self, file: File, old: str) -> bool:
         try:
-            return self._blobs.path(old).stat().st_size <= PATCH_LIMIT_BYTES
+            longest = max(file.kept_size_bytes, self._blobs.path(old).stat().st_size)
         except OSError:
             return False
+        return longest <= PATCH_LIMIT_BYTES and not self._blobs.is_patch_tried(file.sha256, old)
 
-    def _fetch_patch(self, path: str, max_bytes: int, progress: Progress) -> bytes | None:
-        content = bytearray()
-        try:
-            with self._meter.metered(partial(self._store.stream, path), max_bytes)(0) as stream:
-                for chunk in stream.chunks:
-                    content += chunk
-                    progress.add(len(chunk))
-                    if len(content) > max_bytes:
-                        return None
-        except StoreFileMissingError:
-            return None
-        except StoreUnreachableError as error:
-            log.warning("A patch did not come, the whole file is fetched: %s", error)
-            return None
-        return bytes(content)
+    def _make(self, file: File, old: str, progress: Progress) -> bool:
+        """Make a file of an old one and a patch; return whether it is the one that was signed.
 
-    def _apply(self, patch: bytes, file: File, old: str, progress: Progress) -> bool:
-        """Make a file of a patch and an old one; return whether it is the one that was signed.
-
-        Neither a disk that does not give the old file back nor a lack of memory keeps a version out. Raises
-        StorageError where the new one cannot be written, since then the whole file could not be either.
+        Neither a store that fails to give a patch, nor a disk that does not give the old file back, nor a lack
+        of memory keeps a version out. What came is kept, and continued, where DownloadPausedError is raised, or
+        StoreUnreachableError for a link that broke, but has brought something. Raises StorageError where the
+        new file cannot be written, since then the whole could not be either.
         """
+        blobs, max_bytes = self._blobs, file.size_bytes // 2
+        before_bytes = blobs.patch_bytes(file.sha256)
+        open_stream = partial(self._store.stream, patch_path(file.kept_sha256, old))
         try:
-            pieces = packing.patched(patch, self._blobs.path(old).read_bytes(), file.kept_size_bytes)
-            self._blobs.place(file.kept_sha256, file.kept_size_bytes, progress.through("Unpacking", pieces))
-        except (ArtifactError, OSError, MemoryError) as error:
+            metered = self._meter.metered(open_stream, max_bytes)
+            blobs.fetch_patch(file.sha256, old, max_bytes, metered, progress.add)
+            patch = blobs.take_patch(file.sha256, old)
+            pieces = packing.patched(patch, blobs.path(old).read_bytes(), file.kept_size_bytes)
+            blobs.place(file.kept_sha256, file.kept_size_bytes, progress.through("Unpacking", pieces))
+        except StoreFileMissingError:
+            return False
+        except (StoreUnreachableError, ArtifactError, OSError, MemoryError) as error:
+            if isinstance(error, StoreUnreachableError) and blobs.patch_bytes(file.sha256) > before_bytes:
+                raise
             log.warning("A patch is of no use, the whole file is fetched: %s", str(error) or "out of memory")
             return False
         return True

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,17 +14,19 @@ import pytest
 from edge_agent.control import progress
 from edge_agent.control.downloads import Downloads
 from edge_agent.control.fetch import Polled, StoreFileMissingError
-from edge_agent.control.metering import Meter
+from edge_agent.control.metering import Clocks, Meter
 from edge_agent.control.pull import _drop_damaged
-from edge_agent.documents.errors import StorageError
+from edge_agent.documents.errors import DownloadPausedError, StorageError, StoreUnreachableError
 from edge_agent.documents.ipc import SyncProgress
 from edge_agent.documents.manifest import File, blob_path, patch_path
-from edge_agent.documents.settings import Settings
+from edge_agent.documents.settings import Settings, StoreSettings
 from edge_agent.store import blobs, packing
 from edge_agent.store.blobs import BlobStore, Stream
 from edge_agent.store.layout import StateLayout
 
 PIECES = 10
+DAY_S = 86_400.0
+NOON_S = 1_700_000_000.0 // DAY_S * DAY_S + DAY_S / 2
 OLD = os.urandom(3 * 2**20)
 NEW = OLD[:1_000_000] + os.urandom(20_000) + OLD[1_020_000:]
 
@@ -37,6 +40,14 @@ class Site:
     told: list[SyncProgress] = field(default_factory=list)
     told_before: dict[str, int] = field(default_factory=dict)
     """How much was told before each file of the store was opened."""
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    """Path and offset of each request."""
+    says_sizes: bool = True
+    resumes: bool = True
+    breaks_after: int | None = None
+    """Bytes of a patch after which the link breaks."""
+    limits: Settings = field(default_factory=Settings)
+    now_s: float = NOON_S
 
     @property
     def blobs(self) -> BlobStore:
@@ -51,11 +62,19 @@ class Site:
     @contextmanager
     def stream(self, path: str, offset: int) -> Iterator[Stream]:
         self.told_before[path] = len(self.told)
+        self.asked.append((path, offset))
         if path not in self.files:
             raise StoreFileMissingError(f"no {path}")
-        content = self.files[path][offset:]
-        size = -(-len(content) // PIECES)
-        yield Stream(offset, (content[at : at + size] for at in range(0, len(content), size)))
+        start, whole = offset if self.resumes else 0, self.files[path]
+        yield Stream(start, self.chunks(path, whole[start:]), len(whole) if self.says_sizes else None)
+
+    def chunks(self, path: str, content: bytes) -> Iterator[bytes]:
+        size = max(1, -(-len(self.files[path]) // PIECES))
+        for at in range(0, len(content), size):
+            if path.startswith("patches/") and self.breaks_after is not None and at >= self.breaks_after:
+                raise StoreUnreachableError("the link broke")
+            self.meter.count(size)
+            yield content[at : at + size]
 
     def close(self) -> None:
         pass
@@ -68,8 +87,12 @@ class Site:
 
     def fetch(self, file: File, *old: str) -> bytes:
         """Fetch a file, and return what is here then."""
-        downloads = Downloads(self.blobs, self, Meter(Settings(), self.layout), self.told.append)
-        downloads.fetch({file.kept_sha256: file}, {file.kept_sha256: old})
+        self.meter = Meter(self.limits, self.layout, clocks=Clocks(unix_s=lambda: self.now_s))
+        downloads = Downloads(self.blobs, self, self.meter, self.told.append)
+        try:
+            downloads.fetch({file.kept_sha256: file}, {file.kept_sha256: old})
+        finally:
+            self.meter.close()
         return self.blobs.path(file.kept_sha256).read_bytes()
 
     def deploy_old(self) -> str:
@@ -78,6 +101,14 @@ class Site:
         self.files[patch_path(new, old)] = packing.make_patch(NEW, OLD, 3)
         self.blobs.place(old, len(OLD), [OLD])
         return old
+
+    def limit(self, budget_bytes: int) -> None:
+        """Allow so many bytes a day."""
+        self.limits = Settings(store=StoreSettings(budget_bytes=budget_bytes, budget_period="day"))
+
+    @property
+    def staged(self) -> list[Path]:
+        return list(self.layout.staging.iterdir())
 
     def steps(self, name: str) -> list[SyncProgress]:
         return [step for step in self.told if step.message == name]
@@ -111,7 +142,7 @@ class TestProgress:
         file = site.put(NEW)
         (site.layout.staging / f"{file.sha256}.part").write_bytes(NEW[:-10])
         assert site.fetch(file) == NEW
-        assert site.told_before[blob_path(file.sha256)] == 3
+        assert site.told_before[blob_path(file.sha256)] >= 3
 
     def test_each_piece_that_is_unpacked_is_told(self, site: Site) -> None:
         content = bytes(5 * 2**20)
@@ -136,6 +167,108 @@ class TestProgress:
         with pytest.raises(BrokenPipeError):
             _drop_damaged([file.sha256], site.blobs, progress.Progress(hang_up))
         assert site.blobs.has(file.sha256)
+
+
+class TestPauses:
+    def test_a_patch_goes_on_in_the_next_period(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        path = patch_path(file.sha256, old)
+        size = -(-len(site.files[path]) // PIECES)
+        site.limit(4 * size)
+        for _ in range(2):
+            with pytest.raises(DownloadPausedError):
+                site.fetch(file, old)
+            site.now_s += DAY_S
+        assert site.fetch(file, old) == NEW
+        assert site.asked == [(path, 0), (path, 4 * size), (path, 8 * size)]
+        assert site.staged == []
+
+    def test_a_patch_that_is_whole_at_the_end_of_the_budget_is_used(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        site.limit(len(site.files[patch_path(file.sha256, old)]))
+        assert site.fetch(file, old) == NEW
+
+    @pytest.mark.parametrize("says_sizes", [True, False])
+    def test_a_store_that_cannot_resume_starts_a_patch_over(self, site: Site, says_sizes: bool) -> None:
+        site.resumes, site.says_sizes = False, says_sizes
+        file, old = site.put(NEW), site.deploy_old()
+        site.limit(len(site.files[patch_path(file.sha256, old)]) // 2)
+        with pytest.raises(DownloadPausedError):
+            site.fetch(file, old)
+        site.limit(10**7)
+        assert site.fetch(file, old) == NEW
+        assert blob_path(file.sha256) not in site.told_before
+
+    def test_what_is_continued_of_another_patch_costs_the_whole(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        path = patch_path(file.sha256, old)
+        good = site.files[path]
+        site.files[path] = os.urandom(len(good))
+        site.limit(len(good) // 2)
+        with pytest.raises(DownloadPausedError):
+            site.fetch(file, old)
+        site.files[path] = good
+        site.limit(10**7)
+        assert site.fetch(file, old) == NEW
+        assert site.asked[-1] == (blob_path(file.sha256), 0)
+        assert site.staged == []
+
+    def test_a_patch_of_a_version_that_is_not_wanted_any_more_goes(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        site.limit(len(site.files[patch_path(file.sha256, old)]) // 2)
+        with pytest.raises(DownloadPausedError):
+            site.fetch(file, old)
+        assert len(site.staged) == 1
+        assert site.blobs.stale_parts(time.time() + 1) == {file.sha256: site.staged[0].stat().st_size}
+        site.limit(10**7)
+        site.fetch(site.put(b"another version"))
+        assert site.staged == []
+
+    def test_no_more_room_is_asked_for_than_the_file_takes(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+        monkeypatch.setattr(BlobStore, "check_space", lambda _, size_bytes: asked.append(size_bytes))
+        file, old = site.put(NEW), site.deploy_old()
+        site.limit(len(site.files[patch_path(file.sha256, old)]) // 2)
+        with pytest.raises(DownloadPausedError):
+            site.fetch(file, old)
+        (part,) = site.staged
+        asked.clear()
+        staged_bytes = part.stat().st_size
+        site.limit(10**7)
+        site.fetch(file, old)
+        assert asked == [len(NEW) - staged_bytes, len(NEW)]
+
+
+class TestBreaks:
+    def test_a_patch_is_continued_as_long_as_something_comes(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        path = patch_path(file.sha256, old)
+        size = -(-len(site.files[path]) // PIECES)
+        site.breaks_after = 4 * size
+        missing = []
+        for _ in range(2):
+            with pytest.raises(StoreUnreachableError, match="the link broke"):
+                site.fetch(file, old)
+            missing.append(site.told[-1].total_bytes)
+        assert missing == [len(NEW), len(NEW) - 4 * size]
+        assert site.fetch(file, old) == NEW
+        assert site.asked == [(path, 0), (path, 4 * size), (path, 8 * size)]
+        last = site.told[-1]
+        assert last.done_bytes == last.total_bytes == len(site.files[path]) - 8 * size
+        assert site.staged == []
+
+    def test_a_store_that_breaks_at_the_same_place_gives_the_whole(self, site: Site) -> None:
+        site.resumes = False
+        file, old = site.put(NEW), site.deploy_old()
+        site.breaks_after = 5000
+        with pytest.raises(StoreUnreachableError):
+            site.fetch(file, old)
+        assert site.fetch(file, old) == NEW
+        assert site.asked[-1] == (blob_path(file.sha256), 0)
+        assert site.told[-1].done_bytes == site.told[-1].total_bytes
+        assert site.staged == []
 
 
 class TestPatchesOfNoUse:
@@ -165,7 +298,7 @@ class TestPatchesOfNoUse:
         file, old = site.put(NEW), site.deploy_old()
         monkeypatch.setattr(packing, "patched", exhausting)
         assert site.fetch(file, old) == NEW
-        assert list(site.layout.staging.iterdir()) == []
+        assert site.staged == []
 
     def test_a_new_file_that_cannot_be_written_is_told(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -178,3 +311,44 @@ class TestPatchesOfNoUse:
         with pytest.raises(StorageError, match="free some space on that disk"):
             site.fetch(file, old)
         assert blob_path(file.sha256) not in site.told_before
+
+    def test_a_sync_that_is_killed_over_a_patch_fetches_the_whole(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def killed(patch: bytes, old: bytes, size_bytes: int) -> Iterator[bytes]:
+            raise Killed
+
+        file, old = site.put(NEW), site.deploy_old()
+        monkeypatch.setattr(packing, "patched", killed)
+        with pytest.raises(Killed):
+            site.fetch(file, old)
+        assert site.fetch(file, old) == NEW
+        assert site.asked == [(patch_path(file.sha256, old), 0), (blob_path(file.sha256), 0)]
+        assert site.staged == []
+
+    @pytest.mark.parametrize("says_sizes", [True, False])
+    @pytest.mark.parametrize("size_bytes", [10_000, len(NEW) // 2 + 1])
+    def test_one_that_makes_nothing_is_not_fetched_again(
+        self, site: Site, size_bytes: int, says_sizes: bool
+    ) -> None:
+        site.says_sizes = says_sizes
+        file, old = site.put(NEW), site.deploy_old()
+        site.files[patch_path(file.sha256, old)] = os.urandom(size_bytes)
+        del site.files[blob_path(file.sha256)]
+        with pytest.raises(StoreFileMissingError):
+            site.fetch(file, old)
+        assert {path.suffix: path.stat().st_size for path in site.staged} == {".part": 0, ".tried": 0}
+        site.put(NEW)
+        assert site.fetch(file, old) == NEW
+        patches = [path for path, _ in site.asked if path.startswith("patches/")]
+        assert len(patches) == 1
+
+    def test_a_link_that_brings_nothing_of_one_goes_on_with_the_whole(self, site: Site) -> None:
+        file, old = site.put(NEW), site.deploy_old()
+        site.breaks_after = 0
+        assert site.fetch(file, old) == NEW
+        assert site.asked == [(patch_path(file.sha256, old), 0), (blob_path(file.sha256), 0)]
+        assert site.staged == []
