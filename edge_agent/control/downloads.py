@@ -1,25 +1,18 @@
 """Brings the files of a plan here: whole, or as what differs from a file that is here."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
 
 from edge_agent.control.fetch import Store, StoreFileMissingError
 from edge_agent.control.metering import Meter
+from edge_agent.control.progress import Progress, Report
 from edge_agent.documents.errors import ArtifactError, StoreUnreachableError
-from edge_agent.documents.ipc import SyncProgress
 from edge_agent.documents.manifest import PATCH_LIMIT_BYTES, File, blob_path, patch_path
-from edge_agent.policy.transfer_rate import TransferRate
 from edge_agent.store import packing
 from edge_agent.store.blobs import BlobStore, OpenStream
 
-Report = Callable[[SyncProgress], None]
-
 log = logging.getLogger(__name__)
-
-_PROGRESS_INTERVAL_S: Final = 0.25
 
 
 class Downloads:
@@ -39,69 +32,79 @@ class Downloads:
         blobs = self._blobs
         missing = [file for sha256, file in files.items() if not blobs.has(sha256)]
         blobs.discard_parts([file.sha256 for file in missing])
-        progress = _Progress(
-            blobs.missing_bytes({file.sha256: file.size_bytes for file in missing}), self._report
-        )
-        blobs.check_space(_room_bytes(missing, blobs))
+        missing_bytes = blobs.missing_bytes({file.sha256: file.size_bytes for file in missing})
+        # What is here of a patch makes room before the file that it makes.
+        patch_bytes = sum(blobs.patch_bytes(file.sha256) for file in missing)
+        progress = Progress(self._report, missing_bytes - patch_bytes)
+        blobs.check_space(_room_bytes(missing, blobs) - patch_bytes)
         for file in missing:
-            patch_bytes = self._patch(file, old.get(file.kept_sha256, ()))
-            if patch_bytes is not None:
-                progress.saved(file.size_bytes - patch_bytes)
-                progress.add(patch_bytes)
-                continue
-            open_stream = partial(self._store.stream, blob_path(file.sha256))
-            self._receive(file, self._meter.metered(open_stream, file.size_bytes), progress)
+            if not self._patch(file, old.get(file.kept_sha256, ()), progress):
+                blobs.drop_patches(file.sha256)
+                open_stream = partial(self._store.stream, blob_path(file.sha256))
+                self._receive(file, self._meter.metered(open_stream, file.size_bytes), progress)
+        blobs.discard_parts(())
         return progress.done_bytes
 
-    def _receive(self, file: File, open_stream: OpenStream, progress: "_Progress") -> None:
+    def _receive(self, file: File, open_stream: OpenStream, progress: Progress) -> None:
         if file.compression == "none":
             self._blobs.receive(file.sha256, file.size_bytes, open_stream, progress.add)
             return
         # Should unpacking fail, what was fetched stays in staging, so that a retry costs no second download.
         part = self._blobs.fetch(file.sha256, file.size_bytes, open_stream, progress.add)
-        progress.tell("Unpacking")
         with part.open("rb") as packed:
-            self._blobs.place(file.kept_sha256, file.kept_size_bytes, packing.unpacked(packed, file))
+            pieces = progress.through("Unpacking", packing.unpacked(packed, file))
+            self._blobs.place(file.kept_sha256, file.kept_size_bytes, pieces)
         part.unlink()
 
-    def _patch(self, file: File, old: Sequence[str]) -> int | None:
-        """Make a file from an old one and a patch; return the patch's length, None where that is not possible.
+    def _patch(self, file: File, old: Sequence[str], progress: Progress) -> bool:
+        """Make a file from an old one and a patch; return whether that was possible.
 
         Nothing vouches for a patch: what comes out must have the signed digest, or the whole file is fetched. A
-        download that has begun is continued instead, since a patch is not resumed.
+        download of that one that has begun is continued instead.
         """
-        blobs = self._blobs
-        if file.kept_size_bytes > PATCH_LIMIT_BYTES or blobs.staged_bytes(file.sha256, file.size_bytes):
-            return None
-        for sha256 in old:
-            if not blobs.has(sha256) or blobs.path(sha256).stat().st_size > PATCH_LIMIT_BYTES:
-                continue
-            patch = self._fetch_patch(patch_path(file.kept_sha256, sha256), file.size_bytes // 2)
-            if patch is None:
-                continue
-            try:
-                pieces = packing.patched(patch, blobs.path(sha256).read_bytes(), file.kept_size_bytes)
-                blobs.place(file.kept_sha256, file.kept_size_bytes, pieces)
-            except ArtifactError as error:
-                log.warning("A patch of the store's is of no use: %s", error)
-                continue
-            return len(patch)
-        return None
+        blobs, before_bytes = self._blobs, progress.done_bytes
+        patch_bytes = blobs.patch_bytes(file.sha256)
+        has_begun = blobs.staged_bytes(file.sha256, file.size_bytes) > 0
+        is_made = not has_begun and any(
+            self._make(file, sha256, progress) for sha256 in old if self._can_be_patched(file, sha256)
+        )
+        # What was saved does not have to come; what came for nothing had to, beside the whole.
+        came_bytes = patch_bytes + progress.done_bytes - before_bytes
+        progress.correct(came_bytes - (file.size_bytes if is_made else 0))
+        return is_made
 
-    def _fetch_patch(self, path: str, max_bytes: int) -> bytes | None:
-        content = bytearray()
+    def _can_be_patched(self, file: File, old: str) -> bool:
         try:
-            with self._meter.metered(partial(self._store.stream, path), max_bytes)(0) as stream:
-                for chunk in stream.chunks:
-                    content += chunk
-                    if len(content) > max_bytes:
-                        return None
+            longest = max(file.kept_size_bytes, self._blobs.path(old).stat().st_size)
+        except OSError:
+            return False
+        return longest <= PATCH_LIMIT_BYTES and not self._blobs.is_patch_tried(file.sha256, old)
+
+    def _make(self, file: File, old: str, progress: Progress) -> bool:
+        """Make a file of an old one and a patch; return whether it is the one that was signed.
+
+        Neither a store that fails to give a patch, nor a disk that does not give the old file back, nor a lack
+        of memory keeps a version out. What came is kept, and continued, where DownloadPausedError is raised, or
+        StoreUnreachableError for a link that broke, but has brought something. Raises StorageError where the
+        new file cannot be written, since then the whole could not be either.
+        """
+        blobs, max_bytes = self._blobs, file.size_bytes // 2
+        before_bytes = blobs.patch_bytes(file.sha256)
+        open_stream = partial(self._store.stream, patch_path(file.kept_sha256, old))
+        try:
+            metered = self._meter.metered(open_stream, max_bytes)
+            blobs.fetch_patch(file.sha256, old, max_bytes, metered, progress.add)
+            patch = blobs.take_patch(file.sha256, old)
+            pieces = packing.patched(patch, blobs.path(old).read_bytes(), file.kept_size_bytes)
+            blobs.place(file.kept_sha256, file.kept_size_bytes, progress.through("Unpacking", pieces))
         except StoreFileMissingError:
-            return None
-        except StoreUnreachableError as error:
-            log.warning("A patch did not come, the whole file is fetched: %s", error)
-            return None
-        return bytes(content)
+            return False
+        except (StoreUnreachableError, ArtifactError, OSError, MemoryError) as error:
+            if isinstance(error, StoreUnreachableError) and blobs.patch_bytes(file.sha256) > before_bytes:
+                raise
+            log.warning("A patch is of no use, the whole file is fetched: %s", str(error) or "out of memory")
+            return False
+        return True
 
 
 def _room_bytes(missing: Sequence[File], blobs: BlobStore) -> int:
@@ -109,28 +112,3 @@ def _room_bytes(missing: Sequence[File], blobs: BlobStore) -> int:
     to_come = {file: blobs.missing_bytes({file.sha256: file.size_bytes}) for file in missing}
     kept = sum(size if file.compression == "none" else file.kept_size_bytes for file, size in to_come.items())
     return kept + max((size for file, size in to_come.items() if file.compression != "none"), default=0)
-
-
-class _Progress:
-    """Counts bytes, and reports them a few times a second."""
-
-    def __init__(self, total_bytes: int, report: Report) -> None:
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-        self._report = report
-        self._reported_s = 0.0
-        self._rate = TransferRate(((time.monotonic(), 0),))
-
-    def saved(self, size_bytes: int) -> None:
-        self.total_bytes -= size_bytes
-
-    def add(self, size_bytes: int) -> None:
-        self.done_bytes += size_bytes
-        now_s = time.monotonic()
-        self._rate = self._rate.seen(now_s, self.done_bytes)
-        if now_s - self._reported_s >= _PROGRESS_INTERVAL_S or self.done_bytes == self.total_bytes:
-            self._reported_s = now_s
-            self.tell("Downloading")
-
-    def tell(self, step: str) -> None:
-        self._report(SyncProgress(step, self.done_bytes, self.total_bytes, self._rate.bytes_per_s))

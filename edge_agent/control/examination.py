@@ -32,7 +32,8 @@ def verdict(version: VersionPlan, engines: EngineSettings) -> ipc.ProbeVerdict:
     except (MemoryError, ModelMemoryError) as error:
         return _without_memory(version, error)
     except (OSError, ArtifactError) as error:
-        return ipc.ProbeVerdict(outcome="inconclusive", reason=f"Its files could not be read: {error}")
+        reason = f"Its files could not be read: {error}"
+        return ipc.ProbeVerdict(outcome="inconclusive", reason=reason, is_unreadable=True)
     except EngineSetupError as error:
         return ipc.ProbeVerdict(outcome="inconclusive", reason=str(error), peak_bytes=_peak_bytes())
     except EdgeAgentError as error:

@@ -6,6 +6,7 @@ blobs check signatures and digests.
 
 import errno
 import hashlib
+import os
 import re
 import ssl
 import time
@@ -114,7 +115,7 @@ class FolderStore:
             file = _open_file(full)
         with file:
             file.seek(offset)
-            yield Stream(offset, self._chunks(file, full))
+            yield Stream(offset, self._chunks(file, full), os.fstat(file.fileno()).st_size)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -175,11 +176,12 @@ class HttpStore:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         with self._request(path, headers) as response:
             if response.status_code != 416:
-                yield Stream(_offset(response, offset), self._chunks(response))
+                start = _offset(response, offset)
+                yield Stream(start, self._chunks(response), _size_bytes(response, start))
                 return
         # The file is shorter than what was fetched of it before: what is here cannot be its beginning.
         with self._request(path, {}) as response:
-            yield Stream(0, self._chunks(response))
+            yield Stream(0, self._chunks(response), _size_bytes(response, 0))
 
     def close(self) -> None:
         """Close the connections."""
@@ -330,6 +332,14 @@ def _offset(response: httpx.Response, wanted: int) -> int:
             f"{_shown(str(response.url))} answered a request for bytes {wanted}- with '{given}'."
         )
     return wanted
+
+
+def _size_bytes(response: httpx.Response, offset: int) -> int | None:
+    """Return the length of the file that an answer gives from `offset` on; None where it does not say it."""
+    length = response.headers.get("Content-Length", "")
+    if "Transfer-Encoding" in response.headers or not length.isdecimal():
+        return None
+    return offset + int(length)
 
 
 def _head_bytes(response: httpx.Response) -> int:

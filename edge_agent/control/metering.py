@@ -57,7 +57,7 @@ class Meter:
             self._usage.put_if_possible(self._period, self._counted_bytes)
 
     def metered(self, open_stream: OpenStream, size_bytes: int) -> OpenStream:
-        """Return a way to open the same file of `size_bytes`, within the limits.
+        """Return a way to open the same file of `size_bytes` at most, within the limits.
 
         Opening and reading raise DownloadPausedError where the rest has to wait, StorageError where the use of
         a budget cannot be noted.
@@ -67,7 +67,10 @@ class Meter:
         def opened(offset: int) -> Iterator[Stream]:
             self._admit()
             with open_stream(offset) as stream:
-                yield Stream(stream.offset, self._paced(stream.chunks, size_bytes - stream.offset))
+                # Nothing is waited for after the last byte, if it is known which that is.
+                ends = size_bytes if stream.size_bytes is None else min(size_bytes, stream.size_bytes)
+                chunks = self._paced(stream.chunks, ends - stream.offset)
+                yield Stream(stream.offset, chunks, stream.size_bytes)
 
         return opened
 

@@ -4,13 +4,15 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edge_agent import __version__
 from edge_agent.control.deadline import Deadline
-from edge_agent.control.downloads import Downloads, Report
+from edge_agent.control.downloads import Downloads
 from edge_agent.control.fetch import Store
 from edge_agent.control.metering import Meter
+from edge_agent.control.progress import Progress, Report
 from edge_agent.control.trust import Trust
 from edge_agent.documents.deployment import GROUPS_TARGET, Deployment, Groups, deployment_path
 from edge_agent.documents.errors import DocumentError, ModelError
@@ -79,7 +81,7 @@ def pull(
         trust.commit()
         blobs = BlobStore(layout)
         if request.force:
-            _drop_damaged(found.files, blobs)
+            _drop_damaged(found.files, blobs, Progress(report))
         downloads = Downloads(blobs, store, meter, report)
         downloaded_bytes = downloads.fetch(found.files, _old_files(found.plan, request))
         return Pulled(
@@ -169,8 +171,9 @@ def _old_files(plan: Plan, request: SyncRequest) -> dict[str, tuple[str, ...]]:
     return {version.sha256: request.have.get(version.model, ()) for version in plan.versions}
 
 
-def _drop_damaged(files: Iterable[str], blobs: BlobStore) -> None:
+def _drop_damaged(files: Iterable[str], blobs: BlobStore, progress: Progress) -> None:
     """Remove the files that are not what was signed any more, to be fetched again."""
+    still_at_it = partial(progress.work_on, "Checking the files")
     for sha256 in files:
-        if blobs.has(sha256) and not blobs.verify(sha256):
+        if blobs.has(sha256) and not blobs.verify(sha256, still_at_it):
             blobs.remove(sha256)

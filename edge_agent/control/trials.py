@@ -66,14 +66,15 @@ class Trials:
         self._waiting = None
 
     async def run(self, version: VersionPlan) -> None:
-        """Try a version and keep the verdict; a failure is not its own if a file of it was damaged here."""
+        """Try a version and keep the verdict; what came of a file that was damaged here is not its own."""
         self.probing = version.key
         self._watch.tell(f"Trying {version.model} {version.version} on this device")
         try:
             verdict = await try_version(version, self._settings)
         finally:
             self.probing = None
-        damaged = await asyncio.to_thread(self._files.damaged, version) if verdict.outcome == "failed" else []
+        is_doubtful = verdict.outcome == "failed" or verdict.is_unreadable
+        damaged = await asyncio.to_thread(self._files.damaged, version) if is_doubtful else []
         if damaged:
             self._target.start_over(version, damaged)
         else:

@@ -244,6 +244,8 @@ class ProbeVerdict(_Message, frozen=True):
 
     outcome: Literal["passed", "failed", "inconclusive"]
     reason: str = ""
+    is_unreadable: bool = False
+    """Whether a file of it could not be read: it may be damaged here."""
     runtime: str = ""
     """Runtime and version that ran it, for example `onnxruntime 1.32.0`."""
     load_s: float = 0.0

@@ -23,6 +23,8 @@ class Stream:
 
     offset: int
     chunks: Iterator[bytes]
+    size_bytes: int | None = None
+    """Length of the whole file, where the store says it."""
 
 
 OpenStream = Callable[[int], AbstractContextManager[Stream]]
@@ -43,13 +45,22 @@ class BlobStore:
         """Say whether the file is here; it was verified before it came into place."""
         return self.path(sha256).is_file()
 
-    def verify(self, sha256: str) -> bool:
-        """Read the file again and say whether it is here and still has its digest."""
+    def verify(self, sha256: str, on_piece: Callable[[], None] = lambda: None) -> bool:
+        """Read the file again and say whether it is here and still has its digest.
+
+        `on_piece` is called for each piece that is read.
+        """
+        digest = hashlib.sha256()
         try:
             with self.path(sha256).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+                while piece := file.read(_CHUNK_BYTES):
+                    digest.update(piece)
+                    on_piece()
+        except BrokenPipeError:
+            raise  # of whoever is told: that says nothing of the file
         except OSError:
             return False
+        return digest.hexdigest() == sha256
 
     def remove(self, sha256: str) -> None:
         """Remove a damaged file, so that the next sync fetches it again; raises StorageError."""
@@ -91,8 +102,9 @@ class BlobStore:
         """Fetch a file unless it is here, and return its path.
 
         What an earlier attempt left in staging is hashed and continued. Never more than `size_bytes` is
-        written. `on_bytes` is told the length of each piece that arrives. Raises ArtifactError for a wrong
-        length or digest, StoreUnreachableError when the stream ends early (what came is kept), StorageError.
+        written. `on_bytes` is told the length of each piece that arrives, and 0 for each that is hashed only.
+        Raises ArtifactError for a wrong length or digest, StoreUnreachableError when the stream ends early
+        (what came is kept), StorageError.
         """
         if not self.has(sha256):
             part = self.fetch(sha256, size_bytes, open_stream, on_bytes)
@@ -131,11 +143,68 @@ class BlobStore:
                 raise
         return self.path(sha256)
 
+    def is_patch_tried(self, sha256: str, old: str) -> bool:
+        """Say whether the patch that makes this file of an old one was taken, or refused, before."""
+        return self._tried(sha256, old).exists()
+
+    def patch_bytes(self, sha256: str) -> int:
+        """Return how much of patches that make this file lies in staging."""
+        with mapping_os_errors(self._layout.staging):
+            return sum(patch.stat().st_size for patch in self._patches(sha256))
+
+    def fetch_patch(
+        self,
+        sha256: str,
+        old: str,
+        max_bytes: int,
+        open_stream: OpenStream,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Fetch into staging what makes a file of an old one; what an earlier attempt left is continued.
+
+        Nothing vouches for it. Raises ArtifactError if it is longer than `max_bytes`, which is not tried again,
+        StorageError, and whatever the stream does.
+        """
+        with (
+            mapping_os_errors(self._layout.staging),
+            self._patch(sha256, old).open("ab") as file,
+            open_stream(file.tell()) as stream,
+        ):
+            if stream.offset != file.tell():
+                file.truncate(0)
+                file.seek(0)
+            if (stream.size_bytes or 0) > max_bytes:
+                raise self._refuse_patch(sha256, old, max_bytes)
+            for chunk in stream.chunks:
+                on_bytes(len(chunk))
+                if file.tell() + len(chunk) > max_bytes:
+                    raise self._refuse_patch(sha256, old, max_bytes)
+                file.write(chunk)
+
+    def take_patch(self, sha256: str, old: str) -> bytes:
+        """Return a patch that was fetched, and remove it; raises OSError, MemoryError and StorageError.
+
+        A note stays that it was taken: what it makes may be wrong, or too much for this device, and even should
+        this process be killed for that, it is not to be fetched again.
+        """
+        with mapping_os_errors(self._layout.staging):
+            self._tried(sha256, old).touch()
+        patch = self._patch(sha256, old).read_bytes()
+        with mapping_os_errors(self._layout.staging):
+            self._patch(sha256, old).unlink()
+        return patch
+
+    def drop_patches(self, sha256: str) -> None:
+        """Remove what came of patches that make this file; what was tried stays noted."""
+        with mapping_os_errors(self._layout.staging):
+            for patch in self._patches(sha256):
+                patch.unlink(missing_ok=True)
+
     def discard_parts(self, keep: Collection[str]) -> None:
         """Remove downloads under way, except those of these digests, and what was left half unpacked."""
         with mapping_os_errors(self._layout.staging):
-            for part in self._layout.staging.glob("*.part"):
-                if part.stem not in keep:
+            for part in self._parts():
+                if _sha256_of(part) not in keep:
                     part.unlink(missing_ok=True)
             for unpacked in self._layout.staging.glob("*.unpacked"):
                 unpacked.unlink(missing_ok=True)
@@ -151,15 +220,21 @@ class BlobStore:
 
     def stale_parts(self, before_s: float) -> dict[str, int]:
         """Return the size of each download under way that was last gone on with before this time, by digest."""
+        sizes: dict[str, int] = {}
+        last_s: dict[str, float] = {}
         with mapping_os_errors(self._layout.staging):
-            found = {path.stem: path.stat() for path in self._layout.staging.glob("*.part")}
-        return {sha256: stat.st_size for sha256, stat in found.items() if stat.st_mtime < before_s}
+            for part in self._parts():
+                sha256, stat = _sha256_of(part), part.stat()
+                sizes[sha256] = sizes.get(sha256, 0) + stat.st_size
+                last_s[sha256] = max(last_s.get(sha256, 0.0), stat.st_mtime)
+        return {sha256: size for sha256, size in sizes.items() if last_s[sha256] < before_s}
 
     def drop_parts(self, sha256s: Collection[str]) -> None:
         """Remove these downloads under way."""
         with mapping_os_errors(self._layout.staging):
-            for sha256 in sha256s:
-                self._part(sha256).unlink(missing_ok=True)
+            for part in self._parts():
+                if _sha256_of(part) in sha256s:
+                    part.unlink(missing_ok=True)
 
     def collect(self, keep: Collection[str]) -> int:
         """Remove every file whose digest is not among `keep`, and return how many bytes that freed."""
@@ -173,6 +248,23 @@ class BlobStore:
 
     def _part(self, sha256: str) -> Path:
         return self._layout.staging / f"{sha256}.part"
+
+    def _patch(self, sha256: str, old: str) -> Path:
+        return self._layout.staging / f"{sha256}.{old}.patch"
+
+    def _patches(self, sha256: str) -> Iterator[Path]:
+        return self._layout.staging.glob(f"{sha256}.*.patch")
+
+    def _tried(self, sha256: str, old: str) -> Path:
+        return self._layout.staging / f"{sha256}.{old}.tried"
+
+    def _parts(self) -> list[Path]:
+        """Return all that downloads under way have left in staging."""
+        return [path for kind in ("part", "patch", "tried") for path in self._layout.staging.glob(f"*.{kind}")]
+
+    def _refuse_patch(self, sha256: str, old: str, max_bytes: int) -> ArtifactError:
+        self._tried(sha256, old).touch()
+        return ArtifactError(f"it is longer than the {max_bytes} bytes that are worth it")
 
     def _attempt(
         self, sha256: str, size_bytes: int, open_stream: OpenStream, on_bytes: Callable[[int], None]
@@ -231,7 +323,7 @@ class _Receiver:
 
     def run(self, open_stream: OpenStream, on_bytes: Callable[[int], None]) -> bool:
         """Fetch what is missing; return whether an earlier attempt was continued."""
-        self._hash_part()
+        self._hash_part(on_bytes)
         resumed = self._have_bytes > 0
         if self._have_bytes < self._size_bytes:
             with open_stream(self._have_bytes) as stream:
@@ -249,13 +341,14 @@ class _Receiver:
             )
         return resumed
 
-    def _hash_part(self) -> None:
+    def _hash_part(self, on_bytes: Callable[[int], None]) -> None:
         if self._file.seek(0, os.SEEK_END) > self._size_bytes:
             self._start_over()
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK_BYTES):
             self._hash.update(chunk)
             self._have_bytes += len(chunk)
+            on_bytes(0)
 
     def _start_over(self) -> None:
         self._file.truncate(0)
@@ -271,6 +364,11 @@ class _Receiver:
         self._file.write(chunk)
         self._hash.update(chunk)
         self._have_bytes += len(chunk)
+
+
+def _sha256_of(part: Path) -> str:
+    """Return the digest of the file that a part in staging is for."""
+    return part.name.partition(".")[0]
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> str:

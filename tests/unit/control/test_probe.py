@@ -113,12 +113,14 @@ def test_a_file_with_another_signature_than_the_manifest_fails(tmp_path: Path) -
 def test_a_missing_file_is_not_the_models_fault(tmp_path: Path) -> None:
     verdict = probe(version(affine(tmp_path / "m", 2.0), tmp_path / "gone.npz"))
     assert verdict.outcome == "inconclusive"
+    assert verdict.is_unreadable
 
 
 def test_a_runtime_that_is_set_up_wrongly_is_not_the_models_fault(tmp_path: Path) -> None:
     plan = version(affine(tmp_path / "m", 2.0), golden(tmp_path / "g.npz", 2.0))
     verdict = probe(plan, engines=EngineSettings(onnx_providers=("NoSuchProvider",)))
     assert verdict.outcome == "inconclusive"
+    assert not verdict.is_unreadable
     assert "change engines.onnx_providers" in verdict.reason
 
 
