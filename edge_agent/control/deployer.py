@@ -11,6 +11,7 @@ from edge_agent.control.activation import Activation
 from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
+from edge_agent.control.deferral import Deferral
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.housekeeping import Housekeeping, Spare
 from edge_agent.control.journal import Journal
@@ -58,8 +59,17 @@ class Deployer:
         self.selection = Selection(state, journal)
         self._quarantine = Quarantine(state, journal, watch.tell, clock)
         self._target = Target(state, journal, self._files, watch)
+        self._deferral = Deferral(state, journal, watch)
         self._trials = Trials(
-            settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
+            settings,
+            state,
+            journal,
+            self._files,
+            self._target,
+            self._quarantine,
+            self._deferral,
+            watch,
+            clock=clock,
         )
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
         self._attempts = Attempts(state, journal)
@@ -91,7 +101,7 @@ class Deployer:
     @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        found = [self._trials.problem] if self._trials.problem else []
+        found = [self._deferral.problem] if self._deferral.problem else []
         if (held := reporter.held(self._state.value)) is not None:
             found.append(f"{held} A newer deployment or `edge-agent rollback` ends that.")
         return found + self.selection.problems
@@ -150,7 +160,7 @@ class Deployer:
         """Take files out of quarantine and have what is deployed tried again at once; return how many."""
         released = self._quarantine.release(digests, reason, actor)
         self.selection.try_again()
-        self._trials.hurry()
+        self._deferral.end()
         self._watch.hurry()
         self.wake()
         return len(released)
@@ -253,7 +263,7 @@ class Deployer:
             applying=serving.applying,
             child_busy=self._child is not None,
             sync_due=self._watch.due,
-            probe_due=self._trials.due,
+            is_deferred=not self._deferral.is_over,
             target=state.target,
             held=state.held,
             passed=state.passed,

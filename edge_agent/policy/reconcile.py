@@ -32,8 +32,8 @@ class Situation:
     child_busy: bool
     """A sync or a probe is running; the two never run at once."""
     sync_due: bool
-    probe_due: bool
-    """False while an inconclusive probe waits for its next try."""
+    is_deferred: bool
+    """The target waits for its next try, as this device could not probe or load it."""
     target: Plan | None
     held: str | None
     passed: Collection[str]
@@ -108,11 +108,11 @@ def _towards(target: Plan, now: Situation) -> Action | None:
     for version in target.versions:
         if reason := now.quarantine.get(version.sha256):
             return DropTarget(f"{version.model} {version.version}: {reason}", resync=True)
-    if now.child_busy or now.applying:
+    if now.child_busy or now.applying or now.is_deferred:
         return None
     unproven = unprobed(target, now)
     if unproven is not None:
-        return Probe(unproven) if now.probe_due else None
+        return Probe(unproven)
     return Activate(target) if now.serving_ready else None
 
 

@@ -93,6 +93,16 @@ class Supervisor:
         self.deployer.step()
         return plan
 
+    def fetch(self, serial: int, *versions: VersionPlan) -> Plan:
+        """Have a deployment here whose versions have not been probed."""
+        plan = with_id(Plan("", "stable", "default", serial, versions))
+        self.state.change(target=plan)
+        return plan
+
+    def probe(self, version: VersionPlan) -> None:
+        """Try a version of the target."""
+        asyncio.run(self.deployer._trials.run(version))
+
     def version(self, model: str, name: str) -> VersionPlan:
         """Return a version whose file is here."""
         content = f"{model} {name}".encode()

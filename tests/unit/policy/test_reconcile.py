@@ -29,7 +29,7 @@ CALM = Situation(
     applying=False,
     child_busy=False,
     sync_due=False,
-    probe_due=True,
+    is_deferred=False,
     target=None,
     held=None,
     passed=(),
@@ -65,7 +65,7 @@ def test_a_due_sync_starts_unless_a_child_runs() -> None:
 
 def test_a_target_is_probed_then_activated() -> None:
     assert reconcile.decide(after(target=TARGET)) == Probe(NEW)
-    assert reconcile.decide(after(target=TARGET, probe_due=False)) is None
+    assert reconcile.decide(after(target=TARGET, is_deferred=True)) is None
     assert reconcile.decide(after(target=TARGET, child_busy=True)) is None
     assert reconcile.decide(after(target=TARGET, passed=(NEW.key,))) == Activate(TARGET)
 
