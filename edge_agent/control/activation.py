@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import Baking
+from edge_agent.control.deferral import Deferral
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
@@ -40,6 +41,7 @@ class Activation:
         files: ModelFiles,
         target: Target,
         quarantine: Quarantine,
+        deferral: Deferral,
         selection: Selection,
         watch: StoreWatch,
         serving: ServingProcess,
@@ -51,6 +53,7 @@ class Activation:
         self._files = files
         self._target = target
         self._quarantine = quarantine
+        self._deferral = deferral
         self._selection = selection
         self._watch = watch
         self._serving = serving
@@ -131,7 +134,7 @@ class Activation:
         if under_way is not None and under_way.done is not None:
             _fail(under_way.done, f"The previous version does not load: {notice.reason}")
         elif under_way is not None:
-            self._refuse_target(plan, version, notice.reason)
+            self._refuse_target(plan, version, notice)
         else:
             for lost in (version,) if version is not None else plan.versions:
                 self._leave_out(lost, notice.reason)
@@ -152,15 +155,16 @@ class Activation:
                     "activated", message, model=version.model, version=version.version, serial=new.serial
                 )
 
-    def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
-        if version is not None and (damaged := self._files.damaged(version)):
-            self._target.start_over(version, damaged)
-            return
+    def _refuse_target(self, target: Plan, version: VersionPlan | None, notice: ipc.Refused) -> None:
         if version is None:
-            self._target.hold(reason)
-            return
-        self._journal.record("refused", reason, serial=target.serial, model=version.model)
-        self._quarantine.add(version, reason)
+            self._target.hold(notice.reason)
+        elif damaged := self._files.damaged(version):
+            self._target.start_over(version, damaged)
+        elif notice.by_device:
+            self._deferral.defer(version, "loaded", notice.reason)
+        else:
+            self._journal.record("refused", notice.reason, serial=target.serial, model=version.model)
+            self._quarantine.add(version, notice.reason)
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""

@@ -80,6 +80,7 @@ class Deployer:
             self._files,
             self._target,
             self._quarantine,
+            self._deferral,
             self.selection,
             watch,
             serving,
