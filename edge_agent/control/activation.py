@@ -12,7 +12,7 @@ from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.quarantine import Quarantine
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import StoreWatch, SyncOutcome
-from edge_agent.control.supervise import ServingProcess
+from edge_agent.control.supervise import ServingEnded, ServingProcess
 from edge_agent.control.target import Target
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import RequestError, UnavailableError
@@ -139,11 +139,17 @@ class Activation:
             for lost in (version,) if version is not None else plan.versions:
                 self._leave_out(lost, notice.reason)
 
-    def interrupted(self) -> None:
-        """Serving has ended, and what it was to apply with it."""
+    def interrupted(self, end: ServingEnded) -> None:
+        """Serving has ended, and what it was to apply with it. If that happens again and again and nobody is
+        charged with it, the target has to wait: each time, what serves is gone for a moment."""
+        self._attempts.ended(end)
         under_way, self._under_way = self._under_way, None
-        if under_way is not None and under_way.done is not None:
+        if under_way is None:
+            return
+        if under_way.done is not None:
             _fail(under_way.done, "The serving process ended; try again.")
+        elif not end.suspects and (version := self._attempts.weary(under_way.served)) is not None:
+            self._deferral.defer(version, "loaded", f"The serving process {end.how} meanwhile, again.")
 
     def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
         before = {version.key for version in old.versions}

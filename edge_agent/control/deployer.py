@@ -200,8 +200,7 @@ class Deployer:
                 self._attempts.refused()
                 self._activation.refused(notice)
             case ServingEnded():
-                self._activation.interrupted()
-                self._attempts.close()
+                self._activation.interrupted(notice)
                 if self._charges.charge(notice, self.wanted):
                     self._watch.hurry()
                 self.baking.ended(notice)

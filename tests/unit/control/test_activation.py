@@ -8,7 +8,8 @@ import pytest
 from edge_agent.control import deferral
 from edge_agent.documents import ipc
 from edge_agent.documents.plan import Plan
-from support.supervisor import Supervisor
+from edge_agent.policy.attempts import KILLS_LIMIT
+from support.supervisor import KILLED, Supervisor
 
 
 @pytest.fixture
@@ -72,3 +73,68 @@ def test_what_waits_does_not_hold_up_a_newer_deployment(it: Supervisor) -> None:
     refuse(it, by_device=True)
     newer = it.deploy(3, it.version("a", "3"))
     assert it.applying == newer
+
+
+def killed_while_loading(it: Supervisor) -> None:
+    """Have serving killed while it loads the target, and the old plan served again."""
+    version = it.version("a", "2")
+    it.end(KILLED, loading=version)
+    assert it.applying is not None
+    assert [one.version for one in it.applying.versions] == ["1"]
+    it.apply()
+
+
+def test_serving_that_is_killed_while_it_loads_a_version_is_not_killed_for_ever(it: Supervisor) -> None:
+    plan = activating(it)
+    killed_while_loading(it)
+    assert it.applying == plan, "once may be chance"
+    for times in range(2, KILLS_LIMIT):
+        killed_while_loading(it)
+        assert it.applying is None
+        assert it.deployer.problems == [
+            "a 2 could not be loaded, and will be again: The serving process was killed by SIGKILL meanwhile, "
+            "again."
+        ]
+        later(it, 100 * (times - 1) + 1)
+        assert it.applying == plan
+    assert it.value.quarantine == {}
+    killed_while_loading(it)
+    [entry] = it.value.quarantine.values()
+    assert entry.reason == (
+        "It is not loaded again: the serving process ended 20 times in a row while it was loaded."
+    )
+    assert it.value.interruptions == {}
+
+
+def test_kills_while_a_version_is_loaded_are_forgotten_once_it_serves(it: Supervisor) -> None:
+    activating(it)
+    killed_while_loading(it)
+    assert it.value.interruptions != {}
+    it.apply()
+    assert it.value.current.serial == 2
+    later(it, 1000)
+    it.deployer._attempts._settled_s = 0.0
+    it.deployer.step()
+    assert it.value.interruptions == {}
+
+
+def test_a_kill_for_lack_of_memory_is_charged_to_what_is_loaded(it: Supervisor) -> None:
+    activating(it)
+    for _ in range(3):
+        it.oom_kills += 1
+        killed_while_loading(it)
+        it.serving._oom_kills.begin()
+    [entry] = it.value.quarantine.values()
+    assert entry.reason == "It crashed the serving process 3 times."
+    assert it.value.interruptions == {}
+    assert "for lack of memory, charged to" in it.events("crashed")[0].message
+
+
+def test_a_version_on_trial_that_runs_out_of_memory_is_taken_back(it: Supervisor) -> None:
+    activating(it)
+    it.apply()
+    it.oom_kills += 1
+    it.end(KILLED)
+    it.apply()
+    assert it.value.current.serial == 1
+    assert "the serving process was killed by SIGKILL for lack of memory" in it.events("breached")[0].message
