@@ -56,6 +56,8 @@ class Deployer:
         self._serving = serving
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
+        self._is_hurried = False
+        """Whether an operator will not wait for what is deferred."""
         self.selection = Selection(state, journal)
         self._quarantine = Quarantine(state, journal, watch.tell, clock)
         self._target = Target(state, journal, self._files, watch)
@@ -139,10 +141,13 @@ class Deployer:
     ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
 
+        With `force` or `at_once` a target that could not be tried or loaded, and waits, is tried again then.
+
         Raises RequestError where there is no store to look at.
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
+        self._is_hurried |= force or at_once
         outcome = self._watch.ask(force=force, folder=folder, progress=progress, at_once=at_once)
         self.wake()
         return outcome
@@ -231,6 +236,8 @@ class Deployer:
                     self._target.drop(reason, resync=resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
+        if not now.child_busy:
+            self._deferral.tell()
         self._watch.hold(now.target if reconcile.waits_for_window(now) else None, is_settled=not now.child_busy)
 
     def _spare(self) -> None:
@@ -296,7 +303,10 @@ class Deployer:
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan for plan in (state.current, state.previous, state.target) if plan is not None)
+        is_hurried, self._is_hurried = self._is_hurried, False
         plan = await self._watch.look(reasons(state), known)
+        if is_hurried:
+            self._deferral.end()
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:

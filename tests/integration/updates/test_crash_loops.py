@@ -150,3 +150,6 @@ def test_a_version_whose_loads_end_in_kills_from_outside_waits(
     assert agent.factor() == (2.0, "1")
     assert outcome["message"] in agent.reported().problems
     assert agent.events("quarantined") == []
+    armed.unlink()
+    assert agent.sync(now=True)["status"] == "activated", "an operator does not have to wait"
+    assert agent.factor() == (3.0, "2")
