@@ -109,11 +109,16 @@ class Activation:
         # What is on trial itself is nothing to go back to, unless what it has replaced is served again.
         returns = is_rollback or (state.previous is not None and state.previous.versions == new.versions)
         replaces = old.versions != new.versions and (state.bake is None or returns)
+        fallback = state.fallback
+        if replaces and state.bake is not None:
+            fallback = reconcile.gone_back(new, fallback, state.bake.versions)
+        elif replaces:
+            fallback = reconcile.superseded(old, new, fallback)
         bake = self._baking.begin(Plan() if is_rollback else new)
         self._state.change(
             current=new,
             previous=old if old.versions and replaces else state.previous,
-            fallback=reconcile.superseded(old, new, state.fallback) if replaces else state.fallback,
+            fallback=fallback,
             target=None,
             held=under_way.held,
             held_reason=None,

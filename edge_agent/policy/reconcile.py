@@ -177,3 +177,17 @@ def superseded(
         else fallback.get(model, ())
         for model in new.models
     }
+
+
+def gone_back(
+    back: Plan, fallback: Mapping[str, tuple[VersionPlan, ...]], on_trial: Collection[str]
+) -> dict[str, tuple[VersionPlan, ...]]:
+    """Return what each model of `back` falls back to, once it is served in place of a plan that was on trial.
+
+    What was on trial, by key, is nothing to fall back to: that would serve it again, and without a trial.
+    """
+    sound = {
+        model: tuple(version for version in fallback.get(model, ()) if version.key not in on_trial)
+        for model in back.models
+    }
+    return {model: versions for model, versions in sound.items() if versions}

@@ -137,6 +137,12 @@ def test_an_unchanged_model_keeps_what_it_falls_back_to() -> None:
     assert reconcile.superseded(plan(1, OLD), plan(2, NEW), {})["m"] == (OLD,)
 
 
+def test_what_was_on_trial_is_nothing_to_fall_back_to() -> None:
+    other = version("other", "1")
+    fallback = {"m": (OLD, NEW), "other": (other,), "gone": (OLD,)}
+    assert reconcile.gone_back(plan(1, OLD, other), fallback, {NEW.key, other.key}) == {"m": (OLD,)}
+
+
 VERSIONS = st.sampled_from([version(model, name) for model in ("m", "n") for name in ("1", "2", "3")])
 PLANS = st.builds(
     lambda serial, versions: plan(serial, *versions),
