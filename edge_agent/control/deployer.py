@@ -105,8 +105,10 @@ class Deployer:
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
         found = [self._deferral.problem] if self._deferral.problem else []
-        if (held := reporter.held(self._state.value)) is not None:
-            found.append(f"{held} A newer deployment or `edge-agent rollback` ends that.")
+        state = self._state.value
+        if (held := reporter.held(state)) is not None:
+            command = "rollback" if state.is_previous_held else "sync --force"
+            found.append(f"{held} A newer deployment or `edge-agent {command}` ends that.")
         return found + self.selection.problems
 
     def wake(self) -> None:
@@ -137,17 +139,26 @@ class Deployer:
         self._act()
 
     def ask_sync(
-        self, *, force: bool, folder: str | None, progress: Progress, at_once: bool = False
+        self,
+        *,
+        force: bool,
+        folder: str | None,
+        progress: Progress,
+        at_once: bool = False,
+        actor: str = "agent",
     ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
 
-        With `force` or `at_once` a target that could not be tried or loaded, and waits, is tried again then.
+        With `force` or `at_once` a target that could not be tried or loaded, and waits, is tried again then;
+        with `force` one that was given up before it served, too.
 
         Raises RequestError where there is no store to look at.
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
         self._is_hurried |= force or at_once
+        if force:
+            self._target.let_go(actor)
         outcome = self._watch.ask(force=force, folder=folder, progress=progress, at_once=at_once)
         self.wake()
         return outcome
@@ -273,6 +284,7 @@ class Deployer:
             is_deferred=not self._deferral.is_over,
             target=state.target,
             held=state.held,
+            held_reason=state.held_reason,
             passed=state.passed,
             quarantine=reasons(state),
             may_activate=self._watch.maintenance.may_activate(state),

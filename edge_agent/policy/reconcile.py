@@ -5,7 +5,7 @@ The states of a target and the transitions between them:
 | the target is         | and                          | then                                   |
 |-----------------------|------------------------------|----------------------------------------|
 | absent                | a look at the store is due   | sync                                   |
-| present, held         | (the operator rolled back)   | drop it                                |
+| present, held         | (gone back from, or given up)| drop it                                |
 | present               | a version is quarantined     | drop it, sync for another variant      |
 | present               | a version is not yet probed  | probe it                               |
 | present, all passed   | serving is ready             | activate it, in its window             |
@@ -36,6 +36,8 @@ class Situation:
     """The target waits for its next try, as this device could not probe or load it."""
     target: Plan | None
     held: str | None
+    held_reason: str | None
+    """A sentence; None where an operator has rolled back."""
     passed: Collection[str]
     quarantine: Mapping[str, str]
     may_activate: bool = True
@@ -65,7 +67,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class DropTarget:
-    """Forget the target; `resync` asks the store for another variant."""
+    """Forget the target; `resync` asks the store for another variant. The reason is a sentence."""
 
     reason: str
     resync: bool
@@ -104,7 +106,7 @@ def _waits(action: Action | None, now: Situation) -> bool:
 
 def _towards(target: Plan, now: Situation) -> Action | None:
     if now.held == identity(target):
-        return DropTarget("an operator rolled back from it", resync=False)
+        return DropTarget(now.held_reason or "An operator rolled back from it.", resync=False)
     for version in target.versions:
         if reason := now.quarantine.get(version.sha256):
             return DropTarget(f"{version.model} {version.version}: {reason}", resync=True)

@@ -16,6 +16,7 @@ from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.policy.attempts import Attempt, Interruptions
 from edge_agent.policy.crashes import Incident
 from edge_agent.policy.guardrails import Bake
+from edge_agent.policy.reconcile import identity
 from edge_agent.store.files import mapping_os_errors, write_atomically
 
 STATE_SCHEMA = 2
@@ -76,14 +77,19 @@ class DeployedState:
     interruptions: dict[str, Interruptions] = field(default_factory=dict)
     """Versions, by key, whose loads did not come to an end."""
     held: str | None = None
-    """Identity of the plan that was rolled back from; not activated again by itself."""
+    """Identity of the plan that was gone back from, or given up before it served; not activated by itself."""
     held_reason: str | None = None
-    """Why the agent itself rolled back; None where an operator did."""
+    """Why the agent itself did that, a sentence; None where an operator has rolled back."""
     bake: Bake | None = None
     """The trial that the current plan is on."""
     untold: str | None = None
     """What is to be told once the plan that was gone back to serves."""
     schema: int = STATE_SCHEMA
+
+    @property
+    def is_previous_held(self) -> bool:
+        """Whether the plan that is held is the previous one, so that a rollback brings it back."""
+        return self.previous is not None and self.held == identity(self.previous)
 
     @property
     def versions(self) -> tuple[VersionPlan, ...]:

@@ -1,5 +1,6 @@
 """Plans that serving does not apply, on a real state folder: who is to blame, and what is tried again."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from edge_agent.control import deferral
 from edge_agent.documents import ipc
 from edge_agent.documents.plan import Plan
-from edge_agent.policy.attempts import KILLS_LIMIT
+from edge_agent.policy.attempts import KILLS_LIMIT, RESETS_LIMIT, Interruptions
 from support.supervisor import KILLED, Supervisor
 
 
@@ -138,3 +139,46 @@ def test_a_version_on_trial_that_runs_out_of_memory_is_taken_back(it: Supervisor
     it.apply()
     assert it.value.current.serial == 1
     assert "the serving process was killed by SIGKILL for lack of memory" in it.events("breached")[0].message
+
+
+def ask_sync(it: Supervisor, *, force: bool) -> None:
+    """Have an operator ask for a look, which does not take place."""
+
+    async def ask() -> None:
+        it.deployer.ask_sync(force=force, folder="/media", progress=lambda _: None, actor="root")
+
+    asyncio.run(ask())
+    it.deployer._watch._asked = type(it.deployer._watch._asked)()
+
+
+def test_what_was_given_up_before_it_served_is_tried_again_by_a_forced_look(it: Supervisor) -> None:
+    versions = [it.version(model, "2") for model in "ab"]
+    it.state.change(interruptions={versions[0].key: Interruptions(resets=RESETS_LIMIT)})
+    it.deploy(2, *versions)
+    assert it.applying is None
+    [problem] = it.deployer.problems
+    assert problem == (
+        "One of its versions is to blame: the device went down 5 times in a row while it was loaded, or soon "
+        "after. Serial 2 is held. A newer deployment or `edge-agent sync --force` ends that."
+    )
+    ask_sync(it, force=False)
+    assert it.deployer.problems == [problem]
+    ask_sync(it, force=True)
+    assert it.deployer.problems == []
+    [event] = it.events("released")
+    assert (event.actor, event.serial) == ("root", 2)
+    assert it.deploy(2, *versions) == it.applying
+
+
+def test_what_was_gone_back_from_is_not(it: Supervisor) -> None:
+    activating(it)
+    it.apply()
+    it.deployer.baking.give_up(it.version("a", "2").key, "it was slow")
+    it.deployer.step()
+    it.apply()
+    ask_sync(it, force=True)
+    [problem] = it.deployer.problems
+    assert problem == (
+        "a 2 breached its guardrails: it was slow. Serial 2 is held. A newer deployment or `edge-agent "
+        "rollback` ends that."
+    )

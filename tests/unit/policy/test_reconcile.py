@@ -32,6 +32,7 @@ CALM = Situation(
     is_deferred=False,
     target=None,
     held=None,
+    held_reason=None,
     passed=(),
     quarantine={},
 )
@@ -101,9 +102,10 @@ def test_a_quarantined_target_is_dropped_and_another_variant_asked_for() -> None
 
 
 def test_a_held_target_is_dropped_for_good() -> None:
-    action = reconcile.decide(after(target=TARGET, held=reconcile.identity(TARGET)))
-    assert isinstance(action, DropTarget)
-    assert not action.resync
+    held = after(target=TARGET, held=reconcile.identity(TARGET))
+    assert reconcile.decide(held) == DropTarget("An operator rolled back from it.", resync=False)
+    held = dataclasses.replace(held, held_reason="It was slow.")
+    assert reconcile.decide(held) == DropTarget("It was slow.", resync=False)
 
 
 def test_a_model_that_loses_its_version_falls_back_to_the_one_before() -> None:
