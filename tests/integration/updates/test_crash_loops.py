@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,9 +114,9 @@ def test_kills_and_power_cuts_of_a_sound_version_are_forgotten_once_it_serves(
     armed.unlink()
     agent.start()
     wait_until(lambda: agent.factor() == (3.0, "1"), "it serves")
-    state = json.loads((agent.state / "state.json").read_text())
-    assert state["attempt"] is None
-    assert state["interruptions"] == {}
+    # Serving answers before the supervisor has written that it does.
+    wait_until(lambda: _stored(agent)["attempt"] is None, "the attempt is over")
+    assert _stored(agent)["interruptions"] == {}
     assert agent.events("quarantined") == []
 
 
@@ -153,3 +154,7 @@ def test_a_version_whose_loads_end_in_kills_from_outside_waits(
     armed.unlink()
     assert agent.sync(now=True)["status"] == "activated", "an operator does not have to wait"
     assert agent.factor() == (3.0, "2")
+
+
+def _stored(agent: AgentProcess) -> Any:
+    return json.loads((agent.state / "state.json").read_text())
