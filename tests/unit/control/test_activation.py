@@ -76,6 +76,22 @@ def test_what_waits_does_not_hold_up_a_newer_deployment(it: Supervisor) -> None:
     assert it.applying == newer
 
 
+def test_who_waits_for_a_look_that_brings_what_waits_already_is_told_why_it_does(it: Supervisor) -> None:
+    plan = activating(it)
+    refuse(it, by_device=True)
+    watch = it.deployer._watch
+
+    async def look() -> str:
+        outcome = watch.ask(force=False, folder="/media", progress=lambda _: None)
+        # The look has begun, and has brought the plan that is here.
+        watch._waiting, watch._asked = watch._asked.waiters, type(watch._asked)()
+        it.deployer._target.adopt(plan)
+        it.deployer.step()
+        return (await asyncio.wait_for(outcome, 5)).message
+
+    assert asyncio.run(look()) == "a 2 could not be loaded, and will be again: It lacks memory."
+
+
 def killed_while_loading(it: Supervisor) -> None:
     """Have serving killed while it loads the target, and the old plan served again."""
     version = it.version("a", "2")
