@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from edge_agent.cli.admin_client import call
 from edge_agent.cli.launch import lock_holder
 from edge_agent.cli.output import duration, size
 from edge_agent.cli.runtime_trial import RUNTIMES
+from edge_agent.control.children import signal_name
 from edge_agent.control.fetch import open_store
 from edge_agent.documents.errors import EdgeAgentError, SettingsError, UnavailableError
 from edge_agent.documents.settings import GrpcSettings, Settings
@@ -102,7 +102,7 @@ def try_runtime(name: str) -> Finding:
     if child.returncode == 0:
         return Finding("runtime", "ok", f"{said} computes")
     if child.returncode < 0:
-        cause = signal.Signals(-child.returncode).name
+        cause = signal_name(-child.returncode)
         return Finding("runtime", "fail", f"{name} crashes with {cause}; install a build for this processor.")
     numpy = installed("numpy") or "0"
     if name == "tflite-runtime" and int(numpy.split(".")[0]) >= 2:

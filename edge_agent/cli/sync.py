@@ -25,7 +25,9 @@ _GOOD = ("unchanged", "activated", "started", "waiting")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument("--no-wait", action="store_true", help="return once the agent has begun")
-    parser.add_argument("--force", action="store_true", help="look closely even if nothing seems new")
+    parser.add_argument(
+        "--force", action="store_true", help="look closely even if nothing seems new, and try again what waits"
+    )
     parser.add_argument(
         "--now", action="store_true", help="wait for no maintenance window and spend over the byte budget"
     )

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import Baking
+from edge_agent.control.deferral import Deferral
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.quarantine import Quarantine
 from edge_agent.control.selection import Selection
 from edge_agent.control.store_watch import StoreWatch, SyncOutcome
-from edge_agent.control.supervise import ServingProcess
+from edge_agent.control.supervise import ServingEnded, ServingProcess
 from edge_agent.control.target import Target
 from edge_agent.documents import ipc
 from edge_agent.documents.errors import RequestError, UnavailableError
@@ -40,6 +41,7 @@ class Activation:
         files: ModelFiles,
         target: Target,
         quarantine: Quarantine,
+        deferral: Deferral,
         selection: Selection,
         watch: StoreWatch,
         serving: ServingProcess,
@@ -51,6 +53,7 @@ class Activation:
         self._files = files
         self._target = target
         self._quarantine = quarantine
+        self._deferral = deferral
         self._selection = selection
         self._watch = watch
         self._serving = serving
@@ -106,11 +109,16 @@ class Activation:
         # What is on trial itself is nothing to go back to, unless what it has replaced is served again.
         returns = is_rollback or (state.previous is not None and state.previous.versions == new.versions)
         replaces = old.versions != new.versions and (state.bake is None or returns)
+        fallback = state.fallback
+        if replaces and state.bake is not None:
+            fallback = reconcile.gone_back(new, fallback, state.bake.versions)
+        elif replaces:
+            fallback = reconcile.superseded(old, new, fallback)
         bake = self._baking.begin(Plan() if is_rollback else new)
         self._state.change(
             current=new,
             previous=old if old.versions and replaces else state.previous,
-            fallback=reconcile.superseded(old, new, state.fallback) if replaces else state.fallback,
+            fallback=fallback,
             target=None,
             held=under_way.held,
             held_reason=None,
@@ -131,16 +139,22 @@ class Activation:
         if under_way is not None and under_way.done is not None:
             _fail(under_way.done, f"The previous version does not load: {notice.reason}")
         elif under_way is not None:
-            self._refuse_target(plan, version, notice.reason)
+            self._refuse_target(plan, version, notice)
         else:
             for lost in (version,) if version is not None else plan.versions:
                 self._leave_out(lost, notice.reason)
 
-    def interrupted(self) -> None:
-        """Serving has ended, and what it was to apply with it."""
+    def interrupted(self, end: ServingEnded) -> None:
+        """Serving has ended, and what it was to apply with it. If that happens again and again and nobody is
+        charged with it, the target has to wait: each time, what serves is gone for a moment."""
+        self._attempts.ended(end)
         under_way, self._under_way = self._under_way, None
-        if under_way is not None and under_way.done is not None:
+        if under_way is None:
+            return
+        if under_way.done is not None:
             _fail(under_way.done, "The serving process ended; try again.")
+        elif not end.suspects and (version := self._attempts.weary(under_way.served)) is not None:
+            self._deferral.defer(version, "loaded", f"The serving process {end.how} meanwhile, again.")
 
     def _tell_activated(self, old: Plan, new: Plan, notice: ipc.Applied) -> None:
         before = {version.key for version in old.versions}
@@ -152,15 +166,16 @@ class Activation:
                     "activated", message, model=version.model, version=version.version, serial=new.serial
                 )
 
-    def _refuse_target(self, target: Plan, version: VersionPlan | None, reason: str) -> None:
-        if version is not None and (damaged := self._files.damaged(version)):
-            self._target.start_over(version, damaged)
-            return
+    def _refuse_target(self, target: Plan, version: VersionPlan | None, notice: ipc.Refused) -> None:
         if version is None:
-            self._target.hold(reason)
-            return
-        self._journal.record("refused", reason, serial=target.serial, model=version.model)
-        self._quarantine.add(version, reason)
+            self._target.hold(notice.reason)
+        elif damaged := self._files.damaged(version):
+            self._target.start_over(version, damaged)
+        elif notice.by_device:
+            self._deferral.defer(version, "loaded", notice.reason)
+        else:
+            self._journal.record("refused", notice.reason, serial=target.serial, model=version.model)
+            self._quarantine.add(version, notice.reason)
 
     def _leave_out(self, version: VersionPlan, reason: str) -> None:
         """Do without a version that served before but does not load; fetch its file again if it is damaged."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
+from edge_agent.control.supervise import ServingEnded
 from edge_agent.documents.plan import Plan, VersionPlan, with_id
 from edge_agent.policy import attempts
 from edge_agent.policy.attempts import Attempt, Interruptions
@@ -75,8 +76,25 @@ class Attempts:
         if attempt is not None:
             self._close(attempt.loading, attempt.settling)
 
+    def ended(self, end: ServingEnded) -> None:
+        """Close the attempt, as serving has ended; count it unless a version is charged with that."""
+        state = self._state.value
+        counts = state.interruptions
+        if not end.suspects:
+            counts = attempts.ended(counts, state.attempt, end.loading)
+        if state.attempt is not None:
+            self._state.change(attempt=None, interruptions=counts)
+
+    def weary(self, plan: Plan) -> VersionPlan | None:
+        """Return the version of a plan during whose loads serving has ended most often; None below the limit
+        from which that is a reason to wait."""
+        counts = self._state.value.interruptions
+        ends = [(counts.get(version.key, Interruptions()).ends, version) for version in plan.versions]
+        most, worst = max(ends, key=lambda one: one[0], default=(0, None))
+        return worst if most >= attempts.PATIENT_FROM else None
+
     def close(self) -> None:
-        """Close the attempt without a word on its versions: serving has ended, or the agent stops in order."""
+        """Close the attempt without a word on its versions: the agent stops in order."""
         if self._state.value.attempt is not None:
             self._state.change(attempt=None)
 

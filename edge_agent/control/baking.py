@@ -94,6 +94,7 @@ class Baking:
         left, back = state.current, state.previous
         version = next(version for version in left.versions if version.key == key)
         sentence = f"{version.model} {version.version} breached its guardrails: {reason}."
+        on_trial = self.versions
         self._start(None)
         if back is None:
             self._state.change(bake=None)
@@ -101,7 +102,7 @@ class Baking:
             self._state.change(
                 current=back,
                 previous=left,
-                fallback=reconcile.superseded(left, back, state.fallback),
+                fallback=reconcile.gone_back(back, state.fallback, on_trial),
                 held=reconcile.identity(left),
                 held_reason=sentence,
                 bake=None,

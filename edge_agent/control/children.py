@@ -84,8 +84,16 @@ async def converse(
 def ending(status: int) -> ChildEnd:
     """Describe a return code as asyncio gives it: negative for a signal."""
     if status < 0:
-        return ChildEnd("signal", -status, f"was killed by {signal.Signals(-status).name}")
+        return ChildEnd("signal", -status, f"was killed by {signal_name(-status)}")
     return ChildEnd("exited", status, f"exited with status {status}")
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGSEGV`, or `signal 35` for one of the real-time signals, which have no names of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 async def _send(process: asyncio.subprocess.Process, request: msgspec.Struct) -> None:

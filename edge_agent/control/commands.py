@@ -121,11 +121,11 @@ class Commands:
         limit = msgspec.convert(arguments, _EventsArguments).limit
         return {"events": msgspec.to_builtins(self._journal.newest(max(1, limit)))}
 
-    async def sync(self, arguments: Mapping[str, Any], _actor: str, progress: Progress) -> Any:
+    async def sync(self, arguments: Mapping[str, Any], actor: str, progress: Progress) -> Any:
         """Look at the store now; with `wait`, until what it asks for serves or is refused."""
         asked = msgspec.convert(arguments, _SyncArguments)
         outcome = self._deployer.ask_sync(
-            force=asked.force, folder=asked.folder, progress=progress, at_once=asked.now
+            force=asked.force, folder=asked.folder, progress=progress, at_once=asked.now, actor=actor
         )
         if not asked.wait:
             return {"status": "started", "message": "Looking at the store.", "serial": 0}

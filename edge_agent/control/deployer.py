@@ -11,6 +11,7 @@ from edge_agent.control.activation import Activation
 from edge_agent.control.attempts import Attempts
 from edge_agent.control.baking import STEP_S, Baking
 from edge_agent.control.crash_charges import CrashCharges
+from edge_agent.control.deferral import Deferral
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.housekeeping import Housekeeping, Spare
 from edge_agent.control.journal import Journal
@@ -55,11 +56,22 @@ class Deployer:
         self._serving = serving
         self._wake = asyncio.Event()
         self._child: asyncio.Task[None] | None = None
+        self._is_hurried = False
+        """Whether an operator will not wait for what is deferred."""
         self.selection = Selection(state, journal)
         self._quarantine = Quarantine(state, journal, watch.tell, clock)
         self._target = Target(state, journal, self._files, watch)
+        self._deferral = Deferral(state, journal, watch)
         self._trials = Trials(
-            settings, state, journal, self._files, self._target, self._quarantine, watch, clock=clock
+            settings,
+            state,
+            journal,
+            self._files,
+            self._target,
+            self._quarantine,
+            self._deferral,
+            watch,
+            clock=clock,
         )
         self._charges = CrashCharges(settings.supervisor, state, journal, self._quarantine, clock=clock)
         self._attempts = Attempts(state, journal)
@@ -70,6 +82,7 @@ class Deployer:
             self._files,
             self._target,
             self._quarantine,
+            self._deferral,
             self.selection,
             watch,
             serving,
@@ -91,9 +104,11 @@ class Deployer:
     @property
     def problems(self) -> list[str]:
         """What an operator should know of the deployment, one sentence each."""
-        found = [self._trials.problem] if self._trials.problem else []
-        if (held := reporter.held(self._state.value)) is not None:
-            found.append(f"{held} A newer deployment or `edge-agent rollback` ends that.")
+        found = [self._deferral.problem] if self._deferral.problem else []
+        state = self._state.value
+        if (held := reporter.held(state)) is not None:
+            command = "rollback" if state.is_previous_held else "sync --force"
+            found.append(f"{held} A newer deployment or `edge-agent {command}` ends that.")
         return found + self.selection.problems
 
     def wake(self) -> None:
@@ -124,14 +139,26 @@ class Deployer:
         self._act()
 
     def ask_sync(
-        self, *, force: bool, folder: str | None, progress: Progress, at_once: bool = False
+        self,
+        *,
+        force: bool,
+        folder: str | None,
+        progress: Progress,
+        at_once: bool = False,
+        actor: str = "agent",
     ) -> asyncio.Future[SyncOutcome]:
         """Look at the store now; the result is what came of it, all the way to serving.
+
+        With `force` or `at_once` a target that could not be tried or loaded, and waits, is tried again then;
+        with `force` one that was given up before it served, too.
 
         Raises RequestError where there is no store to look at.
         """
         if self._settings.store.url is None and folder is None:
             raise RequestError("There is no store to look at; set store.url and store.root.")
+        self._is_hurried |= force or at_once
+        if force:
+            self._target.let_go(actor)
         outcome = self._watch.ask(force=force, folder=folder, progress=progress, at_once=at_once)
         self.wake()
         return outcome
@@ -150,7 +177,7 @@ class Deployer:
         """Take files out of quarantine and have what is deployed tried again at once; return how many."""
         released = self._quarantine.release(digests, reason, actor)
         self.selection.try_again()
-        self._trials.hurry()
+        self._deferral.end()
         self._watch.hurry()
         self.wake()
         return len(released)
@@ -189,8 +216,7 @@ class Deployer:
                 self._attempts.refused()
                 self._activation.refused(notice)
             case ServingEnded():
-                self._activation.interrupted()
-                self._attempts.close()
+                self._activation.interrupted(notice)
                 if self._charges.charge(notice, self.wanted):
                     self._watch.hurry()
                 self.baking.ended(notice)
@@ -221,6 +247,8 @@ class Deployer:
                     self._target.drop(reason, resync=resync)
                 case reconcile.Sync():
                     self._start(self._sync(), "sync")
+        if not now.child_busy:
+            self._deferral.tell()
         self._watch.hold(now.target if reconcile.waits_for_window(now) else None, is_settled=not now.child_busy)
 
     def _spare(self) -> None:
@@ -253,9 +281,10 @@ class Deployer:
             applying=serving.applying,
             child_busy=self._child is not None,
             sync_due=self._watch.due,
-            probe_due=self._trials.due,
+            is_deferred=not self._deferral.is_over,
             target=state.target,
             held=state.held,
+            held_reason=state.held_reason,
             passed=state.passed,
             quarantine=reasons(state),
             may_activate=self._watch.maintenance.may_activate(state),
@@ -286,7 +315,10 @@ class Deployer:
     async def _sync(self) -> None:
         state = self._state.value
         known = tuple(plan for plan in (state.current, state.previous, state.target) if plan is not None)
+        is_hurried, self._is_hurried = self._is_hurried, False
         plan = await self._watch.look(reasons(state), known)
+        if is_hurried:
+            self._deferral.end()
         if self._watch.report.state == "ok":
             self.selection.try_again()  # what was damaged is here again
         if plan is not None:

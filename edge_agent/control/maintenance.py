@@ -36,7 +36,7 @@ class Maintenance:
         target = state.target
         if target is None or not (self._own or target.window) or self._at_once():
             return True
-        if is_urgent(target, state.current, state.previous, state.quarantine):
+        if is_urgent(target, state.current, state.previous, state.quarantine, state.held):
             return True
         return self._opening(self._own, target.window).is_open
 

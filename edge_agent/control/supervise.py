@@ -1,6 +1,7 @@
 """Keeps exactly one serving process alive: starts it, tells it the plan, notices when it dies or hangs."""
 
 import asyncio
+import dataclasses
 import logging
 import signal
 import socket
@@ -21,8 +22,8 @@ from edge_agent.documents.settings import Settings
 from edge_agent.policy.crashes import restart_delay_s, suspects
 from edge_agent.policy.guardrails import Figures
 from edge_agent.store.layout import runtime_layout
-from edge_agent.telemetry import cgroups
 from edge_agent.telemetry.health_page import SLOTS, HealthPage
+from edge_agent.telemetry.oom_kills import OomKills
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ class ServingEnded:
     `suspects` are the keys of the versions to charge: those inside native code, unless it was killed from
     outside. `hung` tells a hang from a crash; `how` is a phrase for a person. `by_itself` is
     false for an end in order and for a kill from outside, but for one by a kernel that ran out of memory.
+    `loading` is the key of the version that was being loaded, whoever is to blame.
     """
 
     how: str
     suspects: tuple[str, ...]
     hung: bool
     by_itself: bool = True
+    loading: str | None = None
 
 
 Notice = ipc.FromServing | ServingEnded
@@ -63,6 +66,7 @@ class ServingProcess:
         outcomes_db: Path,
         secret: str,
         unsigned: bool = False,
+        oom_kills: OomKills | None = None,
     ) -> None:
         self._settings = settings
         self._sockets = sockets
@@ -76,8 +80,7 @@ class ServingProcess:
         self._crashes: deque[float] = deque(maxlen=64)
         self._stopping = asyncio.Event()
         self._hang: ServingEnded | None = None
-        self._group = cgroups.own_group()
-        self._oom_kills: int | None = None
+        self._oom_kills = oom_kills or OomKills()
         self._pending: Plan | None = None
         self.slots: dict[str, int] = {}
         """Slot on the health page of each version that serving was told of, by key."""
@@ -170,7 +173,7 @@ class ServingProcess:
                 self._writer.close()
                 raise
         self.starts += 1
-        self._oom_kills = self._count_oom_kills()
+        self._oom_kills.begin()
         return self._process, reader
 
     async def _live(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader) -> None:
@@ -224,7 +227,6 @@ class ServingProcess:
     def _ended(self, status: int) -> None:
         end = ending(status)
         marked, loading = self._marked(), self._loading()
-        before, now = self._oom_kills, self._count_oom_kills()
         hang, self._hang = self._hang, None
         self._page.clear_marks()
         self._process, self._writer = None, None
@@ -233,7 +235,7 @@ class ServingProcess:
         self.problems.clear()
         if self._stopping.is_set():
             return
-        ran_out = end.code == signal.SIGKILL and before is not None and now is not None and now > before
+        ran_out = end.cause == "signal" and end.code == signal.SIGKILL and self._oom_kills.were_any
         is_clean = end.cause == "exited" and end.code == 0
         from_outside = end.cause == "signal" and end.code in FROM_OUTSIDE
         charged = suspects(marked, loading, is_clean=is_clean, from_outside=from_outside, ran_out=ran_out)
@@ -242,7 +244,8 @@ class ServingProcess:
         if by_itself or hang is not None or not had_served:
             # One that somebody else kills is started again at once, however often that happens.
             self._crashes.append(time.monotonic())
-        self._notify(hang or ServingEnded(how, charged, hung=False, by_itself=by_itself))
+        ended = hang or ServingEnded(how, charged, hung=False, by_itself=by_itself)
+        self._notify(dataclasses.replace(ended, loading=loading))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = msgspec.json.Decoder(ipc.FromServing)
@@ -269,6 +272,7 @@ class ServingProcess:
         started = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
+            self._oom_kills.look()
             now_ns = time.monotonic_ns()
             if overdue := self._overdue(now_ns):
                 how = f"did not return from a run of {', '.join(overdue)} in time"
@@ -299,9 +303,6 @@ class ServingProcess:
                 and (now_ns - mark.started_ns) / 1e9 > limits.get(keys[mark.slot], loading_s)
             )
         )
-
-    def _count_oom_kills(self) -> int | None:
-        return None if self._group is None else cgroups.oom_kills(self._group)
 
     def _loading(self) -> str | None:
         slot = self._page.snapshot().loading

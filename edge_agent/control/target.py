@@ -54,7 +54,7 @@ class Target:
         if resync:
             self._watch.hurry()
         else:
-            self._watch.settle(SyncOutcome("unchanged", f"Not activated: {reason}."))
+            self._watch.settle(SyncOutcome("unchanged", f"Not activated: {reason}"))
 
     def hold(self, reason: str, model: str | None = None) -> None:
         """Let go of the target, and do not activate it again by itself."""
@@ -65,7 +65,17 @@ class Target:
         self._state.change(target=None, held=reconcile.identity(target), held_reason=reason)
         self._watch.settle(SyncOutcome("refused", reason, target.serial, exit_code=1))
 
+    def let_go(self, actor: str) -> None:
+        """End the hold of a plan that never served, for an operator who has it tried again. What was gone back
+        from stays held: `Activation.rollback` brings that back."""
+        state = self._state.value
+        if state.held is None or state.is_previous_held:
+            return
+        serial = int(state.held.split("/")[1])
+        self._state.change(held=None, held_reason=None)
+        self._journal.record("released", f"Serial {serial} may be tried again.", serial=serial, actor=actor)
+
     def start_over(self, version: VersionPlan, damaged: Collection[str]) -> None:
         """Let go of a target whose files were damaged on this device: the version is not to blame."""
         self._files.fetch_again(version, damaged)
-        self.drop(f"a file of {version.model} {version.version} was damaged here", resync=True)
+        self.drop(f"a file of {version.model} {version.version} was damaged here.", resync=True)

@@ -1,22 +1,24 @@
 """Tries fetched versions in the probe, one at a time, and keeps what came of it."""
 
 import asyncio
-import random
+import logging
 import time
 from collections.abc import Callable
 
+from edge_agent.control.deferral import Deferral
 from edge_agent.control.durable_state import DurableState
 from edge_agent.control.journal import Journal
 from edge_agent.control.model_files import ModelFiles
 from edge_agent.control.prober import try_version
 from edge_agent.control.quarantine import Quarantine
-from edge_agent.control.store_watch import StoreWatch, SyncOutcome
+from edge_agent.control.store_watch import StoreWatch
 from edge_agent.control.target import Target
 from edge_agent.documents import ipc
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import Settings
-from edge_agent.policy.backoff import probe_delay_s
 from edge_agent.store.state import Measured
+
+log = logging.getLogger(__name__)
 
 
 class Trials:
@@ -30,6 +32,7 @@ class Trials:
         files: ModelFiles,
         target: Target,
         quarantine: Quarantine,
+        deferral: Deferral,
         watch: StoreWatch,
         *,
         clock: Callable[[], float] = time.time,
@@ -40,32 +43,24 @@ class Trials:
         self._files = files
         self._target = target
         self._quarantine = quarantine
+        self._deferral = deferral
         self._watch = watch
         self._clock = clock
-        self._waiting: VersionPlan | None = None
-        """Could not be tried, and will be again."""
-        self._next_s = 0.0
-        self._tries = 0
-        self._why = ""
         self.probing: str | None = None
         """Key of the version that is being probed."""
 
-    @property
-    def due(self) -> bool:
-        """Whether a version may be tried now: not while one of the target that could not be waits."""
-        return self.problem is None or time.monotonic() >= self._next_s
-
-    @property
-    def problem(self) -> str | None:
-        """Why a version of the target could not be tried, one sentence; None if none waits."""
-        target = self._state.value.target
-        return self._why if target is not None and self._waiting in target.versions else None
-
-    def hurry(self) -> None:
-        """Try again at once what could not be tried."""
-        self._waiting = None
-
     async def run(self, version: VersionPlan) -> None:
+        """Try a version and keep the verdict; what keeps the probe itself from it is not held against it."""
+        try:
+            await self._run(version)
+        except OSError as error:
+            self._deferral.defer(version, "tried", f"The probe could not be run: {error}.")
+        except Exception as error:
+            log.exception("The probe of %s failed", version.key)
+            reason = f"The probe itself failed ({type(error).__name__}); the log says more."
+            self._deferral.defer(version, "tried", reason)
+
+    async def _run(self, version: VersionPlan) -> None:
         """Try a version and keep the verdict; what came of a file that was damaged here is not its own."""
         self.probing = version.key
         self._watch.tell(f"Trying {version.model} {version.version} on this device")
@@ -87,22 +82,14 @@ class Trials:
             case "failed":
                 self._quarantine.add(version, verdict.reason)
             case "inconclusive":
-                self._defer(version, verdict.reason)
+                self._deferral.defer(version, "tried", verdict.reason)
 
     def _pass(self, version: VersionPlan, verdict: ipc.ProbeVerdict) -> None:
         found = Measured(verdict.runtime, verdict.load_s, verdict.run_s, verdict.peak_bytes, self._clock())
         self._state.change(passed={**self._state.value.passed, version.key: found})
+        self._deferral.end()
         message = (
             f"Passed on {found.runtime}: loads in {found.load_s:.2f} s, one run takes "
             f"{found.run_s * 1000:.3g} ms, {found.peak_bytes / 2**20:.0f} MiB at most."
         )
         self._journal.record("probed", message, model=version.model, version=version.version)
-
-    def _defer(self, version: VersionPlan, reason: str) -> None:
-        self._tries = self._tries + 1 if version == self._waiting else 1
-        self._next_s = time.monotonic() + probe_delay_s(self._tries, random.random())  # noqa: S311
-        self._waiting = version
-        self._why = f"{version.model} {version.version} could not be tried, and will be again: {reason}"
-        if self._tries == 1:
-            self._journal.record("warning", self._why, model=version.model, version=version.version)
-        self._watch.settle(SyncOutcome("failed", self._why, exit_code=1))

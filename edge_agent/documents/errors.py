@@ -100,11 +100,12 @@ class ModelLoadError(ModelError):
 
 
 class ModelMemoryError(ModelLoadError):
-    """A runtime did not get the memory that the model asked for."""
+    """The model did not get the memory that it asked for; where its probe did, the device is short of it."""
 
 
 class EngineSetupError(ModelLoadError):
-    """A runtime is missing or set up wrongly on this host: who runs it must act, no model is to blame."""
+    """A runtime is missing or set up wrongly on this host, or a file cannot be read: who runs it must act, no
+    model is to blame."""
 
 
 class GoldenError(ModelError):

@@ -134,6 +134,8 @@ class Refused(_Message, frozen=True):
     plan_id: str
     key: str | None
     reason: str
+    by_device: bool = False
+    """Whether this device is to blame and not the version, which may load another time."""
 
 
 class StateDamaged(_Message, frozen=True):

@@ -185,7 +185,7 @@ class Reported:
     bake: BakeReport | None = None
     """Null when what runs is on trial no more."""
     held: str | None = None
-    """Why a deployment that is here is not activated: it was rolled back from. Null when none is held."""
+    """Why a deployment that is here is not activated: it was gone back from, or given up. Null if none is."""
     quarantine: tuple[QuarantineReport, ...] = ()
     """The newest twenty, oldest first."""
     schema: Literal[1] = 1

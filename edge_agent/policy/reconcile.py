@@ -5,7 +5,7 @@ The states of a target and the transitions between them:
 | the target is         | and                          | then                                   |
 |-----------------------|------------------------------|----------------------------------------|
 | absent                | a look at the store is due   | sync                                   |
-| present, held         | (the operator rolled back)   | drop it                                |
+| present, held         | (gone back from, or given up)| drop it                                |
 | present               | a version is quarantined     | drop it, sync for another variant      |
 | present               | a version is not yet probed  | probe it                               |
 | present, all passed   | serving is ready             | activate it, in its window             |
@@ -32,10 +32,12 @@ class Situation:
     child_busy: bool
     """A sync or a probe is running; the two never run at once."""
     sync_due: bool
-    probe_due: bool
-    """False while an inconclusive probe waits for its next try."""
+    is_deferred: bool
+    """The target waits for its next try, as this device could not probe or load it."""
     target: Plan | None
     held: str | None
+    held_reason: str | None
+    """A sentence; None where an operator has rolled back."""
     passed: Collection[str]
     quarantine: Mapping[str, str]
     may_activate: bool = True
@@ -65,7 +67,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class DropTarget:
-    """Forget the target; `resync` asks the store for another variant."""
+    """Forget the target; `resync` asks the store for another variant. The reason is a sentence."""
 
     reason: str
     resync: bool
@@ -104,15 +106,15 @@ def _waits(action: Action | None, now: Situation) -> bool:
 
 def _towards(target: Plan, now: Situation) -> Action | None:
     if now.held == identity(target):
-        return DropTarget("an operator rolled back from it", resync=False)
+        return DropTarget(now.held_reason or "An operator rolled back from it.", resync=False)
     for version in target.versions:
         if reason := now.quarantine.get(version.sha256):
             return DropTarget(f"{version.model} {version.version}: {reason}", resync=True)
-    if now.child_busy or now.applying:
+    if now.child_busy or now.applying or now.is_deferred:
         return None
     unproven = unprobed(target, now)
     if unproven is not None:
-        return Probe(unproven) if now.probe_due else None
+        return Probe(unproven)
     return Activate(target) if now.serving_ready else None
 
 
@@ -177,3 +179,17 @@ def superseded(
         else fallback.get(model, ())
         for model in new.models
     }
+
+
+def gone_back(
+    back: Plan, fallback: Mapping[str, tuple[VersionPlan, ...]], on_trial: Collection[str]
+) -> dict[str, tuple[VersionPlan, ...]]:
+    """Return what each model of `back` falls back to, once it is served in place of a plan that was on trial.
+
+    What was on trial, by key, is nothing to fall back to: that would serve it again, and without a trial.
+    """
+    sound = {
+        model: tuple(version for version in fallback.get(model, ()) if version.key not in on_trial)
+        for model in back.models
+    }
+    return {model: versions for model, versions in sound.items() if versions}

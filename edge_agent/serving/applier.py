@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from edge_agent.documents.errors import ModelError, ModelLoadError
+from edge_agent.documents.errors import EngineSetupError, ModelError, ModelLoadError, ModelMemoryError
 from edge_agent.documents.ipc import Applied, Apply, Refused
 from edge_agent.serving.loader import LoadedVersion
 from edge_agent.serving.pipeline import Pipeline
@@ -57,7 +57,8 @@ class Applier:
                 )
             except ModelError as error:
                 log.warning("Refused plan %s: %s: %s", apply.plan.id, key, error)
-                return Refused(plan_id=apply.plan.id, key=key, reason=str(error))
+                by_device = isinstance(error, ModelMemoryError | EngineSetupError)
+                return Refused(plan_id=apply.plan.id, key=key, reason=str(error), by_device=by_device)
         return None
 
     def _switch(self, apply: Apply, new: Mapping[str, LoadedVersion]) -> None:

@@ -12,7 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.documents.errors import EdgeAgentError, ModelError, ModelLoadError
+from edge_agent.documents.errors import (
+    EdgeAgentError,
+    EngineSetupError,
+    ModelError,
+    ModelLoadError,
+    ModelMemoryError,
+)
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings
 from edge_agent.documents.tensors import NUMPY_NAME
@@ -112,7 +118,8 @@ class LoadedVersion:
             return error
         # A plug-in's own exception, or no memory: one request fails, the others go on.
         except Exception as error:
-            return ModelLoadError(f"The engine {self.plan.engine} failed: {type(error).__name__}: {error}.")
+            kind = ModelMemoryError if isinstance(error, MemoryError) else ModelLoadError
+            return kind(f"The engine {self.plan.engine} failed: {type(error).__name__}: {error}.")
 
     def note_run(self, run_ns: int, size_bytes: int) -> None:
         """Remember how long a run with inputs of this size took.
@@ -179,11 +186,16 @@ def load(
 
 @contextmanager
 def _mapping_errors(plan: VersionPlan) -> Iterator[None]:
-    """Turn a plug-in's own exception, or no memory, into ModelLoadError: what is served already goes on."""
+    """Turn a plug-in's own exception into ModelLoadError, no memory into ModelMemoryError and what the system
+    says of files into EngineSetupError: what is served already goes on."""
     try:
         yield
     except ModelError:
         raise
+    except MemoryError as error:
+        raise ModelMemoryError(f"The engine {plan.engine} did not get the memory to load it.") from error
+    except OSError as error:
+        raise EngineSetupError(f"Its files could not be read: {error}.") from error
     except Exception as error:
         raise ModelLoadError(
             f"The engine {plan.engine} cannot load it: {type(error).__name__}: {error}."
@@ -242,7 +254,8 @@ def _prove(loaded: LoadedVersion, path: Path) -> None:
     for index, sample in enumerate(read_golden(path, _PROOF_SAMPLES)):
         result, _ = loaded.run(sample.inputs, tuple(sample.outputs))
         if isinstance(result, EdgeAgentError):
-            raise ModelLoadError(f"Golden sample {index} fails in the serving process: {result}")
+            kind = ModelMemoryError if isinstance(result, ModelMemoryError) else ModelLoadError
+            raise kind(f"Golden sample {index} fails in the serving process: {result}")
         check_outputs(index, result, sample.outputs, loaded.plan.tolerances)
         if perf_counter_ns() > deadline_ns:
             return

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import Final
 
-from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, UnavailableError
+from edge_agent.documents.errors import EdgeAgentError, ModelLoadError, ModelMemoryError, UnavailableError
 from edge_agent.documents.plan import VersionPlan
 from edge_agent.documents.settings import EngineSettings, MemorySettings
 from edge_agent.policy import memory as policy
@@ -22,6 +22,7 @@ from edge_agent.serving.memory import return_freed_memory, system_free_bytes
 from edge_agent.serving.scheduler import Scheduler
 from edge_agent.telemetry.counters import Counters
 from edge_agent.telemetry.health_page import HealthPage
+from edge_agent.telemetry.memory import total_bytes
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Residency:
             residents = [_resident(one, one in leaving, one in fresh) for one in here]
             decision = policy.for_plan(need, free_bytes, residents)
             if isinstance(decision, policy.Never):
-                raise ModelLoadError(self._too_large(version, need.least_bytes, decision.allowed_bytes))
+                raise self._lack(version, need.least_bytes, decision.allowed_bytes)
             log.info(
                 "Loading %s %s %s: it needs %d bytes%s, %d are free; unloads %d versions first",
                 *(version.model, version.version, "in place" if decision.in_place else "beside"),
@@ -108,7 +109,7 @@ class Residency:
             self._note_load(loaded)
             if 0 < self._memory.budget_bytes < loaded.resident_bytes:
                 await self._unload([loaded])
-                raise ModelLoadError(self._too_large(version, loaded.resident_bytes, self._memory.budget_bytes))
+                raise self._lack(version, loaded.resident_bytes, self._memory.budget_bytes)
             return loaded
 
     async def restore(self, versions: Collection[LoadedVersion]) -> None:
@@ -220,8 +221,8 @@ class Residency:
                 return decision.until_s - now_s
             del self._wanted[loaded]
             if isinstance(decision, policy.Never):
-                text = self._too_large(loaded.plan, need.least_bytes, decision.allowed_bytes)
-                self._refuse(loaded, UnavailableError(text, 30.0))
+                lack = self._lack(loaded.plan, need.least_bytes, decision.allowed_bytes)
+                self._refuse(loaded, UnavailableError(str(lack), 30.0))
                 return 0.0
             await self._unload([here[index] for index in decision.unload])
             await self._bring(loaded)
@@ -294,12 +295,15 @@ class Residency:
             free = min(free, self._memory.budget_bytes - sum(one.resident_bytes for one in self._here))
         return free
 
-    def _too_large(self, version: VersionPlan, needed_bytes: int, allowed_bytes: int) -> str:
-        budget = self._memory.budget_bytes
+    def _lack(self, version: VersionPlan, needed_bytes: int, allowed_bytes: int) -> ModelLoadError:
+        """Return the error for a version that is too large: ModelMemoryError if it fits another time."""
+        budget, total = self._memory.budget_bytes, total_bytes()
+        needs = f"Model '{version.model}' {version.version} needs {needed_bytes} bytes of memory"
+        if needed_bytes <= min(budget or total, total):
+            return ModelMemoryError(f"{needs}, and the system has {allowed_bytes} left for it.")
         limit = f"memory.budget_bytes is {budget}" if budget else "the system has no more"
-        return (
-            f"Model '{version.model}' {version.version} needs {needed_bytes} bytes of memory and may have "
-            f"{allowed_bytes} ({limit}); allow more, or deploy a smaller model."
+        return ModelLoadError(
+            f"{needs} and may have {allowed_bytes} ({limit}); allow more, or deploy a smaller model."
         )
 
 

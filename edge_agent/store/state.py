@@ -1,12 +1,14 @@
 """The deployed state: what runs, what ran before, what is wanted, and what was learnt about each file.
 
-`state.json`, and `state.json.prev` for when that cannot be read. Written by the supervisor alone.
+`state.json`, and `state.json.prev` for when that cannot be read. Written by the supervisor alone. What cannot
+be read does not become the state before: it is set aside as `state.json.damaged`.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,9 +16,11 @@ from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.policy.attempts import Attempt, Interruptions
 from edge_agent.policy.crashes import Incident
 from edge_agent.policy.guardrails import Bake
+from edge_agent.policy.reconcile import identity
 from edge_agent.store.files import mapping_os_errors, write_atomically
 
-STATE_SCHEMA = 1
+STATE_SCHEMA = 2
+"""1 had of `passed` the keys alone, and of `quarantine` the reasons."""
 
 _UNREADABLE = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 """How a file fails to be read; msgspec tells text that is not UTF-8 by Python's own error."""
@@ -73,14 +77,19 @@ class DeployedState:
     interruptions: dict[str, Interruptions] = field(default_factory=dict)
     """Versions, by key, whose loads did not come to an end."""
     held: str | None = None
-    """Identity of the plan that was rolled back from; not activated again by itself."""
+    """Identity of the plan that was gone back from, or given up before it served; not activated by itself."""
     held_reason: str | None = None
-    """Why the agent itself rolled back; None where an operator did."""
+    """Why the agent itself did that, a sentence; None where an operator has rolled back."""
     bake: Bake | None = None
     """The trial that the current plan is on."""
     untold: str | None = None
     """What is to be told once the plan that was gone back to serves."""
     schema: int = STATE_SCHEMA
+
+    @property
+    def is_previous_held(self) -> bool:
+        """Whether the plan that is held is the previous one, so that a rollback brings it back."""
+        return self.previous is not None and self.held == identity(self.previous)
 
     @property
     def versions(self) -> tuple[VersionPlan, ...]:
@@ -126,7 +135,13 @@ def previous_path(path: Path) -> Path:
 
 
 def _keep(path: Path) -> None:
+    """Make the newest state the one before; one that cannot be read must not take the place of a sound one."""
     if not path.exists():
+        return
+    try:
+        _read(path)
+    except _UNREADABLE:
+        path.replace(path.with_name(f"{path.name}.damaged"))
         return
     link = path.with_name(f".{path.name}.keep")
     link.unlink(missing_ok=True)
@@ -135,7 +150,29 @@ def _keep(path: Path) -> None:
 
 
 def _read(path: Path) -> DeployedState:
-    state = msgspec.json.decode(path.read_bytes(), type=DeployedState)
-    if state.schema != STATE_SCHEMA:
-        raise msgspec.DecodeError(f"schema {state.schema} is not {STATE_SCHEMA}")
-    return state
+    content = path.read_bytes()
+    schema = msgspec.json.decode(content, type=_Head).schema
+    if schema == 1:
+        content = _from_schema_1(content)
+    elif schema != STATE_SCHEMA:
+        raise msgspec.DecodeError(f"schema {schema} is not {STATE_SCHEMA}")
+    return msgspec.json.decode(content, type=DeployedState)
+
+
+class _Head(msgspec.Struct):
+    schema: int = STATE_SCHEMA
+
+
+def _from_schema_1(content: bytes) -> bytes:
+    """Bring a state of schema 1 into the form of 2; those of a time between have parts of it already."""
+    state: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+    passed, quarantine = state.get("passed", {}), state.get("quarantine", {})
+    if isinstance(passed, list):
+        passed = {key: Measured() for key in passed}
+    if isinstance(quarantine, dict):
+        quarantine = {
+            sha256: Quarantined(entry) if isinstance(entry, str) else entry
+            for sha256, entry in quarantine.items()
+        }
+    migrated = {**state, "passed": passed, "quarantine": quarantine, "schema": STATE_SCHEMA}
+    return msgspec.json.encode(migrated)

@@ -1,6 +1,7 @@
 """A supervisor without children, on a real state folder: what serving would say is written into its channel."""
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from edge_agent.store.events_db import EventsDb
 from edge_agent.store.layout import StateLayout
 from edge_agent.store.state import DeployedState, Measured
 from edge_agent.telemetry.health_page import HealthPage
+from edge_agent.telemetry.oom_kills import OomKills
 
 SEGFAULT, KILLED = -11, -9
 
@@ -43,7 +45,17 @@ class Supervisor:
         self.journal = Journal(lambda: EventsDb.open(self.layout.events, keep_unsent=False))
         self.page = HealthPage.create()
         notify = lambda notice: self.deployer.notice(notice)  # noqa: E731 - the two know each other
-        self.serving = ServingProcess(Settings(), {}, self.page, notify, outcomes_db=Path(), secret="")
+        self.oom_kills = 0
+        """How often the kernel has killed something as memory ran out."""
+        self.serving = ServingProcess(
+            Settings(),
+            {},
+            self.page,
+            notify,
+            outcomes_db=Path(),
+            secret="",
+            oom_kills=OomKills(lambda: self.oom_kills),
+        )
         watch = StoreWatch(Settings(), self.journal)
         self.deployer = Deployer(Settings(), self.state, self.journal, self.blobs, watch, self.serving)
         self.say(ipc.Ready(pid=1))
@@ -77,11 +89,14 @@ class Supervisor:
         assert self.applying is not None
         self.say(ipc.Applied(plan_id=self.applying.id, load_s={}))
 
-    def end(self, status: int, *inside: VersionPlan) -> None:
-        """Have serving end while it was inside these versions, and another one begin."""
-        for version in inside:
-            self.page.in_native(self.serving.slots[version.key]).__enter__()
-        self.serving._ended(status)
+    def end(self, status: int, *inside: VersionPlan, loading: VersionPlan | None = None) -> None:
+        """Have serving end while it was inside these versions, or loaded one, and another one begin."""
+        slots = self.serving.slots
+        marks = [self.page.in_native(slots[version.key]) for version in inside]
+        with contextlib.ExitStack() as stack:
+            for mark in marks if loading is None else (*marks, self.page.loading(slots[loading.key])):
+                stack.enter_context(mark)
+            self.serving._ended(status)
         self.say(ipc.Ready(pid=1))
 
     def deploy(self, serial: int, *versions: VersionPlan, bake_s: float = 60.0) -> Plan:
@@ -92,6 +107,16 @@ class Supervisor:
         self.deployer._target.adopt(plan)
         self.deployer.step()
         return plan
+
+    def fetch(self, serial: int, *versions: VersionPlan) -> Plan:
+        """Have a deployment here whose versions have not been probed."""
+        plan = with_id(Plan("", "stable", "default", serial, versions))
+        self.state.change(target=plan)
+        return plan
+
+    def probe(self, version: VersionPlan) -> None:
+        """Try a version of the target."""
+        asyncio.run(self.deployer._trials.run(version))
 
     def version(self, model: str, name: str) -> VersionPlan:
         """Return a version whose file is here."""

@@ -222,9 +222,18 @@ def test_a_lack_of_memory_is_waited_out(tmp_path: Path, fleet: Fleet) -> None:
         assert "m 2 could not be tried, and will be again: It needs about" in outcome["message"]
         assert any("could not be tried" in problem for problem in agent.reported().problems)
         assert agent.events("quarantined") == []
-        assert len([event for event in agent.events("warning") if "could not be tried" in event.message]) == 1
+        assert _deferred(agent) == 1
+        for times, options in ((2, {"force": True}), (3, {"now": True})):
+            assert agent.sync(**options)["message"].startswith("m 2 could not be tried"), (
+                "it is tried, and told"
+            )
+            assert _deferred(agent) == times
         assert agent.factor() == (2.0, "1")
         fleet.release("3", 4.0)
         agent.sync()
         assert agent.factor() == (4.0, "3"), "what cannot be tried does not hold up the next deployment"
         assert agent.reported().problems == ()
+
+
+def _deferred(agent: AgentProcess) -> int:
+    return len([event for event in agent.events("warning") if "could not be tried" in event.message])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,9 +114,9 @@ def test_kills_and_power_cuts_of_a_sound_version_are_forgotten_once_it_serves(
     armed.unlink()
     agent.start()
     wait_until(lambda: agent.factor() == (3.0, "1"), "it serves")
-    state = json.loads((agent.state / "state.json").read_text())
-    assert state["attempt"] is None
-    assert state["interruptions"] == {}
+    # Serving answers before the supervisor has written that it does.
+    wait_until(lambda: _stored(agent)["attempt"] is None, "the attempt is over")
+    assert _stored(agent)["interruptions"] == {}
     assert agent.events("quarantined") == []
 
 
@@ -132,3 +133,28 @@ def test_a_version_that_crashes_serving_while_it_is_loaded_is_quarantined(
     assert (event.version, len(agent.events("crashed"))) == ("2", 3)
     wait_until(lambda: agent.factor() == (2.0, "1"), "the old version serves")
     assert json.loads((agent.state / "state.json").read_text())["interruptions"] == {}
+
+
+def test_a_version_whose_loads_end_in_kills_from_outside_waits(
+    agent: AgentProcess, fleet: Fleet, armed: Path
+) -> None:
+    fleet.release("1", 2.0)
+    agent.sync()
+    armed.touch()
+    fleet.publish_faulty("2", "3.0 load_ends")
+    fleet.deploy(m="2")
+    outcome = agent.sync()
+    assert outcome["status"] == "failed"
+    assert "m 2 could not be loaded, and will be again: The serving process was killed" in outcome["message"]
+    assert len(agent.events("crashed")) == 2
+    wait_until(agent.is_ready, "serving is back")
+    assert agent.factor() == (2.0, "1")
+    assert outcome["message"] in agent.reported().problems
+    assert agent.events("quarantined") == []
+    armed.unlink()
+    assert agent.sync(now=True)["status"] == "activated", "an operator does not have to wait"
+    assert agent.factor() == (3.0, "2")
+
+
+def _stored(agent: AgentProcess) -> Any:
+    return json.loads((agent.state / "state.json").read_text())

@@ -135,7 +135,10 @@ def test_what_is_held_stays_away_until_there_is_something_newer(agent: AgentProc
         on_trial(agent, fleet, "3.0 fails=0.5")
         went_back(agent)
     (fleet.folder / "away").rename(fleet.store)
-    assert agent.sync(force=True)["status"] == "unchanged"
+    outcome = agent.sync(force=True)
+    [breached] = agent.events("breached")
+    assert (outcome["status"], outcome["message"]) == ("unchanged", f"Not activated: {breached.message}")
+    assert agent.reported().problems[-1].endswith("A newer deployment or `edge-agent rollback` ends that.")
     assert agent.stop() == 0
     agent.start()
     agent.sync(force=True)

@@ -3,8 +3,8 @@
 The model file holds the factor as text. An input of 666 crashes in native code; one of 777 never returns. After
 the factor it may say how the model goes wrong on inputs from 100 on, which no golden sample has: `fails=0.2` of
 the runs, `slow=0.05` seconds a run, `crashes`, or `hangs`. While the file exists that CRASHING_ENGINE_ARMED
-names, loading it to serve may crash the process (`load_crashes`), or take its parent down, too, as if the whole
-machine went down (`load_kills`).
+names, loading it to serve may crash the process (`load_crashes`), have it killed as if from outside
+(`load_ends`), or take its parent down, too, as if the whole machine went down (`load_kills`).
 """
 
 import os
@@ -65,6 +65,7 @@ class CrashingEngine:
             signal.raise_signal(signal.SIGSEGV)
         if "load_kills" in self._faults:
             os.kill(os.getppid(), signal.SIGKILL)
+        if self._faults.keys() & {"load_kills", "load_ends"}:
             signal.raise_signal(signal.SIGKILL)
 
     def _go_wrong(self, first: float) -> float:

@@ -54,6 +54,24 @@ def test_errors_bring_the_old_plan_back(it: Supervisor) -> None:
     assert it.value.untold is None
 
 
+@pytest.mark.parametrize("leaves", ["breach", "deployment"])
+def test_what_left_its_trial_does_not_serve_again_when_the_good_version_goes(
+    it: Supervisor, leaves: str
+) -> None:
+    on_trial(it)
+    if leaves == "breach":
+        it.count(it.version("a", "2"), 30, errors=15)
+        it.deployer.step()
+    else:
+        it.deploy(3, it.version("a", "1"), it.version("b", "1"))
+    it.apply()
+    assert it.value.bake is None
+    it.deployer.refuse("a", "1", "Its labels are wrong.", "root")
+    it.deployer.step()
+    assert it.applying is not None
+    assert [version.key for version in it.applying.versions] == [it.version("b", "1").key]
+
+
 def test_a_slow_version_is_held_against_the_old_one_of_its_model(it: Supervisor) -> None:
     on_trial(it)
     it.count(it.version("a", "2"), 100, run_ns=10_000_000)

@@ -1,5 +1,6 @@
 """The windows of a device by its own clock."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from edge_agent.control.maintenance import Maintenance, shown_time, zone_of
 from edge_agent.documents.plan import Plan, VersionPlan
 from edge_agent.documents.settings import UpdateSettings
+from edge_agent.policy.reconcile import identity
 from edge_agent.store.state import DeployedState
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -35,6 +37,15 @@ def test_the_windows_of_device_and_deployment_both_count() -> None:
     assert not may_activate(outside, NOON, plan("2"))
     assert not may_activate(inside, NOON, plan("2", outside))
     assert may_activate(outside, NOON, plan("2"), at_once=True)
+
+
+def test_what_was_gone_back_from_waits_when_it_is_deployed_again() -> None:
+    outside = Maintenance(UpdateSettings(window="11:00-12:00 UTC"), lambda: NOON)
+    state = DeployedState(
+        current=plan("1"), previous=plan("2"), target=dataclasses.replace(plan("2"), serial=8)
+    )
+    assert outside.may_activate(state)
+    assert not outside.may_activate(dataclasses.replace(state, held=identity(plan("2"))))
 
 
 def test_what_is_waited_for_is_told() -> None:

@@ -1,69 +1,56 @@
-"""What becomes of a version whose files the probe could not read."""
+"""Trials that do not end with a verdict, on a real state folder: the version waits, longer each time."""
 
-import asyncio
-import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge_agent.control import trials
-from edge_agent.documents import ipc
-from edge_agent.documents.plan import Plan, VersionPlan, with_id
-from edge_agent.documents.settings import Settings
+from edge_agent.control import deferral, trials
+from edge_agent.documents.plan import VersionPlan
 from support.supervisor import Supervisor
-
-UNREADABLE = ipc.ProbeVerdict(outcome="inconclusive", reason="Input/output error", is_unreadable=True)
 
 
 @pytest.fixture
 def it(tmp_path: Path) -> Iterator[Supervisor]:
+    """One that serves version 1."""
     supervisor = Supervisor(tmp_path / "state")
+    supervisor.apply()
+    supervisor.deploy(1, supervisor.version("a", "1"))
+    supervisor.apply()
     yield supervisor
     supervisor.close()
 
 
-def tried(it: Supervisor, monkeypatch: pytest.MonkeyPatch, verdict: ipc.ProbeVerdict) -> VersionPlan:
-    """Have a version fetched and tried, with this verdict."""
-
-    async def answer(version: VersionPlan, settings: Settings) -> ipc.ProbeVerdict:
-        return verdict
-
-    monkeypatch.setattr(trials, "try_version", answer)
-    version = it.version("a", "1")
-    it.deployer._target.adopt(with_id(Plan(serial=1, versions=(version,))))
-    asyncio.run(it.deployer._trials.run(version))
-    return version
-
-
-def test_a_file_that_the_disk_does_not_give_back_is_fetched_again(
-    it: Supervisor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [ValueError("signal 35"), OSError("too many processes")])
+def test_a_probe_that_fails_itself_waits_and_is_held_against_nobody(
+    it: Supervisor, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    open_file = Path.open
+    async def fails(*_: object) -> None:
+        raise error
 
-    def open_or_fail(path: Path, *arguments: Any, **more: Any) -> Any:
-        if path.parent.parent == it.layout.blobs and arguments == ("rb",):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return open_file(path, *arguments, **more)
-
-    monkeypatch.setattr(Path, "open", open_or_fail)
-    version = tried(it, monkeypatch, UNREADABLE)
-    assert not it.blobs.has(version.sha256)
-    assert it.value.target is None
-    assert it.deployer._trials.problem is None
-    assert [event.message for event in it.events("state_damaged")] == [
-        "Its file is damaged or gone, and is fetched again."
-    ]
-
-
-@pytest.mark.parametrize("verdict", [UNREADABLE, ipc.ProbeVerdict(outcome="inconclusive", reason="No memory")])
-def test_a_version_with_sound_files_waits_for_the_next_try(
-    it: Supervisor, monkeypatch: pytest.MonkeyPatch, verdict: ipc.ProbeVerdict
-) -> None:
-    version = tried(it, monkeypatch, verdict)
-    assert it.blobs.has(version.sha256)
-    assert it.value.target is not None
-    assert not it.deployer._trials.due
+    monkeypatch.setattr(trials, "try_version", fails)
+    monkeypatch.setattr(deferral, "probe_delay_s", lambda tries, _: 100.0 * tries)
+    version = it.version("a", "2")
+    it.fetch(2, version)
+    it.probe(version)
+    [problem] = it.deployer.problems
+    assert problem.startswith("a 2 could not be tried, and will be again: The probe ")
     assert it.value.quarantine == {}
+    it.deployer.step()
+    assert it.deployer.probing is None
+    assert it.deployer._situation().is_deferred
+
+
+def test_what_has_passed_at_last_waits_no_more(it: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = iter(["inconclusive", "passed"])
+
+    async def says(*_: object) -> trials.ipc.ProbeVerdict:
+        return trials.ipc.ProbeVerdict(outcome=next(verdicts), reason="It is busy.")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trials, "try_version", says)
+    version: VersionPlan = it.version("a", "2")
+    it.fetch(2, version)
+    it.probe(version)
+    assert it.deployer.problems == ["a 2 could not be tried, and will be again: It is busy."]
+    it.probe(version)
+    assert it.deployer.problems == []

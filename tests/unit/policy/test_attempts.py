@@ -8,6 +8,7 @@ from edge_agent.policy.attempts import (
     RESETS_LIMIT,
     Attempt,
     Interruptions,
+    ended,
     interrupted,
     is_careful,
 )
@@ -35,6 +36,17 @@ def test_the_limits_of_both() -> None:
     assert "the device went down 5 times in a row" in Interruptions(resets=RESETS_LIMIT).how
     assert Interruptions(kills=KILLS_LIMIT).is_too_many
     assert "the agent was killed 20 times in a row" in Interruptions(kills=KILLS_LIMIT).how
+
+
+def test_an_end_of_serving_is_counted_for_what_was_being_loaded() -> None:
+    both = Attempt("now", ("a", "b"), ("c",))
+    assert ended({}, both, "b") == {"b": Interruptions(ends=1)}
+    assert ended({}, both, None) == {"a": Interruptions(ends=1), "b": Interruptions(ends=1)}
+    assert ended({"a": Interruptions(1, 2, 3)}, Attempt("now", ("a",)), "c") == {"a": Interruptions(1, 2, 4)}
+    assert ended({}, Attempt("now", settling=("a",)), None) == {}
+    assert ended({}, None, "a") == {}
+    assert Interruptions(ends=KILLS_LIMIT).is_too_many
+    assert "the serving process ended 20 times in a row" in Interruptions(ends=KILLS_LIMIT).how
 
 
 @given(st.lists(ATTEMPTS))

@@ -29,9 +29,10 @@ CALM = Situation(
     applying=False,
     child_busy=False,
     sync_due=False,
-    probe_due=True,
+    is_deferred=False,
     target=None,
     held=None,
+    held_reason=None,
     passed=(),
     quarantine={},
 )
@@ -65,7 +66,7 @@ def test_a_due_sync_starts_unless_a_child_runs() -> None:
 
 def test_a_target_is_probed_then_activated() -> None:
     assert reconcile.decide(after(target=TARGET)) == Probe(NEW)
-    assert reconcile.decide(after(target=TARGET, probe_due=False)) is None
+    assert reconcile.decide(after(target=TARGET, is_deferred=True)) is None
     assert reconcile.decide(after(target=TARGET, child_busy=True)) is None
     assert reconcile.decide(after(target=TARGET, passed=(NEW.key,))) == Activate(TARGET)
 
@@ -101,9 +102,10 @@ def test_a_quarantined_target_is_dropped_and_another_variant_asked_for() -> None
 
 
 def test_a_held_target_is_dropped_for_good() -> None:
-    action = reconcile.decide(after(target=TARGET, held=reconcile.identity(TARGET)))
-    assert isinstance(action, DropTarget)
-    assert not action.resync
+    held = after(target=TARGET, held=reconcile.identity(TARGET))
+    assert reconcile.decide(held) == DropTarget("An operator rolled back from it.", resync=False)
+    held = dataclasses.replace(held, held_reason="It was slow.")
+    assert reconcile.decide(held) == DropTarget("It was slow.", resync=False)
 
 
 def test_a_model_that_loses_its_version_falls_back_to_the_one_before() -> None:
@@ -135,6 +137,12 @@ def test_an_unchanged_model_keeps_what_it_falls_back_to() -> None:
     other = version("other", "1")
     assert reconcile.superseded(plan(2, NEW), plan(3, NEW, other), {"m": (OLD,)})["m"] == (OLD,)
     assert reconcile.superseded(plan(1, OLD), plan(2, NEW), {})["m"] == (OLD,)
+
+
+def test_what_was_on_trial_is_nothing_to_fall_back_to() -> None:
+    other = version("other", "1")
+    fallback = {"m": (OLD, NEW), "other": (other,), "gone": (OLD,)}
+    assert reconcile.gone_back(plan(1, OLD, other), fallback, {NEW.key, other.key}) == {"m": (OLD,)}
 
 
 VERSIONS = st.sampled_from([version(model, name) for model in ("m", "n") for name in ("1", "2", "3")])
