@@ -8,7 +8,7 @@ from edge_agent.documents.errors import OperatorError, RequestError
 from edge_fleet.keys import KeyFolder, KeyType
 from edge_fleet.repository import TOP_LEVEL, Contents, Edit, Repository
 from edge_fleet.trust.proposal import Change, Progress, Proposal, change_keys, described_roles, shortened
-from edge_fleet.trust.signers import load_signers, read_key
+from edge_fleet.trust.signers import TrustedRole, load_signers, read_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,13 @@ def rotate_to_new_key(
         delegator = "root" if role in TOP_LEVEL else "targets"
         for signing in (delegator, *sorted({"snapshot", "timestamp"} - {role})):
             _check_keys(keys, edit.contents, signing)
-        if keys.has(role):
-            load_signers(keys, role)
         return _rotate(edit, role, replacement(keys, edit.contents, role, kind))
 
 
 def _rotate(edit: Edit, role: str, change: Change) -> Rotated:
     if role in TOP_LEVEL:
         proposal = propose(edit.contents, role, change, edit.now)
-        proposal.sign(load_signers(edit.keys, "root"))
+        proposal.sign(load_signers(edit.keys, "root", proposal.either))
         edit.replace_root(proposal.complete())
         return _rotated(edit, TOP_LEVEL)
     trusted(edit.contents, role)
@@ -103,9 +101,9 @@ def _rotate(edit: Edit, role: str, change: Change) -> Rotated:
 
 
 def _check_keys(keys: KeyFolder, contents: Contents, role: str) -> None:
-    """Raise OperatorError unless the folder has enough keys of a role, and all can be opened."""
+    """Raise OperatorError unless enough keys of a role are in the folder and can be opened."""
     wanted = trusted(contents, role)
-    have = {signer.public_key.keyid for signer in load_signers(keys, role)}.intersection(wanted.keyids)
+    have = {signer.public_key.keyid for signer in load_signers(keys, role, wanted)}
     if len(have) < wanted.threshold:
         raise OperatorError(
             f"No key was made: '{role}' must sign with {wanted.threshold} keys that the store trusts, and "
@@ -159,21 +157,13 @@ def describe(proposal: Proposal, file: str) -> Proposed:
     )
 
 
-def trusted(contents: Contents, role: str) -> "TrustedRole":
+def trusted(contents: Contents, role: str) -> TrustedRole:
     """Return keys and threshold of a role; raises RequestError if the store has no such role."""
     if role not in contents.roles:
         raise RequestError(f"'{role}' is no role of this store; it has {', '.join(sorted(contents.roles))}.")
     delegator = contents.roles["root" if role in TOP_LEVEL else "targets"].signed
     wanted = delegator.get_delegated_role(role)
     return TrustedRole(tuple(wanted.keyids), wanted.threshold)
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedRole:
-    """Whose signatures a role needs; full key ids."""
-
-    keyids: tuple[str, ...]
-    threshold: int
 
 
 def role_keys(contents: Contents, role: str) -> RoleKeys:

@@ -149,7 +149,7 @@ def _sign(options: argparse.Namespace) -> Proposed:
         show_keys.explain(describe(proposal, str(options.proposal)))
         if not _agreed("Sign this? [y/N] "):
             raise RequestError("Nothing was signed.")
-    proposal.sign(load_signers(open_keys(options), "root"))
+    proposal.sign(load_signers(open_keys(options), "root", proposal.either))
     proposal.write(options.proposal)
     return describe(proposal, str(options.proposal))
 

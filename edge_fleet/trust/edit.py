@@ -38,7 +38,7 @@ from edge_fleet.trust.contents import (
     metadata_name,
     target_name,
 )
-from edge_fleet.trust.signers import create_signers, load_signers, sign
+from edge_fleet.trust.signers import TrustedRole, create_signers, load_signers, sign
 
 
 class Edit:
@@ -289,7 +289,6 @@ def _enough(wanted: Role, signers: Sequence[Signer]) -> bool:
     return len(have) >= wanted.threshold
 
 
-def _by_either(old: Role, new: Role) -> Role:
-    """Return a role that either's keys sign for, as many as there are."""
-    keyids = [*old.keyids, *(keyid for keyid in new.keyids if keyid not in old.keyids)]
-    return Role(keyids, new.threshold)
+def _by_either(old: Role, new: Role) -> TrustedRole:
+    """Return the keys of both, of which those of the new one are needed."""
+    return TrustedRole(tuple({*old.keyids, *new.keyids}), new.threshold)

@@ -22,7 +22,7 @@ from edge_agent.policy.expiry import lifetime
 from edge_agent.store.files import write_atomically
 from edge_fleet.trust.contents import TOP_LEVEL
 from edge_fleet.trust.roots import check_succession, read_root
-from edge_fleet.trust.signers import sign
+from edge_fleet.trust.signers import TrustedRole, sign
 
 _SCHEMA: Final = "edge-fleet/root-proposal/1"
 _NO_PROPOSAL: Final = (
@@ -109,7 +109,7 @@ class Proposal:
 
     def sign(self, signers: Sequence[Signer]) -> tuple[str, ...]:
         """Sign with those keys that count, return their ids, shortened; raises OperatorError if none does."""
-        counting = [signer for signer in signers if signer.public_key.keyid in self._keyids]
+        counting = [signer for signer in signers if signer.public_key.keyid in self.either.keyids]
         if not counting:
             raise OperatorError(
                 f"None of these keys of 'root' counts for version {self.proposed.signed.version}: neither the "
@@ -161,12 +161,15 @@ class Proposal:
         """
         self.check_succession()
         self.check_complete()
-        signatures = {keyid: made for keyid, made in self.proposed.signatures.items() if keyid in self._keyids}
+        counting = self.either.keyids
+        signatures = {keyid: made for keyid, made in self.proposed.signatures.items() if keyid in counting}
         return Metadata(copy.deepcopy(self.proposed.signed), signatures)
 
     @property
-    def _keyids(self) -> set[str]:
-        return {keyid for root in (self.previous, self.proposed) for keyid in root.signed.roles["root"].keyids}
+    def either(self) -> TrustedRole:
+        """The keys of the old root and of the new one, and how many signatures it takes at least."""
+        old, new = (metadata.signed.roles["root"] for metadata in (self.previous, self.proposed))
+        return TrustedRole(tuple({*old.keyids, *new.keyids}), max(old.threshold, new.threshold))
 
     def _progress(self, whose: str, root: Root) -> Progress:
         result = root.get_verification_result("root", self.proposed.signed_bytes, self.proposed.signatures)

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,15 @@ from edge_fleet.keys import KeyFolder, PrivateKey
 PIN_VARIABLE: Final = "EDGE_FLEET_PIN"
 
 
-def load_signers(keys: KeyFolder, role: str, wanted: Role | None = None) -> list[Signer]:
+@dataclass(frozen=True, slots=True)
+class TrustedRole:
+    """Whose signatures a role needs; full key ids."""
+
+    keyids: tuple[str, ...]
+    threshold: int
+
+
+def load_signers(keys: KeyFolder, role: str, wanted: TrustedRole | Role | None = None) -> list[Signer]:
     """Return the signers of a role's keys, or of those that are `wanted`.
 
     Raises OperatorError if there is none, or one cannot be opened and the others are not enough.
@@ -120,7 +129,7 @@ def described(keys: KeyFolder, path: Path) -> tuple[SSlibKey, str | None]:
     return public, uri
 
 
-def _open(keys: KeyFolder, path: Path, wanted: Role | None) -> list[Signer]:
+def _open(keys: KeyFolder, path: Path, wanted: TrustedRole | Role | None) -> list[Signer]:
     """Return the signer of a key file, or none if it is not wanted; a token is not even asked then."""
     if path.suffix == ".json":
         uri, public = _read_uri(path)
