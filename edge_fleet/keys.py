@@ -105,10 +105,6 @@ class KeyFolder:
                 raise RequestError(f"{path} exists already: choose another name, {role}.LABEL.")
         return self.path / f"{name}{suffix}"
 
-    def load_or_create(self, role: str) -> PrivateKey:
-        """Return a role's first key, a new Ed25519 one if there is none yet."""
-        return self.load(role) if self.file(role).is_file() else self.create(role)
-
     def check_outside(self, store: Path) -> None:
         """Raise OperatorError if the keys lie inside the store, which is public."""
         if self.path.resolve().is_relative_to(store.resolve()):

@@ -28,11 +28,12 @@ def refresh(repository: Repository, keys: KeyFolder, now: datetime, everything: 
     publishing was cut off.
     """
     with repository.editing(keys, now, mending=everything) as edit:
+        edit.mend()
         expires = edit.contents.expires
         roles = {"snapshot", "timestamp"}
         others = set(expires) - roles
         if everything:
-            roles |= {role for role in others if role in edit.contents.lagging or edit.has_keys(role)}
+            roles |= {role for role in others if edit.has_keys(role)}
         elif is_due(DEPLOYMENTS, expires[DEPLOYMENTS], now):
             roles.add(DEPLOYMENTS)
         for role in roles:

@@ -20,7 +20,7 @@ from edge_fleet.trust.contents import (
     metadata_name,
 )
 from edge_fleet.trust.edit import Edit, first_metadata
-from edge_fleet.trust.pinning import pin_root, pinned_root
+from edge_fleet.trust.pinning import Pin, find_pin, keep_pin
 from edge_fleet.trust.reading import check_unfinished, read_contents
 from edge_fleet.trust.signers import create_signers
 
@@ -66,16 +66,17 @@ class Repository:
     def editing(self, keys: KeyFolder, now: datetime, mending: bool = False) -> Iterator[Edit]:
         """Lock the store and change it: what was changed is signed and published when the block ends.
 
-        What is not as it was signed is refused: by the store's root, and by the one that the folder of keys
-        trusts since the last time. While `mending`, roles may lag behind a root whose publishing was cut off.
+        What is not as it was signed is refused, and what does not follow what the folder of keys knows. While
+        `mending`, roles may lag behind a root whose publishing was cut off.
         """
         self.check_exists()
         self._check_outside(keys)
         with self.files.locked():
-            edit = Edit(self.files, self._read(keys, mending), keys, now)
+            pin = find_pin(keys, self.files)
+            edit = Edit(self.files, self._read(pin, mending), keys, now)
             yield edit
             edit.commit()
-            pin_root(keys, edit.contents.root_bytes)
+            keep_pin(keys, pin, edit.contents)
             self.expires = edit.contents.expires
 
     def create(self, keys: KeyFolder, now: datetime, threshold: int = 1) -> None:
@@ -97,11 +98,11 @@ class Repository:
             edit.delegate(DEPLOYMENTS, "deployments/*", lambda: create_signers(keys, DEPLOYMENTS))
             edit.put_target(DEPLOYMENTS, GROUPS_TARGET, Groups().model_dump_json(by_alias=True).encode())
             edit.commit()
-            pin_root(keys, edit.contents.root_bytes)
+            keep_pin(keys, None, edit.contents)
 
-    def _read(self, keys: KeyFolder | None, mending: bool) -> Contents:
+    def _read(self, pin: Pin | None, mending: bool) -> Contents:
         self.check_exists()
-        contents = read_contents(self.files, None if keys is None else pinned_root(keys), mending)
+        contents = read_contents(self.files, pin, mending)
         self.expires = contents.expires
         return contents
 

@@ -125,6 +125,7 @@ class Activation:
             bake=bake,
             untold=None,
         )
+        self._deferral.end()
         self._tell_activated(old, under_way.served, notice)
         self._watch.settle(SyncOutcome("activated", f"Serial {new.serial} is serving.", new.serial))
         if under_way.done is not None and not under_way.done.done():

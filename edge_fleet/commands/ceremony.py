@@ -23,7 +23,7 @@ from edge_fleet.rotate import (
     rotate_to_new_key,
 )
 from edge_fleet.trust.proposal import Change, Proposal
-from edge_fleet.trust.signers import load_signers, read_public
+from edge_fleet.trust.signers import TrustedRole, load_signers, read_public
 
 
 def add_ceremony_commands(commands: Any) -> None:
@@ -149,7 +149,9 @@ def _sign(options: argparse.Namespace) -> Proposed:
         show_keys.explain(describe(proposal, str(options.proposal)))
         if not _agreed("Sign this? [y/N] "):
             raise RequestError("Nothing was signed.")
-    proposal.sign(load_signers(open_keys(options), "root", proposal.either))
+    # One signature is what each of several people gives.
+    counting = TrustedRole(proposal.either.keyids, threshold=1)
+    proposal.sign(load_signers(open_keys(options), "root", counting))
     proposal.write(options.proposal)
     return describe(proposal, str(options.proposal))
 

@@ -28,12 +28,15 @@ class Contents:
         files: StoreFiles,
         roles: dict[str, Metadata[Any]],
         root_bytes: bytes = b"",
+        timestamp_bytes: bytes = b"",
         lagging: frozenset[str] = frozenset(),
     ) -> None:
         self._files = files
         self.roles = roles
         self.root_bytes = root_bytes
         """The newest root as it is published."""
+        self.timestamp_bytes = timestamp_bytes
+        """The timestamp as it is published; none before a store is made."""
         self.lagging = lagging
         """Roles that are still signed with the keys of the root before the newest alone."""
 

@@ -51,7 +51,6 @@ class Edit:
         self.keys = keys
         self.now = now.astimezone(UTC).replace(microsecond=0)
         self._changed: set[str] = set(contents.lagging)
-        self._timestamp = self._published_timestamp()
         self._signers: dict[str, Sequence[Signer]] = {}
 
     def put_target(self, role: str, path: str, content: bytes) -> None:
@@ -108,6 +107,12 @@ class Edit:
         wanted = self._trusting(role)
         return _enough(wanted, load_signers(self.keys, role, wanted))
 
+    def mend(self) -> None:
+        """Publish the roles that lag behind a root whose publishing was cut off, and nothing else."""
+        if self.contents.lagging:
+            self.commit()
+            self.contents.lagging = frozenset()
+
     def commit(self) -> None:
         """Sign and write what changed: the root and then the timestamp last.
 
@@ -148,7 +153,7 @@ class Edit:
         return [self._sign(role) for role in roles]
 
     def _publish(self, written: list[tuple[str, bytes]]) -> None:
-        if self._published_timestamp() != self._timestamp:
+        if self._published_timestamp() != self.contents.timestamp_bytes:
             raise StorageError(
                 f"{self._files} was changed by another meanwhile: nothing was published, run the command again."
             )
@@ -157,7 +162,7 @@ class Edit:
             self._write(role, content)
         self._copy_root()
         self._write("timestamp", timestamp)
-        self._timestamp = timestamp
+        self.contents.timestamp_bytes = timestamp
         self._changed.clear()
 
     def _copy_root(self) -> None:
@@ -169,11 +174,11 @@ class Edit:
             pass
         self._files.write(ROOT_FILE, self.contents.root_bytes)
 
-    def _published_timestamp(self) -> bytes | None:
+    def _published_timestamp(self) -> bytes:
         try:
             return self._files.read(TIMESTAMP_FILE)
         except MissingFileError:
-            return None
+            return b""
 
     def _sign(self, role: str) -> tuple[str, bytes]:
         metadata = self._roles[role]

@@ -1,34 +1,93 @@
-"""The root that a folder of keys trusts: who signs follows a store's roots from there on, as devices do.
+"""What a folder of keys knows of the stores that it signs: who signs follows them from there, as devices do.
 
-So nobody who can write to the store, but has no keys, gets others to sign what its own root never allowed.
+So nobody who can write to a store, but has no keys, gets others to sign what its root never allowed, or what
+was replaced long ago.
 """
 
+import hashlib
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Timestamp
 
-from edge_agent.documents.errors import StorageError
-from edge_agent.store.files import write_atomically
+from edge_agent.documents.errors import OperatorError, StorageError
+from edge_agent.store.files import mapping_os_errors, write_atomically
 from edge_fleet.keys import KeyFolder
+from edge_fleet.stores.base import StoreFiles
+from edge_fleet.trust.contents import Contents, metadata_name, parse
 from edge_fleet.trust.roots import read_root
 
-PIN_FILE: Final = "trusted-root"
+FOLDER: Final = "trusted"
+_ROOT: Final = ".root.json"
+_TIMESTAMP: Final = ".timestamp.json"
 
 
-def pinned_root(keys: KeyFolder) -> Root | None:
-    """Return the root that was published or followed last with these keys; None if there was none yet.
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The root and the timestamp of a store that were published or followed last with these keys."""
 
-    Raises RequestError or StorageError if it cannot be read.
+    root_file: Path
+    root: Root
+
+    @property
+    def timestamp_file(self) -> Path:
+        """Where the timestamp lies, if one was kept."""
+        return self.root_file.with_name(self.root_file.name.removesuffix(_ROOT) + _TIMESTAMP)
+
+    def check_newer(self, contents: Contents) -> None:
+        """Raise StorageError if a store holds an older timestamp than was seen; new keys for it begin anew."""
+        root = contents.roles["root"].signed
+        if not self.timestamp_file.exists() or _trusted(root) != _trusted(self.root):
+            return
+        try:
+            seen = parse(self.timestamp_file.read_bytes(), str(self.timestamp_file)).signed
+        except OSError as error:
+            raise OperatorError(f"{self.timestamp_file} cannot be read: {error.strerror}.") from error
+        found: Timestamp = contents.roles["timestamp"].signed
+        if found.version < seen.version:
+            raise StorageError(
+                f"The store was set back: its timestamp has version {found.version}, and these keys know "
+                f"{seen.version}; restore what is newer, or remove {self.timestamp_file} if that is meant."
+            )
+
+
+def find_pin(keys: KeyFolder, files: StoreFiles) -> Pin | None:
+    """Return what a folder of keys knows of a store; None if it knows no store at all yet.
+
+    Raises StorageError if it knows other stores alone, RequestError or StorageError if a root cannot be read.
     """
-    path = keys.path / PIN_FILE
-    return read_root(path) if path.exists() else None
+    pins = [Pin(path, read_root(path)) for path in sorted((keys.path / FOLDER).glob(f"*{_ROOT}"))]
+    here = [pin for pin in pins if _leads_to(pin.root, files)]
+    if pins and not here:
+        raise StorageError(
+            f"No root in {keys.path / FOLDER} leads to {files}, which was set back, forged, or is another "
+            f"store: if it is yours, put its root there, from who you trust, as NAME{_ROOT}."
+        )
+    return max(here, key=lambda pin: pin.root.version, default=None)
 
 
-def pin_root(keys: KeyFolder, content: bytes) -> None:
-    """Trust this root from now on; a folder that cannot be written keeps the one before, which leads here."""
-    path = keys.path / PIN_FILE
-    if path.exists() and path.read_bytes() == content:
-        return
+def keep_pin(keys: KeyFolder, pin: Pin | None, contents: Contents) -> None:
+    """Know this store as it is now; a folder that cannot be written keeps what it knew, which leads here."""
+    path = keys.path / FOLDER / f"{_name(contents)}{_ROOT}" if pin is None else pin.root_file
+    kept = Pin(path, contents.roles["root"].signed)
     with suppress(StorageError):
-        write_atomically(path, content, mode=0o600)
+        with mapping_os_errors(path.parent):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file, content in ((path, contents.root_bytes), (kept.timestamp_file, contents.timestamp_bytes)):
+            if not file.exists() or file.read_bytes() != content:
+                write_atomically(file, content, mode=0o600)
+
+
+def _name(contents: Contents) -> str:
+    return hashlib.sha256(contents.root_bytes).hexdigest()[:16]
+
+
+def _leads_to(root: Root, files: StoreFiles) -> bool:
+    name = metadata_name("root", root.version)
+    return files.exists(name) and bool(parse(files.read(name), name).signed == root)
+
+
+def _trusted(root: Root) -> Any:
+    return sorted(root.roles["timestamp"].keyids)

@@ -5,25 +5,30 @@ from tuf.api.metadata import Root
 from edge_agent.documents.errors import OperatorError, StorageError
 from edge_fleet.stores.base import StoreFiles
 from edge_fleet.trust.contents import TIMESTAMP_FILE, Contents, metadata_name, parse
+from edge_fleet.trust.pinning import Pin
 from edge_fleet.trust.verify import MetadataCheck
 
 
-def read_contents(files: StoreFiles, trusted_root: Root | None = None, mending: bool = False) -> Contents:
+def read_contents(files: StoreFiles, pin: Pin | None = None, mending: bool = False) -> Contents:
     """Return what a store holds; expired metadata counts, as it is about to be renewed.
 
-    `trusted_root` is one that the store's must be or follow. While `mending`, roles may lag behind a root whose
-    publishing was cut off. Raises StorageError for metadata that is missing, damaged, or not what was signed.
+    The store must be or follow what is pinned. While `mending`, roles may lag behind a root whose publishing
+    was cut off. Raises StorageError for metadata that is missing, damaged, not what was signed, or set back.
     """
     check = MetadataCheck(files)
-    check.run(trusted_root)
+    check.run(None if pin is None else pin.root)
     findings = list(check.findings)
     newest = check.roles.get("root")
-    if not mending or (trusted_root and newest and trusted_root.version == newest.signed.version):
+    if not mending or (pin and newest and pin.root.version == newest.signed.version):
         # A root is trusted by its keys' folder only once all of its roles were published.
         findings += check.lagging.values()
     if findings:
         raise StorageError(_refusal(files, findings))
-    return Contents(files, check.roles, check.root_bytes, frozenset(check.lagging))
+    lagging = frozenset(check.lagging)
+    contents = Contents(files, check.roles, check.root_bytes, check.timestamp_bytes, lagging)
+    if pin is not None:
+        pin.check_newer(contents)
+    return contents
 
 
 def check_unfinished(files: StoreFiles, root: Root) -> None:

@@ -53,6 +53,8 @@ class MetadataCheck:
         """The metadata of every role that could be read."""
         self.root_bytes = b""
         """The newest root as it lies there."""
+        self.timestamp_bytes = b""
+        """The timestamp as it lies there."""
         self.targets: list[ListedTarget] = []
         self.checked = 0
         """Metadata files that were read."""
@@ -107,10 +109,11 @@ class MetadataCheck:
         return signed
 
     def _timestamp(self, root: Root) -> Timestamp | None:
-        timestamp = self._load(self._read(TIMESTAMP_FILE), TIMESTAMP_FILE, Timestamp)
-        if timestamp is None:
+        content = self._read(TIMESTAMP_FILE)
+        timestamp = self._load(content, TIMESTAMP_FILE, Timestamp)
+        if timestamp is None or content is None:
             return None
-        self.roles["timestamp"] = timestamp
+        self.roles["timestamp"], self.timestamp_bytes = timestamp, content
         self._check_signed(TIMESTAMP_FILE, root, "timestamp", timestamp)
         self._check_expiry(TIMESTAMP_FILE, timestamp.signed.expires)
         signed: Timestamp = timestamp.signed

@@ -161,9 +161,9 @@ class TestPublish:
         fleet.publish(version="1")
         other = KeyFolder(tmp_path / "elsewhere")
         for role in ("snapshot", "timestamp"):
-            other.load_or_create(role)
+            other.create(role)
             shutil.copy(fleet.keys.file(role), other.file(role))
-        other.load_or_create("m-digits")
+        other.create("m-digits")
         package = read_package(build_package(fleet.folder, version="2"))
         with pytest.raises(OperatorError, match="key given for 'm-digits' is not the one"):
             publish(fleet.repository, [package], other, fleet.now)
@@ -186,7 +186,7 @@ class TestPublish:
 
 class TestKeys:
     def test_they_are_private_and_outside_the_store(self, fleet: Fleet) -> None:
-        for path in fleet.keys.path.iterdir():
+        for path in fleet.keys.path.glob("*.pem"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(fleet.keys.path.stat().st_mode) == 0o700
         assert b"PRIVATE" not in b"".join(
@@ -197,7 +197,7 @@ class TestKeys:
 
     def test_a_passphrase_encrypts_them(self, tmp_path: Path) -> None:
         locked = KeyFolder(tmp_path / "keys", "open sesame")
-        key = locked.load_or_create("root")
+        key = locked.create("root")
         assert b"ENCRYPTED" in locked.file("root").read_bytes()
         loaded = locked.load("root")
         assert loaded.public_key() == key.public_key()
@@ -206,7 +206,7 @@ class TestKeys:
         with pytest.raises(OperatorError, match="wrong EDGE_FLEET_PASSPHRASE"):
             load_key(locked.file("root"), "guess")
         plain = KeyFolder(tmp_path / "plain")
-        plain.load_or_create("root")
+        plain.create("root")
         assert load_key(plain.file("root"), "open sesame").public_key() == plain.load("root").public_key()
 
     def test_what_is_no_key_is_told(self, tmp_path: Path) -> None:

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge_fleet.cli import main
+from edge_fleet.keys import KeyFolder
+from edge_fleet.rotate import propose
+from edge_fleet.trust.proposal import Change
+from edge_fleet.trust.signers import read_key
 from edge_fleet.verify import verify
 from support.tiny_fleet import Fleet
 
@@ -50,6 +54,17 @@ def test_a_key_that_cannot_be_opened_any_more_is_left_behind(fleet: Fleet, role:
     assert rotate(fleet, role) == 0
     assert main(["refresh", str(fleet.store), "--all", "--keys", str(fleet.keys.path)]) == 0
     assert verify(fleet.repository, fleet.now).findings == ()
+
+
+def test_one_of_several_signs_beside_a_key_that_cannot_be_opened(fleet: Fleet, tmp_path: Path) -> None:
+    bob = KeyFolder(tmp_path / "bob")
+    for name in ("root.bob", "root.carol"):
+        bob.create(name)
+    change = Change(add=tuple(read_key(bob, name) for name in ("root.bob", "root.carol")), threshold=2)
+    proposal = propose(fleet.repository.read(), "root", change, fleet.now)
+    proposal.write(tmp_path / "proposal")
+    (bob.path / "root.carol.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    assert main(["sign", str(tmp_path / "proposal"), "--keys", str(bob.path)]) == 0
 
 
 @pytest.mark.parametrize(

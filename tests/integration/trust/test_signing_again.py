@@ -17,7 +17,7 @@ from edge_fleet.refresh import refresh
 from edge_fleet.repository import Edit, Repository
 from edge_fleet.retire import retire
 from edge_fleet.rotate import replacement, rotate
-from edge_fleet.trust.pinning import PIN_FILE
+from edge_fleet.trust.pinning import FOLDER
 from edge_fleet.verify import verify
 from support.tiny_fleet import Device, Fleet
 
@@ -56,7 +56,7 @@ def test_what_was_forged_is_not_signed(stocked: Fleet, role: str) -> None:
     path = stocked.store / "metadata/timestamp.json" if role == "timestamp" else newest(stocked, role)
     forge(path, lambda signed: add_target(signed) if "targets" in signed else signed.update(x=1))
     before = files_of(stocked.store)
-    with pytest.raises(StorageError, match="is not as it was signed"):
+    with pytest.raises(StorageError, match=r"is not as it was signed|forged"):
         refresh(stocked.repository, stocked.keys, stocked.now + timedelta(days=80), everything=True)
     with pytest.raises(StorageError, match="is not as it was signed"):
         stocked.repository.read()
@@ -76,13 +76,13 @@ class TestTrustedRoot:
         """Also one that gives these very keys something to sign."""
         forged = Fleet(tmp_path / "forged")
         shutil.copytree(stocked.keys.path, forged.keys.path)
-        (forged.keys.path / PIN_FILE).unlink()
+        shutil.rmtree(forged.keys.path / FOLDER)
         for role in ("root", "targets"):
             forged.keys.file(role).unlink()
         forged.repository.create(forged.keys, forged.now)
         shutil.rmtree(stocked.store)
         shutil.copytree(forged.store, stocked.store)
-        with pytest.raises(StorageError, match="is not the root 1 that is trusted"):
+        with pytest.raises(StorageError, match="set back, forged, or is another store"):
             refresh(stocked.repository, stocked.keys, stocked.now)
 
     def test_a_store_that_was_set_back_is_refused(self, stocked: Fleet, tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ class TestTrustedRoot:
         rotate(stocked.repository, stocked.keys, "timestamp", change, stocked.now)
         shutil.rmtree(stocked.store)
         shutil.copytree(before, stocked.store)
-        with pytest.raises(StorageError, match=r"lacks metadata/2\.root\.json.*set back"):
+        with pytest.raises(StorageError, match="set back, forged, or is another store"):
             refresh(stocked.repository, stocked.keys, stocked.now)
 
     def test_it_moves_on_with_the_store(self, stocked: Fleet) -> None:
-        pin = stocked.keys.path / PIN_FILE
+        (pin,) = (stocked.keys.path / FOLDER).glob("*.root.json")
         assert pin.read_bytes() == (stocked.store / "metadata/1.root.json").read_bytes()
         change = replacement(stocked.keys, stocked.repository.read(), "timestamp", "ed25519")
         rotate(stocked.repository, stocked.keys, "timestamp", change, stocked.now)
@@ -108,7 +108,50 @@ class TestTrustedRoot:
         change = replacement(stocked.keys, stocked.repository.read(), "targets", "ed25519")
         rotate(stocked.repository, stocked.keys, "targets", change, stocked.now)
         refresh(stocked.repository, away, stocked.now)
-        assert (away.path / PIN_FILE).read_bytes() == (stocked.store / "metadata/2.root.json").read_bytes()
+        (pin,) = (away.path / FOLDER).glob("*.root.json")
+        assert pin.read_bytes() == (stocked.store / "metadata/2.root.json").read_bytes()
+
+    def test_one_folder_of_keys_has_several_stores(self, stocked: Fleet, tmp_path: Path) -> None:
+        other = Repository(tmp_path / "other")
+        other.create(stocked.keys, stocked.now + timedelta(hours=1))
+        for repository in (stocked.repository, other, stocked.repository, other):
+            refresh(repository, stocked.keys, stocked.now)
+
+    def test_another_store_is_taken_on_by_its_root(self, stocked: Fleet, tmp_path: Path) -> None:
+        """Made elsewhere with the same keys."""
+        elsewhere = KeyFolder(tmp_path / "elsewhere")
+        shutil.copytree(stocked.keys.path, elsewhere.path)
+        other = Repository(tmp_path / "other")
+        other.create(elsewhere, stocked.now + timedelta(hours=1))
+        with pytest.raises(StorageError, match="put its root there"):
+            refresh(other, stocked.keys, stocked.now)
+        shutil.copy(tmp_path / "other/root.json", stocked.keys.path / FOLDER / "other.root.json")
+        refresh(other, stocked.keys, stocked.now)
+        assert (stocked.keys.path / FOLDER / "other.timestamp.json").exists()
+
+    def test_what_was_replaced_is_not_signed_again(self, stocked: Fleet, tmp_path: Path) -> None:
+        before = tmp_path / "before"
+        shutil.copytree(stocked.store, before)
+        stocked.publish(version="2")
+        shutil.rmtree(stocked.store)
+        shutil.copytree(before, stocked.store)
+        with pytest.raises(StorageError, match=r"was set back: .* or remove (.*) if that is meant") as refused:
+            refresh(stocked.repository, stocked.keys, stocked.now)
+        Path(str(refused.value).partition("or remove ")[2].partition(" if that")[0]).unlink()
+        refresh(stocked.repository, stocked.keys, stocked.now)
+
+    def test_keys_that_cannot_be_written_follow_all_the_same(
+        self, stocked: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def read_only(path: Path, content: bytes, mode: int) -> None:
+            raise StorageError(f"{path} is read-only")
+
+        monkeypatch.setattr("edge_fleet.trust.pinning.write_atomically", read_only)
+        (pin,) = (stocked.keys.path / FOLDER).glob("*.timestamp.json")
+        before = pin.read_bytes()
+        for _ in range(2):
+            refresh(stocked.repository, stocked.keys, stocked.now)
+        assert pin.read_bytes() == before
 
 
 class TestTwoWriters:
@@ -141,6 +184,24 @@ class TestTwoWriters:
 @contextmanager
 def unlocked(self: object) -> Iterator[None]:
     yield
+
+
+def mend_with_cuts(
+    fleet: Fleet,
+    limited: Callable[[Edit, str, bytes], None],
+    left: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Have a refresh cut off after each number of writes, until it comes to its end."""
+    for writes in range(30):
+        left[0] = writes
+        with monkeypatch.context() as patch:
+            patch.setattr(Edit, "_write", limited)
+            try:
+                refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
+            except PowerCutError:
+                continue
+        return
 
 
 class TestLostKeys:
@@ -177,7 +238,7 @@ class TestLostKeys:
                     refresh(stocked.repository, stocked.keys, stocked.now)
                 (finding, *_) = verify(stocked.repository, stocked.now).findings
                 assert "run edge-fleet refresh --all" in finding
-                refresh(stocked.repository, stocked.keys, stocked.now, everything=True)
+                mend_with_cuts(stocked, limited, left, monkeypatch)
                 break
             assert device.sync(force=True).plan == plan
         assert lagged == 1

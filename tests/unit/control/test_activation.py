@@ -69,6 +69,15 @@ def test_one_that_does_not_load_here_now_waits(it: Supervisor) -> None:
     assert it.deployer.problems == []
 
 
+def test_what_has_loaded_at_last_waits_no_more_beside_a_newer_version(it: Supervisor) -> None:
+    activating(it)
+    refuse(it, by_device=True)
+    later(it, 101)
+    it.apply()
+    it.fetch(3, it.version("a", "2"), it.version("b", "1"))
+    assert it.deployer.problems == []
+
+
 def test_what_waits_does_not_hold_up_a_newer_deployment(it: Supervisor) -> None:
     activating(it)
     refuse(it, by_device=True)
