@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from converters.arrays import shown
 from converters.data import audio, images
-from converters.data.casting import cast, check_finite, check_numeric
+from converters.data.casting import cast, check_finite, check_numeric, is_float
 from converters.data.columns import Columns, by_input, table_inputs
 from converters.data.samples import Samples
 from converters.errors import DataError
@@ -79,7 +79,7 @@ def _table(spec: TensorSpec, values: NDArray[np.float64]) -> NDArray[Any]:
     """Return a table's numbers in the input's datatype: it does not say whether 1 is an integer."""
     check_numeric(spec)
     check_finite(spec.name, values)
-    if np.dtype(NUMPY_NAME[spec.datatype]).kind in "iu" and not (values % 1).any():
+    if np.dtype(NUMPY_NAME[spec.datatype]).kind in "iu" and not is_float(spec) and not (values % 1).any():
         typed = cast(spec, values.astype(np.int64))
     else:
         typed = cast(spec, values)

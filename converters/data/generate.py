@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.arrays import shown
-from converters.data.casting import check_numeric
+from converters.data.casting import check_numeric, is_float, to_float
 from converters.data.samples import Samples
 from converters.data.settings import GENERATED, Range
 from converters.data.splitting import SEED
@@ -19,6 +19,7 @@ FREE_DIMENSION: Final = 32
 """Size of a generated sample's free dimensions after the first, which gets 1."""
 
 _FLOAT_STEPS: Final = 256
+_LARGEST_BF16: Final = (2 - 2**-7) * 2.0**127
 
 
 def generate(
@@ -64,12 +65,11 @@ def _draw(
         case _:
             unit = np.full(size, level)
     low, high = bounds
-    dtype = np.dtype(NUMPY_NAME[spec.datatype])
-    if dtype.kind == "f":
+    if is_float(spec):
         values = low + np.floor(unit * _FLOAT_STEPS) / _FLOAT_STEPS * (high - low)
-    else:
-        values = np.minimum(np.floor(low + unit * (high - low + 1)), high)
-    drawn: NDArray[Any] = values.astype(dtype).reshape(shape)
+        return to_float(spec, values).reshape(shape)
+    values = np.minimum(np.floor(low + unit * (high - low + 1)), high)
+    drawn: NDArray[Any] = values.astype(NUMPY_NAME[spec.datatype]).reshape(shape)
     return drawn
 
 
@@ -92,17 +92,17 @@ def _limits(spec: TensorSpec) -> tuple[float, float]:
     dtype = np.dtype(NUMPY_NAME[spec.datatype])
     if dtype.kind == "b":
         return (0, 1)
-    if dtype.kind == "f":
-        return (float(np.finfo(dtype).min), float(np.finfo(dtype).max))
+    if is_float(spec):
+        largest = _LARGEST_BF16 if spec.datatype == "BF16" else float(np.finfo(dtype).max)
+        return (-largest, largest)
     return (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
 def _default_range(spec: TensorSpec) -> Range:
     check_numeric(spec)
-    dtype = np.dtype(NUMPY_NAME[spec.datatype])
-    if dtype.kind == "f" or spec.datatype == "BOOL":
+    if is_float(spec) or spec.datatype == "BOOL":
         return (0.0, 1.0)
-    info = np.iinfo(dtype)
+    info = np.iinfo(np.dtype(NUMPY_NAME[spec.datatype]))
     return (float(info.min), float(info.max)) if info.bits == 8 else (0.0, 255.0)
 
 

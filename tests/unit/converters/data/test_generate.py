@@ -1,9 +1,10 @@
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from converters.data.generate import generate
 from converters.errors import DataError
@@ -13,7 +14,14 @@ IMAGE = TensorSpec("image", "FP32", (-1, 1, 3, 3))
 NUMBERS = [one for one in get_args(Datatype) if one != "BYTES"]
 
 
+def numbers(datatype: Datatype, array: NDArray[Any]) -> NDArray[np.float64]:
+    if datatype == "BF16":
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
 @settings(max_examples=60, deadline=None)
+@example("BF16", [2, 5], -1, 0)
 @given(
     st.sampled_from(NUMBERS),
     st.lists(st.sampled_from([-1, 1, 2, 5]), max_size=4),
@@ -32,8 +40,9 @@ def test_generated_samples_fit_and_stay_in_range(
     for sample in made.inputs:
         assert sample["x"].dtype == np.dtype(NUMPY_NAME[datatype])
         assert spec.accepts(sample["x"].shape)
-        assert (sample["x"].astype(np.float64) >= bounds[0]).all()
-        assert (sample["x"].astype(np.float64) <= bounds[1]).all()
+        values = numbers(datatype, sample["x"])
+        assert (values >= bounds[0]).all()
+        assert (values <= bounds[1]).all()
 
 
 def test_generated_samples_are_the_same_each_time() -> None:
