@@ -4,6 +4,8 @@ import random
 import threading
 from pathlib import Path
 
+import pytest
+
 from edge_agent.documents.errors import DuplicateError, UnavailableError
 from support.agent import wait_until
 from support.outcomes import OutcomeServing, prediction_id
@@ -52,6 +54,7 @@ def wait_for_more(senders: list[Sender], count: int) -> None:
     wait_until(lambda: sum(sender.stored for sender in senders) >= goal, "more outcomes are stored")
 
 
+@pytest.mark.slow
 def test_every_acknowledged_outcome_is_in_the_sums_exactly_once(tmp_path: Path) -> None:
     rng = random.Random(7)
     with OutcomeServing(tmp_path, interval_s=0.0) as serving:

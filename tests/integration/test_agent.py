@@ -100,6 +100,7 @@ def test_a_second_look_at_an_unchanged_store_says_so(agent: AgentProcess, fleet:
     assert agent.factor() == (2.0, "1")
 
 
+@pytest.mark.slow
 def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
@@ -150,6 +151,7 @@ def local_blob(agent: AgentProcess, fleet: Fleet, version: str) -> Path:
     return agent.state / "blobs" / name[:2] / name
 
 
+@pytest.mark.slow
 def test_a_damaged_file_waits_for_the_store_without_a_storm(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
@@ -331,6 +333,7 @@ def test_serving_is_back_at_once_when_it_is_killed_and_nobody_is_charged(
     assert [found.crashes for found in agent.reported().versions] == [0]
 
 
+@pytest.mark.slow
 def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
     agent: AgentProcess, fleet: Fleet
 ) -> None:
@@ -356,6 +359,7 @@ def test_a_version_that_crashes_three_times_gives_way_to_the_one_before(
     assert agent.factor() == (4.0, "3")
 
 
+@pytest.mark.slow
 def test_a_version_that_hangs_is_killed_and_charged(agent: AgentProcess, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     agent.sync()
@@ -372,6 +376,7 @@ def test_a_version_that_hangs_is_killed_and_charged(agent: AgentProcess, fleet: 
 # --- going back, restarting ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rollback_holds_until_there_is_something_newer(agent: AgentProcess, fleet: Fleet) -> None:
     with pytest.raises(EdgeAgentError, match="no previous version"):
         agent.ask("rollback")
@@ -490,6 +495,7 @@ def test_another_key_folder_is_no_way_in(fleet: Fleet, tmp_path: Path) -> None:
         edit.renew("timestamp")
 
 
+@pytest.mark.slow
 def test_settings_broken_by_an_edit_do_not_stop_it_and_are_taken_up_when_repaired(
     agent: AgentProcess, fleet: Fleet
 ) -> None:

@@ -238,6 +238,7 @@ sys.exit(main(words))
 """
 
 
+@pytest.mark.slow
 def test_who_may_not_administer_sees_what_serving_says() -> None:
     with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as admin:
         folder = Path(name)

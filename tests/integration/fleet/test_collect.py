@@ -112,6 +112,7 @@ def test_what_devices_tell_is_stored_and_shown(
     assert "-0.100 ±" in table
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_while_no_collector_runs(tools: Collector, device: Device) -> None:
     assert main(["collect", tools.broker, "--db", str(tools.db), "--once"]) == 0
     for number in range(50):
@@ -121,6 +122,7 @@ def test_nothing_is_lost_while_no_collector_runs(tools: Collector, device: Devic
     assert tools.counts()["events"] == 50
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_killed_loses_and_doubles_nothing(tools: Collector, device: Device) -> None:
     sent = 0
     for _ in range(4):

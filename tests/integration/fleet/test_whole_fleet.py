@@ -54,6 +54,7 @@ def reporting(capsys: pytest.CaptureFixture[str], collector: Collector, serial: 
     return device if device["serial"] == serial else None
 
 
+@pytest.mark.slow
 def test_an_experiment_from_deployment_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fleet = Fleet(tmp_path / "fleet")
     fleet.release("1", 2.0)

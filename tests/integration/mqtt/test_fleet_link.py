@@ -88,6 +88,7 @@ def test_birth_reports_and_events_are_told_and_the_will_after_a_crash(
         assert {found.topic for found in late.messages} == {f"{UP}/status", f"{UP}/reported"}
 
 
+@pytest.mark.slow
 def test_metrics_and_sums_of_the_arms_are_told(tmp_path: Path, broker: Broker, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     with Listener(broker.port, f"{UP}/#") as fleet_side, device(tmp_path, broker, fleet) as agent:
@@ -151,6 +152,7 @@ def test_a_broker_that_was_killed_and_emptied_is_told_again(
             assert fleet_side.on(f"{UP}/status")[-1].payload == b"online"
 
 
+@pytest.mark.slow
 def test_no_event_is_lost_or_has_two_ids_when_agent_and_broker_are_killed(
     tmp_path: Path, broker: Broker
 ) -> None:

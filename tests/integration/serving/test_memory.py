@@ -330,6 +330,7 @@ def own_kilobytes(serving: ServingProcess) -> int:
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
 
 
+@pytest.mark.slow
 def test_two_hundred_loads_leave_no_memory_behind(serve: Serve, tmp_path: Path) -> None:
     serving = serve()
     plans = [

@@ -109,6 +109,7 @@ def test_a_candidate_counts_as_deployed(fleet: Fleet) -> None:
     assert publish_version(fleet, "3", content=OLD + os.urandom(1000)).patches == 2
 
 
+@pytest.mark.slow
 def test_no_patch_is_made_that_saves_little_or_asks_for_much_memory(site: Site, fleet: Fleet) -> None:
     assert publish_version(fleet, "2", content=OLD[:400_000] + os.urandom(600_000)).patches == 0
     assert publish_version(fleet, "3", content=bytes(PATCH_LIMIT_BYTES + 1)).patches == 0

@@ -235,6 +235,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
         monkeypatch.setattr(ObjectFiles, name, limited)
 
 
+@pytest.mark.slow
 def test_devices_sync_from_a_bucket_whose_publishers_are_cut_off(
     s3: str, endpoint: str, keys: KeyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def another_boot(agent: AgentProcess) -> None:
     path.write_text(json.dumps(state))
 
 
+@pytest.mark.slow
 def test_a_version_that_takes_the_device_down_is_given_up(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_version_that_takes_the_device_down_is_given_up(
     assert agent.factor() == (4.0, "3")
 
 
+@pytest.mark.slow
 def test_of_several_that_served_before_the_one_to_blame_is_found(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_of_several_that_served_before_the_one_to_blame_is_found(
     assert agent.factor("a") == agent.factor("z") == (5.0, "1")
 
 
+@pytest.mark.slow
 def test_kills_and_power_cuts_of_a_sound_version_are_forgotten_once_it_serves(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:

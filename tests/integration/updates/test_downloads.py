@@ -45,6 +45,7 @@ def cut_short(handler: Handler, content: bytes, offset: int) -> None:
     handler.answer(200, content[:500_000], length=len(content))
 
 
+@pytest.mark.slow
 def test_all_files_of_a_deployment_arrive_before_anything_changes(
     tmp_path: Path, fleet: Fleet, store: Server
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_version_that_differs_little_is_made_from_the_one_that_is_here(
         assert store.offsets == []
 
 
+@pytest.mark.slow
 def test_progress_is_told_by_the_status_and_over_mqtt(tmp_path: Path, fleet: Fleet, store: Server) -> None:
     fleet.release("1", 2.0, padding_bytes=SIZE)
     with Broker(tmp_path / "broker") as broker, Listener(broker.port, f"{UP}/#") as fleet_side:
@@ -118,6 +120,7 @@ def test_progress_is_told_by_the_status_and_over_mqtt(tmp_path: Path, fleet: Fle
     assert done == sorted(done)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_used_up_is_told_and_an_operator_can_go_on(
     tmp_path: Path, fleet: Fleet, store: Server
 ) -> None:
@@ -142,6 +145,7 @@ def test_a_budget_that_is_used_up_is_told_and_an_operator_can_go_on(
         assert agent.reported().waits == ()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_busy_is_left_alone_for_as_long_as_it_asks(
     tmp_path: Path, fleet: Fleet, store: Server
 ) -> None:

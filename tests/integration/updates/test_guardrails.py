@@ -112,6 +112,7 @@ def went_back(agent: AgentProcess) -> str:
         ("3.0 hangs", "the serving process did not return"),
     ],
 )
+@pytest.mark.slow
 def test_what_breaches_its_guardrails_is_taken_back_without_the_store(
     agent: AgentProcess, fleet: Fleet, behaviour: str, reason: str
 ) -> None:
@@ -129,6 +130,7 @@ def test_what_breaches_its_guardrails_is_taken_back_without_the_store(
     assert agent.events("quarantined") == []
 
 
+@pytest.mark.slow
 def test_what_is_held_stays_away_until_there_is_something_newer(agent: AgentProcess, fleet: Fleet) -> None:
     start(agent, fleet)
     with asking(agent, "m"):
@@ -159,6 +161,7 @@ def test_an_operator_may_bring_back_what_is_held(agent: AgentProcess, fleet: Fle
     assert agent.factor() == (3.0, "2")
 
 
+@pytest.mark.slow
 def test_a_trial_ends_well_and_goes_on_after_a_restart(agent: AgentProcess, fleet: Fleet) -> None:
     start(agent, fleet)
     fleet.publish("2", 3.0)

@@ -59,6 +59,7 @@ def two_versions(agent: AgentProcess, fleet: Fleet) -> None:
         wait_until(lambda v=version: agent.factor()[1] == v, "it serves")
 
 
+@pytest.mark.slow
 def test_a_version_is_put_into_quarantine_and_released(agent: AgentProcess, fleet: Fleet) -> None:
     two_versions(agent, fleet)
     assert "Nothing is in quarantine." in run(agent, "quarantine").stdout
@@ -90,6 +91,7 @@ def test_a_version_is_put_into_quarantine_and_released(agent: AgentProcess, flee
     assert told(agent, "quarantine", "release", "--all")["released"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_found_and_repaired_by_a_sync(agent: AgentProcess, fleet: Fleet) -> None:
     two_versions(agent, fleet)
     assert told(agent, "verify")["sound"] is True
@@ -104,6 +106,7 @@ def test_what_is_damaged_is_found_and_repaired_by_a_sync(agent: AgentProcess, fl
     assert agent.factor() == (3.0, "2")
 
 
+@pytest.mark.slow
 def test_what_the_disk_says_when_no_agent_runs(agent: AgentProcess, fleet: Fleet) -> None:
     two_versions(agent, fleet)
     told(agent, "quarantine", "add", "m", "1", "--reason", "Never again.")

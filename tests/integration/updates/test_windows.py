@@ -41,6 +41,7 @@ def candidate(fleet: Fleet, version: str, **change: object) -> None:
     deploy(fleet.repository, fleet.keys, "default", wanted, datetime.now(UTC))
 
 
+@pytest.mark.slow
 def test_a_version_waits_for_the_devices_window_and_an_operator_need_not(tmp_path: Path, fleet: Fleet) -> None:
     fleet.release("1", 2.0)
     with device(tmp_path, fleet, window=hours_from_now(3, 5)) as agent:
@@ -93,6 +94,7 @@ def test_an_open_window_holds_nothing_back(tmp_path: Path, fleet: Fleet) -> None
         assert agent.sync()["status"] == "activated"
 
 
+@pytest.mark.slow
 def test_a_candidate_waits_for_its_rollouts_window_and_the_way_back_does_not(
     tmp_path: Path, fleet: Fleet
 ) -> None:
