@@ -256,9 +256,9 @@ def read_sums(path: Path, since: Mark = Mark()) -> Reading:
     For another process than the writer's, which this never blocks; milliseconds. Nothing if there is no
     database yet. Raises StorageError when it cannot be read.
     """
-    if not path.exists():
-        return Reading(Mark())
     try:
+        if not path.exists():
+            return Reading(Mark())
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         ) as connection:
@@ -266,7 +266,7 @@ def read_sums(path: Path, since: Mark = Mark()) -> Reading:
             # One transaction: all of it is read from the same moment.
             connection.execute("BEGIN")
             return _read(connection, since)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StorageError(f"The outcomes in {path} cannot be read ({error}): check its disk.") from error
 
 
