@@ -28,13 +28,15 @@ class Link:
         need_root("a network namespace")
         self._ip = need_program("ip", "iproute2")
         self._nft = need_program("nft", "nftables")
+        self._nsenter = need_program("nsenter", "util-linux")
         self.name = f"edge-{os.getpid()}"
         self._stack = ExitStack()
 
     @property
     def wrapper(self) -> tuple[str, ...]:
         """The command that runs another on the device's side."""
-        return (self._ip, "netns", "exec", self.name)
+        # `ip netns exec` would mount a /sys of its own, which not every host allows.
+        return (self._nsenter, f"--net=/run/netns/{self.name}", "--")
 
     def __enter__(self) -> "Link":
         ours, theirs = f"veth-{os.getpid() % 100_000}", "eth0"
@@ -45,7 +47,7 @@ class Link:
             self._run(self._ip, "addr", "add", f"{HERE}/30", "dev", ours)
             self._run(self._ip, "link", "set", ours, "up")
             for command in (("addr", "add", f"{THERE}/30", "dev", theirs), ("link", "set", theirs, "up")):
-                self._run(self._ip, "-n", self.name, *command)
+                self._run(*self.wrapper, self._ip, *command)
             self._stack = stack.pop_all()
         return self
 
