@@ -49,6 +49,7 @@ class Repository:
 
         Raises NotFoundError if there is none, StorageError if it is not as it was signed.
         """
+        self.check_exists()
         return self._read(None, mending=False)
 
     def check_exists(self) -> None:
@@ -101,7 +102,6 @@ class Repository:
             keep_pin(keys, None, edit.contents)
 
     def _read(self, pin: Pin | None, mending: bool) -> Contents:
-        self.check_exists()
         contents = read_contents(self.files, pin, mending)
         self.expires = contents.expires
         return contents

@@ -99,9 +99,12 @@ class Downloads:
             blobs.place(file.kept_sha256, file.kept_size_bytes, progress.through("Unpacking", pieces))
         except StoreFileMissingError:
             return False
-        except (StoreUnreachableError, ArtifactError, OSError, MemoryError) as error:
-            if isinstance(error, StoreUnreachableError) and blobs.patch_bytes(file.sha256) > before_bytes:
+        except StoreUnreachableError as error:
+            if blobs.patch_bytes(file.sha256) > before_bytes:
                 raise
+            log.warning("A patch does not come, the whole file is fetched: %s", error)
+            return False
+        except (ArtifactError, OSError, MemoryError) as error:
             log.warning("A patch is of no use, the whole file is fetched: %s", str(error) or "out of memory")
             return False
         return True

@@ -16,6 +16,7 @@ import msgspec
 
 from edge_agent.documents.errors import StorageError
 from edge_agent.documents.messages import Event
+from edge_agent.store.reading import reading
 
 KEEP = 10_000
 """Rows kept; older ones are dropped as new ones come."""
@@ -196,16 +197,11 @@ def read_newest(path: Path, limit: int) -> list[Event]:
     For another process than the writer's. Nothing if there is no log yet. Raises StorageError when it cannot be
     read.
     """
-    if not path.exists():
-        return []
     query = "SELECT time_s, body FROM event ORDER BY seq DESC LIMIT ?"
-    try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        ) as connection:
-            rows = connection.execute(query, (limit,)).fetchall()
-    except sqlite3.Error as error:
-        raise StorageError(f"The events in {path} cannot be read ({error}): check its disk.") from error
+    with reading(path, "events") as connection:
+        if connection is None:
+            return []
+        rows = connection.execute(query, (limit,)).fetchall()
     return [_event(time_s, body) for time_s, body in reversed(rows)]
 
 

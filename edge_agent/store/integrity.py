@@ -1,8 +1,9 @@
 """Whether a database on this device is whole, without changing anything in it."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
+
+from edge_agent.documents.errors import StorageError
+from edge_agent.store.reading import reading
 
 
 def damage(path: Path) -> str | None:
@@ -10,13 +11,11 @@ def damage(path: Path) -> str | None:
 
     For another process than the writer's, which this never blocks; it reads the whole file.
     """
-    if not path.exists():
-        return None
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-        ) as connection:
+        with reading(path, "pages", timeout_s=5.0) as connection:
+            if connection is None:
+                return None
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    except sqlite3.Error as error:
-        return str(error)
+    except StorageError as error:
+        return str(error.__cause__)
     return None if found == "ok" else str(found)

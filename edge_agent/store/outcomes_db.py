@@ -18,6 +18,7 @@ import msgspec
 from edge_agent.documents.errors import StorageError
 from edge_agent.documents.messages import ArmSums
 from edge_agent.policy.prediction_id import Prediction
+from edge_agent.store.reading import reading
 
 FOLD_ROWS: Final = 4096
 """Fresh rows that are folded at once; their keys are held in memory."""
@@ -256,18 +257,13 @@ def read_sums(path: Path, since: Mark = Mark()) -> Reading:
     For another process than the writer's, which this never blocks; milliseconds. Nothing if there is no
     database yet. Raises StorageError when it cannot be read.
     """
-    try:
-        if not path.exists():
+    with reading(path, "outcomes") as connection:
+        if connection is None:
             return Reading(Mark())
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        ) as connection:
-            connection.isolation_level = None
-            # One transaction: all of it is read from the same moment.
-            connection.execute("BEGIN")
-            return _read(connection, since)
-    except (sqlite3.Error, OSError) as error:
-        raise StorageError(f"The outcomes in {path} cannot be read ({error}): check its disk.") from error
+        connection.isolation_level = None
+        # One transaction: all of it is read from the same moment.
+        connection.execute("BEGIN")
+        return _read(connection, since)
 
 
 def _read(connection: sqlite3.Connection, since: Mark) -> Reading:

@@ -8,14 +8,14 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tuf.api.metadata import Root, Timestamp
 
 from edge_agent.documents.errors import OperatorError, StorageError
 from edge_agent.store.files import mapping_os_errors, write_atomically
 from edge_fleet.keys import KeyFolder
-from edge_fleet.stores.base import StoreFiles
+from edge_fleet.stores.base import MissingFileError, StoreFiles
 from edge_fleet.trust.contents import Contents, metadata_name, parse
 from edge_fleet.trust.roots import read_root
 
@@ -39,7 +39,7 @@ class Pin:
     def check_newer(self, contents: Contents) -> None:
         """Raise StorageError if a store holds an older timestamp than was seen; new keys for it begin anew."""
         root = contents.roles["root"].signed
-        if not self.timestamp_file.exists() or _trusted(root) != _trusted(self.root):
+        if not self.timestamp_file.exists() or _timestamp_keys(root) != _timestamp_keys(self.root):
             return
         try:
             seen = parse(self.timestamp_file.read_bytes(), str(self.timestamp_file)).signed
@@ -86,8 +86,11 @@ def _name(contents: Contents) -> str:
 
 def _leads_to(root: Root, files: StoreFiles) -> bool:
     name = metadata_name("root", root.version)
-    return files.exists(name) and bool(parse(files.read(name), name).signed == root)
+    try:
+        return bool(parse(files.read(name), f"{files}/{name}").signed == root)
+    except MissingFileError:
+        return False
 
 
-def _trusted(root: Root) -> Any:
-    return sorted(root.roles["timestamp"].keyids)
+def _timestamp_keys(root: Root) -> set[str]:
+    return set(root.roles["timestamp"].keyids)

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -36,6 +37,15 @@ class Supervisor:
         self.layout.create()
         self.blobs = BlobStore(self.layout)
         self.start()
+
+    @classmethod
+    def serving_one(cls, folder: Path) -> Self:
+        """Return one that serves version 1 of model a."""
+        supervisor = cls(folder)
+        supervisor.apply()
+        supervisor.deploy(1, supervisor.version("a", "1"))
+        supervisor.apply()
+        return supervisor
 
     def start(self) -> None:
         """Begin, with what is on disk."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -143,6 +144,18 @@ class Fleet:
 
     def blob(self, sha256: str) -> Path:
         return self.store / blob_path(sha256)
+
+    def newest(self, role: str) -> Path:
+        """Return the newest metadata file of a role but the timestamp's."""
+        files = (self.store / "metadata").glob(f"*.{role}.json")
+        return max(files, key=lambda path: int(path.name.split(".")[0]))
+
+
+def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change signed metadata, and leave the signatures as they are."""
+    document = json.loads(path.read_bytes())
+    change(document["signed"])
+    path.write_text(json.dumps(document))
 
 
 @dataclass

@@ -21,39 +21,8 @@ from edge_fleet.keys import KeyFolder, load_key
 from edge_fleet.publish import publish, read_package
 from edge_fleet.refresh import refresh
 from edge_fleet.repository import Repository
+from support.cuts import PowerCutError, cut_after
 from support.tiny_fleet import Device, Fleet, build_package
-
-
-class PowerCutError(BaseException):
-    """Ends the fleet tool as a kill would: no handler runs."""
-
-
-class Fuse:
-    """Lets a number of writes through, then cuts the power."""
-
-    def __init__(self, writes: int) -> None:
-        self.left = writes
-
-    def burn(self) -> None:
-        if self.left == 0:
-            raise PowerCutError
-        self.left -= 1
-
-
-def install(monkeypatch: pytest.MonkeyPatch, fuse: Fuse) -> None:
-    """Put the fuse before every file that the fleet tools write into a store."""
-    from edge_agent.store import files
-
-    def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-        fuse.burn()
-        files.write_atomically(path, content, mode)
-
-    def replacing(path: Path, mode: int = 0o644) -> Any:
-        fuse.burn()
-        return files.replacing(path, mode)
-
-    monkeypatch.setattr("edge_fleet.stores.folder.write_atomically", write_atomically)
-    monkeypatch.setattr("edge_fleet.stores.folder.replacing", replacing)
 
 
 def publish_packages(fleet: Fleet, packages: list[Path]) -> None:
@@ -75,7 +44,7 @@ class TestInterruption:
             shutil.rmtree(fleet.store)
             shutil.copytree(before, fleet.store)
             with monkeypatch.context() as patch:
-                install(patch, Fuse(cuts))
+                cut_after(patch, cuts)
                 try:
                     publish_packages(fleet, packages)
                     break
@@ -94,7 +63,7 @@ class TestInterruption:
         repository, keys = Repository(tmp_path / "store"), KeyFolder(tmp_path / "keys")
         for writes in range(20):
             with monkeypatch.context() as patch:
-                install(patch, Fuse(writes))
+                cut_after(patch, writes)
                 try:
                     repository.create(keys, datetime.now(UTC))
                     break

@@ -24,13 +24,10 @@ from edge_fleet.stores.objects import ObjectFiles
 from edge_fleet.stores.opening import open_files
 from edge_fleet.verify import verify
 from support.buckets import BUCKET, amazon
+from support.cuts import PowerCutError
 from support.tiny_fleet import Device, build_package
 
 PLACES = ("folder", "file", "memory", "s3")
-
-
-class PowerCutError(BaseException):
-    """Ends the fleet tool as a kill would."""
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +216,7 @@ class TestStore:
         assert (first.uploaded_bytes, again.uploaded_bytes, again.state) == (301_000, 0, "unchanged")
 
 
-def cut_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+def cut_bucket_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     """Let a number of writes through to any place like S3, then end the writer."""
     left = [writes]
     for name in ("write", "upload"):
@@ -256,7 +253,7 @@ def test_devices_sync_from_a_bucket_whose_publishers_are_cut_off(
     package = read_package(build_package(tmp_path, version="2", size_bytes=20_000))
     for writes in range(20):
         with monkeypatch.context() as patch:
-            cut_after(patch, writes)
+            cut_bucket_after(patch, writes)
             try:
                 publish(Repository(s3), [package], keys, datetime.now(UTC))
                 break

@@ -13,14 +13,10 @@ from edge_fleet.keys import KeyFolder
 from edge_fleet.refresh import refresh
 from edge_fleet.repository import Repository
 from edge_fleet.rotate import apply, propose, replacement, rotate, trusted
-from edge_fleet.trust.edit import Edit
 from edge_fleet.trust.proposal import Change
 from edge_fleet.trust.signers import load_signers, read_key
+from support.cuts import PowerCutError, cut_after
 from support.tiny_fleet import Device, Fleet
-
-
-class PowerCutError(BaseException):
-    """Ends the fleet tool as a kill would."""
 
 
 @pytest.fixture
@@ -219,18 +215,9 @@ class TestOnlineAndModelKeys:
         release(fleet, "1")
         plan = device.sync().plan
         change = replacement(fleet.keys, fleet.repository.read(), role, "ed25519")
-        write = Edit._write
-        for writes in range(20):
-            left = [writes]
-
-            def limited(self: Edit, name: str, content: bytes, left: list[int] = left) -> None:
-                if left[0] == 0:
-                    raise PowerCutError
-                left[0] -= 1
-                write(self, name, content)
-
+        for writes in range(30):
             with monkeypatch.context() as patch:
-                patch.setattr(Edit, "_write", limited)
+                cut_after(patch, writes)
                 try:
                     rotate(Repository(fleet.store), fleet.keys, role, change, fleet.now)
                     break

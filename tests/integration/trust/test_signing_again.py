@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,16 +14,13 @@ from edge_agent.documents.errors import OperatorError, StorageError
 from edge_fleet.cli import main
 from edge_fleet.keys import KeyFolder
 from edge_fleet.refresh import refresh
-from edge_fleet.repository import Edit, Repository
+from edge_fleet.repository import Repository
 from edge_fleet.retire import retire
 from edge_fleet.rotate import replacement, rotate
 from edge_fleet.trust.pinning import FOLDER
 from edge_fleet.verify import verify
-from support.tiny_fleet import Device, Fleet
-
-
-class PowerCutError(BaseException):
-    """Ends the fleet tool as a kill would."""
+from support.cuts import PowerCutError, cut_after
+from support.tiny_fleet import Device, Fleet, forge
 
 
 @pytest.fixture
@@ -31,16 +28,6 @@ def stocked(fleet: Fleet) -> Fleet:
     fleet.publish(version="1", size_bytes=1000)
     fleet.deploy("digits=1")
     return fleet
-
-
-def newest(fleet: Fleet, role: str) -> Path:
-    return max((fleet.store / "metadata").glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0]))
-
-
-def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    document = json.loads(path.read_bytes())
-    change(document["signed"])
-    path.write_text(json.dumps(document))
 
 
 def add_target(signed: dict[str, Any]) -> None:
@@ -53,7 +40,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("role", ["deployments", "targets", "m-digits", "snapshot", "timestamp", "root"])
 def test_what_was_forged_is_not_signed(stocked: Fleet, role: str) -> None:
-    path = stocked.store / "metadata/timestamp.json" if role == "timestamp" else newest(stocked, role)
+    path = stocked.store / "metadata/timestamp.json" if role == "timestamp" else stocked.newest(role)
     forge(path, lambda signed: add_target(signed) if "targets" in signed else signed.update(x=1))
     before = files_of(stocked.store)
     with pytest.raises(StorageError, match=r"is not as it was signed|forged"):
@@ -64,7 +51,7 @@ def test_what_was_forged_is_not_signed(stocked: Fleet, role: str) -> None:
 
 
 def test_the_command_says_so(stocked: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    forge(newest(stocked, "deployments"), add_target)
+    forge(stocked.newest("deployments"), add_target)
     assert main(["refresh", str(stocked.store), "--keys", str(stocked.keys.path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "deployments.json is not the file that was signed for" in line
@@ -186,17 +173,11 @@ def unlocked(self: object) -> Iterator[None]:
     yield
 
 
-def mend_with_cuts(
-    fleet: Fleet,
-    limited: Callable[[Edit, str, bytes], None],
-    left: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def mend_with_cuts(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a refresh cut off after each number of writes, until it comes to its end."""
     for writes in range(30):
-        left[0] = writes
         with monkeypatch.context() as patch:
-            patch.setattr(Edit, "_write", limited)
+            cut_after(patch, writes)
             try:
                 refresh(fleet.repository, fleet.keys, fleet.now, everything=True)
             except PowerCutError:
@@ -214,19 +195,10 @@ class TestLostKeys:
         plan = device.sync().plan
         stocked.keys.file(role).unlink()
         change = replacement(stocked.keys, stocked.repository.read(), role, "ed25519")
-        write, left = Edit._write, [0]
-
-        def limited(self: Edit, name: str, content: bytes) -> None:
-            if left[0] == 0:
-                raise PowerCutError
-            left[0] -= 1
-            write(self, name, content)
-
         lagged = 0
         for writes in range(20):
-            left[0] = writes
             with monkeypatch.context() as patch:
-                patch.setattr(Edit, "_write", limited)
+                cut_after(patch, writes)
                 try:
                     rotate(Repository(stocked.store), stocked.keys, role, change, stocked.now)
                     break
@@ -238,7 +210,7 @@ class TestLostKeys:
                     refresh(stocked.repository, stocked.keys, stocked.now)
                 (finding, *_) = verify(stocked.repository, stocked.now).findings
                 assert "run edge-fleet refresh --all" in finding
-                mend_with_cuts(stocked, limited, left, monkeypatch)
+                mend_with_cuts(stocked, monkeypatch)
                 break
             assert device.sync(force=True).plan == plan
         assert lagged == 1
@@ -275,7 +247,7 @@ class TestKeysOfTheFolder:
         change = replacement(stocked.keys, stocked.repository.read(), "m-digits", "ed25519")
         rotate(stocked.repository, stocked.keys, "m-digits", change, stocked.now)
         stocked.publish(version="2")
-        (signature,) = json.loads(newest(stocked, "m-digits").read_bytes())["signatures"]
+        (signature,) = json.loads(stocked.newest("m-digits").read_bytes())["signatures"]
         assert [signature["keyid"]] == [key.keyid for key in change.add]
 
     def test_one_that_cannot_be_opened_is_not_needed(self, stocked: Fleet) -> None:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from edge_fleet.publish import publish, read_package
 from edge_fleet.refresh import refresh
 from edge_fleet.retire import retire
 from edge_fleet.verify import Verified, verify
-from support.tiny_fleet import Device, Fleet, build_package
+from support.tiny_fleet import Device, Fleet, build_package, forge
 
 GRACE = timedelta(days=7)
 
@@ -34,16 +33,6 @@ def stocked(fleet: Fleet) -> Fleet:
 
 def check(fleet: Fleet, **arguments: Any) -> Verified:
     return verify(fleet.repository, fleet.now, **arguments)
-
-
-def newest(fleet: Fleet, role: str) -> Path:
-    return max((fleet.store / "metadata").glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0]))
-
-
-def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    document = json.loads(path.read_bytes())
-    change(document["signed"])
-    path.write_text(json.dumps(document))
 
 
 class TestVerify:
@@ -84,7 +73,7 @@ class TestVerify:
         assert "is not the file that m-digits signed" in finding
 
     def test_metadata_that_was_changed(self, stocked: Fleet) -> None:
-        forge(newest(stocked, "m-digits"), lambda signed: signed.update({"x": 1}))
+        forge(stocked.newest("m-digits"), lambda signed: signed.update({"x": 1}))
         assert [finding.partition(" ")[2] for finding in check(stocked).findings] == [
             "is not the file that was signed for: its length or digest differs.",
             "is signed by 0 of 1 keys that targets 3 trusts.",
@@ -114,12 +103,12 @@ class TestVerify:
 
     @pytest.mark.parametrize("role", ["root", "snapshot", "targets", "m-digits"])
     def test_what_is_lost(self, stocked: Fleet, role: str) -> None:
-        newest(stocked, role).unlink()
+        stocked.newest(role).unlink()
         assert any(f".{role}.json" in finding for finding in check(stocked).findings)
 
     @pytest.mark.parametrize("role", ["root", "snapshot", "targets", "m-digits", "timestamp"])
     def test_what_is_garbage(self, stocked: Fleet, role: str) -> None:
-        path = stocked.store / "metadata/timestamp.json" if role == "timestamp" else newest(stocked, role)
+        path = stocked.store / "metadata/timestamp.json" if role == "timestamp" else stocked.newest(role)
         path.write_bytes(b"\x00{")
         assert any(path.name in finding and "damaged" in finding for finding in check(stocked).findings)
 

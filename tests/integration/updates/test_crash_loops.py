@@ -37,6 +37,15 @@ def agent(tmp_path: Path, fleet: Fleet, armed: Path) -> Iterator[AgentProcess]:
         process.stop()
 
 
+def deploy_faulty(agent: AgentProcess, fleet: Fleet, armed: Path, how: str) -> None:
+    """Have version 1 served, and deploy a version 2 that fails so."""
+    fleet.release("1", 2.0)
+    agent.sync()
+    armed.touch()
+    fleet.publish_faulty("2", how)
+    fleet.deploy(m="2")
+
+
 def went_down(agent: AgentProcess) -> None:
     """Wait until the supervisor is gone, which a version that was being loaded has done."""
     assert agent.process is not None
@@ -58,11 +67,7 @@ def another_boot(agent: AgentProcess) -> None:
 def test_a_version_that_takes_the_device_down_is_given_up(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:
-    fleet.release("1", 2.0)
-    agent.sync()
-    armed.touch()
-    fleet.publish_faulty("2", "3.0 load_kills")
-    fleet.deploy(m="2")
+    deploy_faulty(agent, fleet, armed, "3.0 load_kills")
     agent.ask("sync", wait=False, force=False, folder=None)
     for _ in range(RESETS_LIMIT):
         went_down(agent)
@@ -126,11 +131,7 @@ def test_kills_and_power_cuts_of_a_sound_version_are_forgotten_once_it_serves(
 def test_a_version_that_crashes_serving_while_it_is_loaded_is_quarantined(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:
-    fleet.release("1", 2.0)
-    agent.sync()
-    armed.touch()
-    fleet.publish_faulty("2", "3.0 load_crashes")
-    fleet.deploy(m="2")
+    deploy_faulty(agent, fleet, armed, "3.0 load_crashes")
     agent.sync()
     [event] = agent.events("quarantined")
     assert (event.version, len(agent.events("crashed"))) == ("2", 3)
@@ -141,11 +142,7 @@ def test_a_version_that_crashes_serving_while_it_is_loaded_is_quarantined(
 def test_a_version_whose_loads_end_in_kills_from_outside_waits(
     agent: AgentProcess, fleet: Fleet, armed: Path
 ) -> None:
-    fleet.release("1", 2.0)
-    agent.sync()
-    armed.touch()
-    fleet.publish_faulty("2", "3.0 load_ends")
-    fleet.deploy(m="2")
+    deploy_faulty(agent, fleet, armed, "3.0 load_ends")
     outcome = agent.sync()
     assert outcome["status"] == "failed"
     assert "m 2 could not be loaded, and will be again: The serving process was killed" in outcome["message"]

@@ -17,10 +17,7 @@ from support.supervisor import KILLED, Supervisor
 def it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """One that serves version 1, and waits for 100 s and twice as long each time."""
     monkeypatch.setattr(deferral, "probe_delay_s", lambda tries, _: 100.0 * tries)
-    supervisor = Supervisor(tmp_path / "state")
-    supervisor.apply()
-    supervisor.deploy(1, supervisor.version("a", "1"))
-    supervisor.apply()
+    supervisor = Supervisor.serving_one(tmp_path / "state")
     yield supervisor
     supervisor.close()
 

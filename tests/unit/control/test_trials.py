@@ -13,10 +13,7 @@ from support.supervisor import Supervisor
 @pytest.fixture
 def it(tmp_path: Path) -> Iterator[Supervisor]:
     """One that serves version 1."""
-    supervisor = Supervisor(tmp_path / "state")
-    supervisor.apply()
-    supervisor.deploy(1, supervisor.version("a", "1"))
-    supervisor.apply()
+    supervisor = Supervisor.serving_one(tmp_path / "state")
     yield supervisor
     supervisor.close()
 
